@@ -1,0 +1,56 @@
+"""Argument checks. Every message names the operator, the argument, what was expected and what came."""
+
+import math
+
+import torch
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _spell(shape) -> str:
+    """Return a shape as text: symbolic sizes by name, free ones as ``*``."""
+    sizes = ", ".join(str(s) for s in shape)
+    return f"({sizes},)" if len(shape) == 1 else f"({sizes})"
+
+
+def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch.Tensor | None = None) -> None:
+    """Check that `value` is a tensor of one of `shapes`, of one of `dtypes`, on the device of `like`.
+
+    A shape lists integers, which must match, and strings, which stand for any size and name it in the message.
+    Raises TypeError for a non-tensor or a wrong dtype, ValueError for a wrong shape or device.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        names = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise TypeError(f"{op}: {name} must have a dtype of {names}, got {str(value.dtype).removeprefix('torch.')}")
+    if not any(_matches(value.shape, shape) for shape in shapes):
+        expected = " or ".join(_spell(shape) for shape in shapes)
+        raise ValueError(f"{op}: {name} must have shape {expected}, got {_spell(value.shape)}")
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
+
+
+def _matches(actual, shape) -> bool:
+    return len(actual) == len(shape) and all(
+        isinstance(want, str) or got == want for got, want in zip(actual, shape, strict=True)
+    )
+
+
+def positive(op: str, name: str, value) -> float:
+    """Return `value` as a float; raise TypeError or ValueError unless it is a finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{op}: {name} must be finite and above 0, got {value}")
+    return float(value)
+
+
+def size(op: str, name: str, value) -> tuple[int, int]:
+    """Return (height, width) from an int or a pair of ints above zero."""
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):
+        raise TypeError(f"{op}: {name} must be an int or a pair (height, width) of ints, got {value!r}")
+    if min(pair) < 1:
+        raise ValueError(f"{op}: {name} must be at least 1 in each direction, got {value}")
+    return pair[0], pair[1]

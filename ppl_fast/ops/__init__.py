@@ -1,0 +1,7 @@
+"""The operators: each file holds, in this order, maths, schema, reference, fake, autograd and the public wrapper."""
+
+from ppl_fast.ops.affine_warp import affine_warp
+from ppl_fast.ops.link_heatmap import default_links, link_heatmap
+from ppl_fast.ops.memory_attention import memory_attention, prototype_sums
+
+__all__ = ["affine_warp", "default_links", "link_heatmap", "memory_attention", "prototype_sums"]

@@ -1,0 +1,180 @@
+"""link_heatmap: the brightest link at every pixel (paper section 3, the heatmap S that carries the pose)."""
+
+import math
+
+import torch
+
+from ppl_fast import _backend, _check, _library
+
+# For pixel p and link e from a to b:  t = clamp((p - a) . (b - a) / |b - a|^2, 0, 1),  r = p - a - t (b - a),
+#   S(p) = max_e max(w_e, 0) exp(-|r|^2 / thickness), compared as log w_e - |r|^2 / thickness, lowest index on ties.
+# The gradient goes to the winning link alone (t is stationary or clamped, so it counts as constant):
+#   dS/da = 2 S (1 - t) r / thickness,  dS/db = 2 S t r / thickness,  dS/dw = exp(-|r|^2 / thickness) where w >= 0.
+# winner (B, H, W) holds that link's index, or -1 where S is below the smallest normal float and is written as 0.
+# Where no weight of a sample is positive, S is 0 and the tie goes to link 0. A poisoned sample (see `_poisoned`) has
+# NaN for its heatmap and its gradients.
+
+_SCHEMA = "(Tensor keypoints, Tensor weights, Tensor links, int height, int width, float thickness) -> (Tensor, Tensor)"
+_SCHEMA_BACKWARD = (
+    "(Tensor grad_heatmap, Tensor keypoints, Tensor weights, Tensor links, Tensor winner, float thickness) "
+    "-> (Tensor, Tensor)"
+)
+
+
+def _pixels(height, width, like):
+    """Return the pixel centres (H, W, 2), (x, y) in [-1, 1]."""
+    ys, xs = (torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (height, width))
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
+
+
+def _residuals(pixels, ends):
+    """Return t (...) and r (..., 2) of pixels (..., 2) against segments (..., 2 ends, 2)."""
+    a, along = ends[..., 0, :], ends[..., 1, :] - ends[..., 0, :]
+    length2 = along.square().sum(-1)
+    t = ((pixels - a) * along).sum(-1) / torch.where(length2 > 0, length2, 1)  # a link of zero length is the point a
+    t = t.clamp(0, 1)
+    return t, pixels - a - t.unsqueeze(-1) * along
+
+
+def _poisoned(keypoints, weights, ends):
+    """Return (B,) bool: samples with a non-finite keypoint or weight, or a link whose squared length overflows."""
+    length2 = (ends[:, :, 1] - ends[:, :, 0]).square().sum(-1)
+    return ~(keypoints.isfinite().flatten(1).all(1) & weights.isfinite().all(1) & length2.isfinite().all(1))
+
+
+def _to_compute(keypoints, weights, links):
+    compute = torch.promote_types(keypoints.dtype, torch.float32)
+    x = keypoints.to(compute)
+    return x, weights.to(compute).expand(len(x), len(links)), x[:, links]
+
+
+def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
+    """Return heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
+    x, w, ends = _to_compute(keypoints, weights, links)
+    winner_type = torch.int16 if len(links) <= 32767 else torch.int32
+    if w.numel() == 0:
+        winner = torch.full((len(x), height, width), -1, dtype=winner_type, device=x.device)
+        return keypoints.new_zeros((len(x), 1, height, width)), winner
+    _, r = _residuals(_pixels(height, width, x), ends[:, :, None, None])
+    logs = w.clamp(min=0).log()[..., None, None] - r.square().sum(-1) / thickness
+    best = logs.amax(1, keepdim=True)
+    winner = (logs == best).byte().argmax(1)  # argmax of 0/1 bytes: the first maximum, so the lowest index
+    vanished = best < math.log(torch.finfo(x.dtype).tiny)
+    poisoned = _poisoned(x, w, ends)[:, None, None, None]
+    heatmap = best.exp().masked_fill(vanished, 0).masked_fill(poisoned, math.nan)
+    some_positive = (w > 0).any(1)[:, None, None]
+    winner = winner.masked_fill((vanished[:, 0] & some_positive) | poisoned[:, 0], -1)
+    return heatmap.to(keypoints.dtype), winner.to(winner_type)
+
+
+def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, winner, thickness):
+    """Return (grad_keypoints, grad_weights), each in the shape and dtype of its input."""
+    x, w, ends = _to_compute(keypoints, weights, links)
+    grad_ends, grad_w, grad_x = torch.zeros_like(ends), torch.zeros_like(w), torch.zeros_like(x)
+    if winner.numel() and w.numel():
+        e = winner.flatten(1).long().clamp(min=0)
+        g = grad_heatmap.to(x.dtype).flatten(1).masked_fill(winner.flatten(1) < 0, 0)
+        at = e[..., None, None].expand(-1, -1, 2, 2)
+        t, r = _residuals(_pixels(*winner.shape[1:], x).flatten(0, 1), ends.gather(1, at))
+        g = g * torch.exp(-r.square().sum(-1) / thickness)
+        grad_w.scatter_add_(1, e, g.masked_fill(w.gather(1, e) < 0, 0))
+        pull = (2 / thickness * g * w.gather(1, e).clamp(min=0)).unsqueeze(-1) * r
+        grad_ends.scatter_add_(1, at, torch.stack([(1 - t).unsqueeze(-1) * pull, t.unsqueeze(-1) * pull], 2))
+        grad_x.index_add_(1, links.flatten(), grad_ends.flatten(1, 2))
+        poisoned = _poisoned(x, w, ends)[:, None]
+        grad_w = grad_w.masked_fill(poisoned, math.nan)
+        grad_x = grad_x.masked_fill(poisoned.unsqueeze(-1), math.nan)
+    return grad_x.to(keypoints.dtype), (grad_w if weights.dim() == 2 else grad_w.sum(0)).to(weights.dtype)
+
+
+def _fake(keypoints, weights, links, height, width, thickness):
+    b, winner_type = keypoints.shape[0], torch.int16 if links.shape[0] <= 32767 else torch.int32
+    return keypoints.new_empty((b, 1, height, width)), keypoints.new_empty((b, height, width), dtype=winner_type)
+
+
+def _fake_backward(grad_heatmap, keypoints, weights, links, winner, thickness):
+    return keypoints.new_empty(keypoints.shape), weights.new_empty(weights.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    keypoints, weights, links, _, _, ctx.thickness = inputs
+    ctx.save_for_backward(keypoints, weights, links, output[1])
+
+
+def _backward(gradient, ctx, grad_heatmap, grad_winner):
+    return *gradient(grad_heatmap, *ctx.saved_tensors, ctx.thickness), None, None, None, None
+
+
+_library.define("link_heatmap", _SCHEMA, link_heatmap_reference, _fake)
+_library.define("link_heatmap_backward", _SCHEMA_BACKWARD, link_heatmap_backward_reference, _fake_backward)
+_library.register_autograd("link_heatmap", _setup_context, _backward)
+
+_cached_links: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+
+def default_links(num_keypoints: int, device: torch.device | str | None = None) -> torch.Tensor:
+    """Return every pair i < j of `num_keypoints` keypoints in row-major order: (E, 2) int64, E = N (N - 1) / 2."""
+    return torch.triu_indices(num_keypoints, num_keypoints, 1, device=device).T.contiguous()
+
+
+def _links(num_keypoints, device):
+    if torch.compiler.is_compiling():  # a tensor made while tracing must not outlive the trace
+        return default_links(num_keypoints, device)
+    key = (num_keypoints, device)
+    if key not in _cached_links:
+        _cached_links[key] = default_links(num_keypoints, device)
+    return _cached_links[key]
+
+
+def _check_links(links, num_keypoints, device):
+    _check.tensor("link_heatmap", "links", links, ("E", 2), dtypes=(torch.int64, torch.int32))
+    # Reading values of a GPU tensor would stop the stream; the kernels answer a wrong index there with NaN.
+    if links.device.type == "cpu" and not torch.compiler.is_compiling() and links.numel():
+        low, high = int(links.min()), int(links.max())
+        if low < 0 or high >= num_keypoints:
+            raise ValueError(
+                f"link_heatmap: links must hold keypoint indices from 0 to {num_keypoints - 1}, got {low} to {high}"
+            )
+    return links.to(device=device, dtype=torch.int64)
+
+
+def link_heatmap(
+    keypoints: torch.Tensor,
+    weights: torch.Tensor,
+    size: int | tuple[int, int],
+    thickness: float,
+    links: torch.Tensor | None = None,
+    *,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Draw weighted links between keypoints as one heatmap: at each pixel the largest w exp(-distance^2 / thickness).
+
+    Args:
+        keypoints: (B, N, 2), (x, y), -1 and +1 at the centres of the first and last pixel; may lie outside.
+            float16, bfloat16, float32 or float64.
+        weights: (E,), shared by the batch, or (B, E); a negative weight counts as 0. Same device as `keypoints`; of
+            two dtypes the wider one is used.
+        size: image size in pixels, an int or (height, width).
+        thickness: the scale of the squared distance (in the units of the keypoints), above 0.
+        links: (E, 2) int64 or int32 pairs of keypoint indices; default: all i < j in row-major order.
+        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+
+    Returns:
+        heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the
+        lowest index on ties) and is summed in a fixed order. A sample with a non-finite keypoint or weight is NaN
+        throughout, as are its gradients. Values below the smallest normal float are 0.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+        RuntimeError: a backend asked for by name that cannot run here.
+    """
+    _check.tensor("link_heatmap", "keypoints", keypoints, ("B", "N", 2))
+    b, n = keypoints.shape[:2]
+    links = _links(n, keypoints.device) if links is None else _check_links(links, n, keypoints.device)
+    e = links.shape[0]
+    _check.tensor("link_heatmap", "weights", weights, (e,), (b, e), like=keypoints)
+    height, width = _check.size("link_heatmap", "size", size)
+    thickness = _check.positive("link_heatmap", "thickness", thickness)
+    op = _backend.select("link_heatmap", backend, keypoints.device)
+    dtype = torch.promote_types(keypoints.dtype, weights.dtype)
+    return op(keypoints.to(dtype), weights.to(dtype), links, height, width, thickness)[0]

@@ -1,0 +1,171 @@
+"""memory_attention: each token attends to the prototypes of its own memory bank (paper section 3, the memory M)."""
+
+import torch
+
+from ppl_fast import _backend, _check, _library
+
+# With D_j = |t - p_j|^2 and n the nearest prototype:
+#   hard:  values = p_n, gradient straight through to t;
+#   soft:  P = softmax(-D / temperature), values = sum_j P_j p_j. For an upstream gradient g, write
+#          s_j = P_j (g . p_j - g . values) / temperature; then sum_j s_j = 0, so
+#          grad_t = 2 sum_j s_j p_j   and   grad_p_j = P_j g + 2 s_j (t - p_j);
+#   both:  distances = D_n, with gradient 2 (t - p_n) to t and its negative to p_n.
+
+_SCHEMA = "(Tensor tokens, Tensor prototypes, float? temperature) -> (Tensor, Tensor, Tensor, Tensor)"
+_SCHEMA_BACKWARD = (
+    "(Tensor grad_values, Tensor grad_distances, Tensor tokens, Tensor prototypes, Tensor values, Tensor indices, "
+    "Tensor logsumexp, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)"
+)
+_SCHEMA_SUMS = "(Tensor tokens, Tensor indices, int k) -> (Tensor, Tensor)"
+
+
+def _squared_distances(tokens, prototypes):
+    return (tokens.unsqueeze(2) - prototypes).square().sum(-1)  # (B, m, k); differences, not |t|^2 - 2 t.p + |p|^2
+
+
+def memory_attention_reference(tokens, prototypes, temperature):
+    """Return values (B, m, d), indices (B, m), distances (B, m) and the log-sum-exp (B, m; empty in hard mode)."""
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    t, p = tokens.to(compute), prototypes.to(compute)
+    squared = _squared_distances(t, p)
+    distances, indices = squared.min(-1) if squared.numel() else (squared.sum(-1), squared.sum(-1).long())
+    # min does not promise the first of equal elements; the first position that attains it is the lowest index
+    indices = (squared == distances.unsqueeze(-1)).long().argmax(-1) if squared.numel() else indices
+    if temperature is None:
+        banks = torch.arange(t.shape[1], device=t.device)
+        values, logsumexp = p[banks, indices], t.new_empty(0)
+    else:
+        logsumexp = torch.logsumexp(-squared / temperature, -1)
+        weights = torch.exp(-squared / temperature - logsumexp.unsqueeze(-1))
+        values = torch.einsum("bmk,mkd->bmd", weights, p)
+    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), logsumexp
+
+
+def memory_attention_backward_reference(
+    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
+):
+    """Return (grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    g, t, p = grad_values.to(compute), tokens.to(compute), prototypes.to(compute)
+    banks = torch.arange(t.shape[1], device=t.device).expand_as(indices)
+    along = 2 * grad_distances.to(compute).unsqueeze(-1) * (t - p[banks, indices])
+    grad_tokens, grad_prototypes = along.clone(), torch.zeros_like(p)
+    grad_prototypes.index_put_((banks, indices), -along, accumulate=True)
+    if temperature is None:
+        grad_tokens += g
+    else:
+        weights = torch.exp(-_squared_distances(t, p) / temperature - logsumexp.unsqueeze(-1))
+        centred = torch.einsum("bmd,mkd->bmk", g, p) - (g * values.to(compute)).sum(-1, keepdim=True)
+        s = weights * centred / temperature
+        grad_tokens += 2 * torch.einsum("bmk,mkd->bmd", s, p)
+        grad_prototypes += torch.einsum("bmk,bmd->mkd", weights, g)
+        grad_prototypes += 2 * (torch.einsum("bmk,bmd->mkd", s, t) - s.sum(0).unsqueeze(-1) * p)
+    empty = prototypes.new_empty(0)
+    return grad_tokens.to(tokens.dtype), grad_prototypes.to(prototypes.dtype) if needs_prototypes else empty
+
+
+def prototype_sums_reference(tokens, indices, k):
+    """Return how many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    chosen = torch.nn.functional.one_hot(indices, k).to(compute)
+    return chosen.sum(0), torch.einsum("bmk,bmd->mkd", chosen, tokens.to(compute))
+
+
+def _fake(tokens, prototypes, temperature):
+    b, m, d = tokens.shape
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    logsumexp = tokens.new_empty(0 if temperature is None else (b, m), dtype=compute)
+    return tokens.new_empty((b, m, d)), tokens.new_empty((b, m), dtype=torch.long), tokens.new_empty((b, m)), logsumexp
+
+
+def _fake_backward(
+    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
+):
+    return tokens.new_empty(tokens.shape), prototypes.new_empty(prototypes.shape if needs_prototypes else 0)
+
+
+def _fake_sums(tokens, indices, k):
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    m, d = tokens.shape[1:]
+    return tokens.new_empty((m, k), dtype=compute), tokens.new_empty((m, k, d), dtype=compute)
+
+
+def _setup_context(ctx, inputs, output):
+    tokens, prototypes, ctx.temperature = inputs
+    values, indices, _, logsumexp = output
+    ctx.save_for_backward(tokens, prototypes, values, indices, logsumexp)
+
+
+def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_logsumexp):
+    needs_prototypes = ctx.needs_input_grad[1]
+    grads = gradient(grad_values, grad_distances, *ctx.saved_tensors, ctx.temperature, needs_prototypes)
+    return grads[0], grads[1] if needs_prototypes else None, None
+
+
+_library.define("memory_attention", _SCHEMA, memory_attention_reference, _fake)
+_library.define(
+    "memory_attention_backward", _SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward
+)
+_library.define("prototype_sums", _SCHEMA_SUMS, prototype_sums_reference, _fake_sums)
+_library.register_autograd("memory_attention", _setup_context, _backward)
+
+
+def memory_attention(
+    tokens: torch.Tensor, prototypes: torch.Tensor, temperature: float | None = None, *, backend: str = "auto"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Let each token choose, or softly mix, the prototypes of its own bank.
+
+    Args:
+        tokens: (B, m, d), one token per bank. float16, bfloat16, float32 or float64.
+        prototypes: (m, k, d), k >= 1. Same device as `tokens`; of two dtypes the wider one is used.
+        temperature: None takes the nearest prototype (the lowest index on ties), with the gradient of the values
+            passed straight through to the tokens. A number above 0 mixes them by
+            softmax(-|t - p|^2 / temperature), differentiable in both inputs.
+        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+
+    Returns:
+        values (B, m, d); indices (B, m) int64 of the nearest prototype; distances (B, m), the squared distance to it,
+        differentiable in tokens and prototypes. Sums are taken in float32 (float64 for float64).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+        RuntimeError: a backend asked for by name that cannot run here.
+    """
+    _check.tensor("memory_attention", "tokens", tokens, ("B", "m", "d"))
+    m, d = tokens.shape[1:]
+    _check.tensor("memory_attention", "prototypes", prototypes, (m, "k", d), like=tokens)
+    if prototypes.shape[1] < 1:
+        raise ValueError(f"memory_attention: prototypes must hold k >= 1 vectors a bank, got {prototypes.shape[1]}")
+    if temperature is not None:
+        temperature = _check.positive("memory_attention", "temperature", temperature)
+    op = _backend.select("memory_attention", backend, tokens.device)
+    dtype = torch.promote_types(tokens.dtype, prototypes.dtype)
+    values, indices, distances, _ = op(tokens.to(dtype), prototypes.to(dtype), temperature)
+    return values, indices, distances
+
+
+def prototype_sums(
+    tokens: torch.Tensor, indices: torch.Tensor, k: int, *, backend: str = "auto"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Count and sum, bank by bank, the tokens that chose each prototype: what the codebook's moving average needs.
+
+    Args:
+        tokens: (B, m, d); float16, bfloat16, float32 or float64.
+        indices: (B, m) int64 in [0, k), as `memory_attention` returns them.
+        k: prototypes a bank, at least 1.
+        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+
+    Returns:
+        counts (m, k) and sums (m, k, d), float32 (float64 for float64 tokens), without gradient; summed over the
+        batch in a fixed order.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+        RuntimeError: a backend asked for by name that cannot run here.
+    """
+    _check.tensor("prototype_sums", "tokens", tokens, ("B", "m", "d"))
+    _check.tensor("prototype_sums", "indices", indices, tuple(tokens.shape[:2]), dtypes=(torch.int64,), like=tokens)
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"prototype_sums: k must be an int of at least 1, got {k!r}")
+    op = _backend.select("prototype_sums", backend, tokens.device)
+    return op(tokens.detach(), indices, k)
