@@ -1,0 +1,112 @@
+"""Drawn articulated figures: a data set to learn from where no footage is at hand, with labels to measure by."""
+
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from . import backgrounds, person
+from .drawing import Canvas
+from .labels import LABEL_FILE, Labels
+
+KINDS: dict[str, ModuleType] = {"person": person}
+# difficulty -> (number of backgrounds, number of outfits); None draws a new one for each image.
+DIFFICULTIES = {"lab": (1, 4), "studio": (6, 8), "wild": (None, None)}
+SPLITS = ("train", "validation", "test")
+SMALLEST_SIZE = 32
+
+
+def make_figures(
+    directory,
+    count: int,
+    size: int = 64,
+    seed: int = 0,
+    kind: str = "person",
+    difficulty: str = "lab",
+    split: str = "train",
+) -> Labels:
+    """Draw figures in random poses as PNG files, with their joints in ``keypoints.npz``.
+
+    The same arguments give the same bytes, and the first figures of a larger ``count`` are those of a smaller one.
+    Backgrounds and outfits follow from ``seed``, ``kind`` and ``difficulty`` alone, so that the splits of one seed
+    share them; poses follow from ``seed`` and ``split``.
+
+    Args:
+        directory: new or empty folder; it appears whole or not at all.
+        count: number of images.
+        size: pixels a side, at least 32.
+        seed: any non-negative integer.
+        kind: "person" (front view) or "animal" (four legs, side view).
+        difficulty: "lab" (one background, 4 outfits), "studio" (6 shifted backgrounds, 8 outfits) or
+            "wild" (background and outfit new in each image).
+        split: "train", "validation" or "test".
+
+    Returns:
+        The labels that were written.
+
+    Raises:
+        ValueError: an argument out of range, or a directory that holds something.
+    """
+    directory = Path(directory)
+    _check_arguments(directory, count, size, seed, kind, difficulty, split)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    partial.mkdir()
+    try:
+        artist = Artist(size, seed, kind, difficulty, split)
+        files = [f"{kind}_{i:06d}.png" for i in range(count)]
+        keypoints = np.empty((count, len(KINDS[kind].NAMES), 2))
+        for i, file in enumerate(tqdm(files, desc="drawing figures", unit="", leave=False, disable=None)):
+            image, keypoints[i] = artist.draw(i)
+            Image.fromarray(image).save(partial / file)
+        visible = np.ones(keypoints.shape[:2], dtype=bool)
+        labels = Labels(files, keypoints, visible, KINDS[kind].NAMES, KINDS[kind].SKELETON)
+        labels.save(partial / LABEL_FILE)
+        os.replace(partial, directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return labels
+
+
+class Artist:
+    """Draws the i-th figure of a set; see :func:`make_figures` for the arguments."""
+
+    def __init__(self, size: int, seed: int, kind: str, difficulty: str, split: str):
+        self.size, self.seed, self.kind, self.wild = size, seed, KINDS[kind], difficulty == "wild"
+        self.split, self.shifts = SPLITS.index(split), difficulty == "studio"
+        rng = np.random.default_rng([seed, list(KINDS).index(kind), list(DIFFICULTIES).index(difficulty)])
+        scenes, outfits = DIFFICULTIES[difficulty]
+        self.scenes = [self._scene(rng) for _ in range(scenes or 0)]
+        self.outfits = [self.kind.outfit(rng) for _ in range(outfits or 0)]
+
+    def draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 image (S, S, 3) and its joints (J, 2), (x, y) in pixels, integers at pixel centres."""
+        joints = self.kind.pose(np.random.default_rng([self.seed, self.split, index, 0]))
+        rng = np.random.default_rng([self.seed, self.split, index, 1])
+        outfit = self.kind.outfit(rng) if self.wild else self.outfits[rng.integers(len(self.outfits))]
+        scene = self._scene(rng) if self.wild else self.scenes[rng.integers(len(self.scenes))]
+        left, top = rng.integers(len(scene) - self.size + 1, size=2)
+        scene = scene[top : top + self.size, left : left + self.size]
+        canvas = Canvas(self.size, light=(-0.5, -0.6, 0.65))
+        self.kind.draw(canvas, joints, outfit, rng.uniform(0.85, 1.2), rng)
+        return canvas.over(scene), joints * self.size - 0.5
+
+    def _scene(self, rng: np.random.Generator) -> np.ndarray:
+        """A background, a quarter larger where each image shows another part of it."""
+        size = self.size * 5 // 4 if self.shifts else self.size
+        return backgrounds.room(rng, size, *((0.35, 6) if self.wild else (0.1, 3)))
+
+
+def _check_arguments(directory: Path, count, size, seed, kind, difficulty, split) -> None:
+    for name, value, allowed in (("kind", kind, KINDS), ("difficulty", difficulty, DIFFICULTIES), ("split", split, SPLITS)):
+        if value not in allowed:
+            raise ValueError(f"make_figures: {name} must be one of {', '.join(allowed)}, got {value!r}")
+    for name, value, least in (("count", count, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"make_figures: {name} must be an integer of at least {least}, got {value!r}")
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise ValueError(f"make_figures: {directory} must be new or an empty folder, but it holds something")

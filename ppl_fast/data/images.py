@@ -1,0 +1,205 @@
+"""A folder of images as a data set."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
+SMALLEST_SIDE = 8
+
+# EXIF orientation tag -> the transposition that turns the stored image upright.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
+# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class ImageFolder(Dataset):
+    """All images below a folder, each resized to a square; labels are neither needed nor read.
+
+    Nested jpg, jpeg, png and webp files, in the sorted order of their relative paths. EXIF orientation is
+    honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on white. Images
+    are stretched to the square, antialiased, with half-pixel centres (see :func:`ppl_fast.data.to_pixels`).
+
+    When it is built, every file's header is read and its end looked for, so that truncated files are found
+    before any work starts; with ``cache`` every image is decoded then. Files that fail are skipped and kept with
+    the reason in ``skipped``. A body that turns out to be damaged only when it is decoded later raises
+    ``ValueError`` with the file's name: leaving it out silently would change the order of a resumed run.
+
+    Args:
+        root: the folder.
+        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        cache: keep the decoded images in memory, 3 * S * S bytes each.
+        max_bad_share: above this share of unreadable images the folder is refused.
+
+    Attributes:
+        paths: relative paths with forward slashes, sorted.
+        original_sizes: (W, H) of each image, upright.
+        skipped: (path, reason) of image files left out.
+        ignored: paths of files that are no images by their suffix; hidden files and companions such as labels,
+            configuration and text are not listed.
+
+    Raises:
+        ValueError: missing or empty folder, too many unreadable images, sizes out of range.
+    """
+
+    def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
+        if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
+            raise ValueError(f"ImageFolder: image_size must be an integer of at least {SMALLEST_SIDE}, got {image_size}")
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(f"ImageFolder: max_bad_share must lie in [0, 1], got {max_bad_share}")
+        self.root, self.image_size = Path(root), image_size
+        candidates, self.ignored = _list_files(self.root)
+        if not candidates:
+            raise ValueError(f"ImageFolder: no image in {self.root}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        self._cache = torch.empty((len(candidates), 3, image_size, image_size), dtype=torch.uint8) if cache else None
+        outcomes = self._inspect_all(candidates)
+        good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+        self.paths = [candidates[i] for i in good]
+        self.original_sizes = [outcomes[i] for i in good]
+        self.skipped = [(candidates[i], o) for i, o in enumerate(outcomes) if isinstance(o, str)]
+        if len(self.skipped) > max_bad_share * len(candidates) or not good:
+            raise ValueError(
+                f"ImageFolder: {len(self.skipped)} of {len(candidates)} images in {self.root} are unusable, "
+                f"more than the share of {max_bad_share:g} allowed: {_first_few(self.skipped)}"
+            )
+        if cache and self.skipped:
+            self._cache = self._cache[good]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self._cache is not None:
+            pixels = self._cache[index]
+        else:
+            try:
+                pixels = _load(self.root / self.paths[index], self.image_size)
+            except _UNREADABLE as error:
+                raise ValueError(
+                    f"ImageFolder: {self.root / self.paths[index]} could not be decoded ({error}); "
+                    "remove or replace it and start again"
+                ) from error
+        return pixels.float().mul_(1 / 127.5).sub_(1)
+
+    def report(self) -> str:
+        """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
+        lines = [f"{len(self)} images in {self.root}"]
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} unusable: {_first_few(self.skipped, 10)}")
+        if self.ignored:
+            lines.append(f"ignored {len(self.ignored)} that are no images: {_first_few(self.ignored, 10)}")
+        return "\n".join(lines)
+
+    def _inspect_all(self, candidates: list[str]) -> list:
+        """Upright (W, H) of every readable file, or the reason as a string; fills the cache where there is one."""
+
+        def inspect(i: int):
+            path = self.root / candidates[i]
+            try:
+                size = _check(path)
+                if self._cache is not None:
+                    self._cache[i] = _load(path, self.image_size)
+                return size
+            except _UNREADABLE as error:
+                return _reason(error, path)
+
+        with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+            jobs = pool.map(inspect, range(len(candidates)))
+            return list(tqdm(jobs, total=len(candidates), desc="reading images", unit="", leave=False, disable=None))
+
+
+def _list_files(root: Path) -> tuple[list[str], list[str]]:
+    """Relative paths of (images, other files) below ``root``, each sorted; hidden and companion files left out."""
+    if not root.is_dir():
+        raise ValueError(f"ImageFolder: {root} is {'no folder' if root.exists() else 'missing'}; expected a folder of images")
+    images, others = [], []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            path, suffix = Path(folder, name).relative_to(root).as_posix(), Path(name).suffix.lower()
+            if name.startswith(".") or suffix in COMPANION_SUFFIXES:
+                continue
+            (images if suffix in IMAGE_SUFFIXES else others).append(path)
+    return sorted(images), sorted(others)
+
+
+def _check(path: Path) -> tuple[int, int]:
+    """Upright (W, H) from the header; raises one of ``_UNREADABLE`` for a broken, truncated or tiny image."""
+    with Image.open(path) as image:
+        width, height = image.size
+        if min(width, height) < SMALLEST_SIDE:
+            raise ValueError(f"{width} x {height} pixels, smaller than {SMALLEST_SIDE}")
+        sideways = _orientation(image) >= 5
+        if not _has_end(path, image.format):
+            image.load()
+    return (height, width) if sideways else (width, height)
+
+
+def _has_end(path: Path, form: str) -> bool:
+    """Whether the file's last bytes are there; False may also mean trailing data, which only decoding can tell."""
+    with open(path, "rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(12)
+        file.seek(max(0, length - 4096))
+        tail = file.read()
+    if form == "WEBP":
+        return length >= 8 + int.from_bytes(head[4:8], "little")
+    return {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(form, b"") in tail[-32:]
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8. In a PNG only EXIF data ahead of the pixels counts: the rest needs decoding."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return image.getexif().get(_ORIENTATION_TAG, 1)
+
+
+def _load(path: Path, size: int) -> torch.Tensor:
+    """The image as uint8 (3, size, size), upright RGB."""
+    with Image.open(path) as image:
+        orientation = _orientation(image)
+        # A JPEG decodes at a half to an eighth of its size for little; ``box`` is then its exact extent.
+        drafted = image.draft(None, (2 * size, 2 * size))
+        box = drafted[1] if drafted else None
+        image = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as 8-bit RGB: 16-bit values scaled, transparency laid on white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """The error in a few words, without the path that Pillow repeats in it."""
+    return "not an image of a known format" if "cannot identify" in str(error) else str(error).replace(str(path), "the file")
+
+
+def _first_few(entries: list, count: int = 3) -> str:
+    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
+    return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")
