@@ -1,0 +1,82 @@
+"""Layers that the regressor and the translator share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2  # LeakyReLU's in every convolutional block
+
+
+def act() -> nn.LeakyReLU:
+    return nn.LeakyReLU(SLOPE)
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """3 x 3 convolution that keeps the size (stride 1) or halves it (stride 2)."""
+    return nn.Conv2d(inputs, outputs, 3, stride, 1)
+
+
+def double(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Double(nn.Module):
+    """`double` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return double(x)
+
+
+class HalvingConv2d(nn.Conv2d):
+    """3 x 3 convolution followed by a 2 x 2 mean, computed as one 4 x 4 convolution of stride 2.
+
+    The mean of four neighbouring outputs of a 3 x 3 kernel is one output of the 4 x 4 kernel that averages the four
+    shifted copies: the same map, 16 instead of 36 products a value, and no full-resolution activation.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1)
+        return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class MLP(nn.Sequential):
+    """Linear, GELU, Linear on the last axis, back to its size."""
+
+    def __init__(self, size: int, hidden: int):
+        super().__init__(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size))
+
+
+class MixerLayer(nn.Module):
+    """MLP-Mixer layer on (B, tokens, channels): x + y + z, y across tokens, z across the channels of x + y."""
+
+    def __init__(self, tokens: int, channels: int, token_hidden: int, channel_hidden: int):
+        super().__init__()
+        self.token_norm = nn.LayerNorm(channels)
+        self.token_mlp = MLP(tokens, token_hidden)
+        self.channel_norm = nn.LayerNorm(channels)
+        self.channel_mlp = MLP(channels, channel_hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.token_mlp(self.token_norm(x).mT).mT
+        return x + self.channel_mlp(self.channel_norm(x))
+
+
+def init_kaiming(module: nn.Module) -> None:
+    """Kaiming normal weights for LeakyReLU(0.2) and zero biases, for every convolution and linear layer inside."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, int], like: Tensor) -> Tensor:
+    """(batch, 1, H, W) of 0 and 1: each of the blocks x blocks cells is 0 with probability `ratio`."""
+    keep = torch.rand(batch, 1, blocks, blocks, device=like.device) > ratio
+    return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")

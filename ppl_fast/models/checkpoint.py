@@ -1,0 +1,82 @@
+"""Models on disk: `model.safetensors` and `config.json` in one directory; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write both files, each under a temporary name first, so that no half-written one is ever found.
+
+    Raises: OSError where the directory cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
+    _write(directory / WEIGHTS, lambda path: save_file(tensors, path))
+    _write(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_config(directory: str | os.PathLike, architecture: str) -> dict[str, Any]:
+    """The options in config.json.
+
+    Raises: FileNotFoundError; ValueError for a file that is no such config or belongs to another architecture.
+    """
+    path = Path(directory, CONFIG)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, config = content["architecture"], dict(content["config"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error
+    if found != architecture:
+        raise ValueError(f"{path}: must hold a {architecture}, got a {found}")
+    return config
+
+
+def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:
+    """Load model.safetensors into `model`; every key and shape must match.
+
+    Raises: FileNotFoundError; ValueError for a truncated file, or naming the first key that does not match.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(directory, WEIGHTS)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
+    expected = model.state_dict()
+    for key in [*expected, *(key for key in state if key not in expected)]:
+        want, got = (_spell(states.get(key)) for states in (expected, state))
+        if want != got:
+            raise ValueError(f"{path}: {key} does not fit the model: expected {want}, got {got}")
+    model.load_state_dict(state)
+
+
+def _spell(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"

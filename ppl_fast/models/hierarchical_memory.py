@@ -1,0 +1,142 @@
+"""The hierarchical memory: poses as one vector chosen from each of m banks (paper, section 3.1).
+
+The banks learn by exponential moving averages of the tokens that chose each vector (van den Oord et al., "Neural
+Discrete Representation Learning", appendix A.1), not by gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ppl_fast.models.blocks import MixerLayer
+from ppl_fast.ops import memory_attention, prototype_sums
+
+SMOOTHING = 1e-5  # Laplace smoothing of the sizes
+DEAD_SHARE = 0.02  # a vector whose size is below this share of its bank's mean counts as dead
+
+
+class HierarchicalMemory(nn.Module):
+    """Encoder, m banks of k vectors of width d, and decoder.
+
+    Buffers: codebook (m, k, d); sizes (m, k) and sums (m, k, d), its moving averages; idle (m, k) int64, training
+    steps since a vector was last chosen. All but `idle` are float32 and stay so under autocast.
+
+    Args: see the options `memory_*` and `reseed_after` of PPLConfig.
+    """
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        *,
+        banks: int = 34,
+        prototypes: int = 16,
+        width: int = 512,
+        layers: int = 4,
+        hidden: int = 512,
+        token_hidden: int = 64,
+        decoder_width: int = 32,
+        decoder_hidden: int = 64,
+        decoder_layers: int = 1,
+        decay: float = 0.9,
+        start: str = "published",
+        reseed_after: int = 0,
+    ):
+        super().__init__()
+        self.decay, self.reseed_after = decay, reseed_after
+        mixers = [MixerLayer(num_keypoints, width, token_hidden, hidden) for _ in range(layers)]
+        self.encoder = nn.Sequential(nn.Linear(2, width), *mixers, nn.LayerNorm(width))
+        self.to_banks = nn.Linear(num_keypoints, banks)
+        self.to_token = nn.Linear(width, width)
+        self.from_banks = nn.Linear(banks, num_keypoints)
+        mixers = [MixerLayer(num_keypoints, decoder_width, token_hidden, decoder_hidden) for _ in range(decoder_layers)]
+        norm = nn.LayerNorm(decoder_width)
+        self.decoder = nn.Sequential(nn.Linear(width, decoder_width), *mixers, norm, nn.Linear(decoder_width, 2))
+
+        codebook = torch.randn(banks, prototypes, width)
+        balanced = start == "balanced"
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("sums", codebook.clone() if balanced else torch.randn_like(codebook))
+        self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
+        self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
+
+    def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+        """keypoints (B, N, 2) -> recalled keypoints (B, N, 2), commitment loss (a scalar).
+
+        The gradient of the recalled keypoints passes straight through the choice to the encoder. In training mode the
+        vectors move after they were read.
+        """
+        with torch.autocast(keypoints.device.type, enabled=False):
+            tokens = self.encode(keypoints)
+            # The update below writes into the buffer, the backward needs the vectors as they were read.
+            codebook = self.codebook.clone() if self.training else self.codebook
+            values, indices, distances = memory_attention(tokens, codebook)
+            if self.training:
+                self._update(tokens.detach(), indices, distances.detach())
+            return self.decode(values), distances.mean() / tokens.shape[2]
+
+    def encode(self, keypoints: Tensor) -> Tensor:
+        """(B, N, 2) -> tokens (B, m, d)."""
+        x = self.encoder(keypoints.to(self.to_token.weight.dtype))
+        return self.to_token(self.to_banks(x.mT).mT)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, m, d) -> keypoints (B, N, 2)."""
+        return self.decoder(self.from_banks(tokens.mT).mT)
+
+    @torch.no_grad()
+    def prior(self) -> Tensor:
+        """The keypoint prior (N, 2): the decoded mean of each bank's vectors, without gradient."""
+        with torch.autocast(self.codebook.device.type, enabled=False):
+            return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
+
+    @torch.no_grad()
+    def prototypes(self) -> Tensor:
+        """(m, k, N, 2): the pose that each vector stands for, all other banks at their means."""
+        means = self.codebook.mean(dim=1)
+        poses = []
+        for bank, vectors in enumerate(self.codebook):
+            tokens = means.repeat(len(vectors), 1, 1)
+            tokens[:, bank] = vectors
+            poses.append(self.decode(tokens))
+        return torch.stack(poses)
+
+    @torch.no_grad()
+    def usage(self) -> tuple[Tensor, Tensor]:
+        """Per bank: the perplexity of its sizes (m,), 1 to k, and the number of dead vectors (m,) int64."""
+        share = self.sizes / self.sizes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(self.sizes.dtype).tiny)
+        dead = share < DEAD_SHARE / self.sizes.shape[1]
+        return torch.special.entr(share).sum(dim=1).exp(), dead.sum(dim=1)
+
+    @torch.no_grad()
+    def _update(self, tokens: Tensor, indices: Tensor, distances: Tensor) -> None:
+        k = self.codebook.shape[1]
+        counts, sums = prototype_sums(tokens, indices, k)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(counts)
+            dist.all_reduce(sums)
+        sizes = self.decay * self.sizes + (1 - self.decay) * counts
+        total = sizes.sum(dim=1, keepdim=True)
+        self.sizes.copy_((sizes + SMOOTHING) / (total + k * SMOOTHING) * total)
+        self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
+        self.codebook.copy_(self.sums / self.sizes.unsqueeze(2))
+        self.idle.add_(1).masked_fill_(counts > 0, 0)
+        if self.reseed_after:
+            self._reseed(tokens, distances)
+
+    def _reseed(self, tokens: Tensor, distances: Tensor) -> None:
+        """Idle vectors become the tokens that their bank represents worst, with the bank's mean size."""
+        dead = self.idle >= self.reseed_after
+        order = distances.argsort(dim=0, descending=True, stable=True)
+        rank = (dead.cumsum(dim=1) - 1).clamp_min(0) % len(tokens)
+        bank = torch.arange(len(dead), device=dead.device).unsqueeze(1)
+        seeds = tokens[order[rank, bank], bank]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.broadcast(seeds, src=0)
+        mask = dead.unsqueeze(2)
+        mean = self.sizes.mean(dim=1, keepdim=True)
+        self.sizes.copy_(torch.where(dead, mean, self.sizes))
+        self.codebook.copy_(torch.where(mask, seeds, self.codebook))
+        self.sums.copy_(torch.where(mask, seeds * mean.unsqueeze(2), self.sums))
+        self.idle.masked_fill_(dead, 0)

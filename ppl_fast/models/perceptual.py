@@ -1,0 +1,154 @@
+"""The perceptual loss: L1 between VGG features (Johnson et al. 2016; Simonyan and Zisserman 2015 for VGG).
+
+The convolutions come from the table below, the weights from a file of any common layout; torchvision is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
+STAGES = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
+CHANNELS = (64, 128, 256, 512)
+URLS = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "vgg19": "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for images in [0, 1]
+SIZE = 224
+# `features.10.weight` (torchvision, timm), `blocks.2.10.weight` (stripped, stage by stage), `10.weight` (bare).
+LAYOUT = re.compile(r"(?:(?:.*\.)?(?:features|blocks\.\d+)\.)?(\d+)\.(weight|bias)")
+
+
+class PerceptualLoss(nn.Module):
+    """Sum over four VGG stages of the mean absolute difference between the features of two image batches.
+
+    Frozen and always in eval mode. The weights start at zero: use `load_perceptual`, or `load_state`.
+
+    Args:
+        network: "vgg16" (stages end at conv1_2, conv2_2, conv3_3, conv4_3) or "vgg19" (.., conv3_4, conv4_4).
+    """
+
+    def __init__(self, network: str = "vgg16"):
+        super().__init__()
+        self.network = network
+        self.stages = nn.ModuleList()
+        self.indices = []  # position of each convolution in the full network, as weight files count them
+        inputs, index = 3, 0
+        for count, channels in zip(STAGES[network], CHANNELS, strict=True):
+            stage = nn.ModuleList()
+            for _ in range(count):
+                stage.append(nn.Conv2d(inputs, channels, 3, padding=1))
+                self.indices.append(index)
+                inputs, index = channels, index + 2
+            self.stages.append(stage)
+            index += 1  # the pooling
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        self.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """images, targets (B, 3, H, W) in [-1, 1] -> scalar; differentiable in `images` alone."""
+        with torch.no_grad():
+            wanted = self.features(targets)
+        found = self.features(images)
+        return sum((a.float() - b.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The four feature maps of images (B, 3, H, W) in [-1, 1], seen at 224 x 224."""
+        x = ((images + 1) / 2 - self.mean) / self.std
+        x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        maps = []
+        for number, stage in enumerate(self.stages):
+            if number:
+                x = F.max_pool2d(x, 2)
+            for layer in stage:
+                x = F.relu(layer(x))
+            maps.append(x)
+        return maps
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor], source: str = "state dict") -> None:
+        """Copy the convolutions out of a VGG state dict, whatever its layout; `source` names it in errors.
+
+        Raises: ValueError naming the first missing or misshapen layer.
+        """
+        found = {}
+        for key, value in state.items():
+            if match := LAYOUT.fullmatch(key):
+                found[int(match[1]), match[2]] = key, value
+        layers = [layer for stage in self.stages for layer in stage]
+        for index, layer in zip(self.indices, layers, strict=True):
+            for name, parameter in layer.named_parameters():
+                if (index, name) not in found:
+                    raise ValueError(f"{source}: features.{index}.{name} is missing: not {self.network} weights")
+                key, value = found[index, name]
+                if tuple(value.shape) != tuple(parameter.shape):
+                    raise ValueError(
+                        f"{source}: {key} must have shape {tuple(parameter.shape)} for {self.network}, "
+                        f"got {tuple(value.shape)}"
+                    )
+                parameter.copy_(value)
+
+
+def load_perceptual(network: str = "vgg16", weights: str | None = None, download: bool = False) -> PerceptualLoss:
+    """A `PerceptualLoss` with pretrained weights.
+
+    Args:
+        network: "vgg16" or "vgg19".
+        weights: a .pth or .safetensors file. None takes the file that $PPL_FAST_VGG names, else the one in torch.hub's
+            cache, else (with `download`) fetches that one and checks its hash.
+
+    Raises: FileNotFoundError saying where was looked and how to get the file; ValueError for a file that is broken or
+        holds something else.
+    """
+    path = find_weights(network, weights, download)
+    loss = PerceptualLoss(network)
+    loss.load_state(_read(path), str(path))
+    return loss.eval()
+
+
+def find_weights(network: str, weights: str | None = None, download: bool = False) -> Path:
+    """The weight file that `load_perceptual` would read; the same arguments and errors."""
+    named = weights or os.environ.get("PPL_FAST_VGG")
+    if named:
+        if not Path(named).is_file():
+            origin = "perceptual_weights" if weights else "$PPL_FAST_VGG"
+            raise FileNotFoundError(f"{origin} names {named}, which is not a file")
+        return Path(named)
+    url = URLS[network]
+    cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    if not cached.is_file() and download:
+        torch.hub.load_state_dict_from_url(url, check_hash=True, map_location="cpu", weights_only=True)
+    if not cached.is_file():
+        raise FileNotFoundError(
+            f"the perceptual loss needs pretrained {network} weights: perceptual_weights and $PPL_FAST_VGG are not set "
+            f'and {cached} does not exist; fetch it with: python -c "import torch; '
+            f"torch.hub.load_state_dict_from_url('{url}', check_hash=True)\" "
+            "(or train without them: reconstruction_loss='mse')"
+        )
+    return cached
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # each reader has its own zoo of errors for broken files
+        raise ValueError(f"{path}: not a readable weight file ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: must hold a state dict, got {type(state).__name__}")
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}

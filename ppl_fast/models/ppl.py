@@ -1,0 +1,256 @@
+"""The Pose Prior Learner (Wang, Han, Zhang, ICLR 2026, arXiv 2410.03858)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_fast import _check
+from ppl_fast.models import checkpoint, losses
+from ppl_fast.models.blocks import random_blocks
+from ppl_fast.models.config import PPLConfig
+from ppl_fast.models.hierarchical_memory import HierarchicalMemory
+from ppl_fast.models.perceptual import load_perceptual
+from ppl_fast.models.regressor import Regressor
+from ppl_fast.models.translator import TRANSLATORS
+from ppl_fast.ops import affine_warp, default_links, link_heatmap
+
+RANGE = 1.01  # images may leave [-1, 1] by what resizing and bfloat16 round
+
+
+class Prior(NamedTuple):
+    """What the model has learned about all poses."""
+
+    keypoints: Tensor  # (N, 2), (x, y) in [-1, 1]
+    connectivity: Tensor  # (N, N), symmetric link weights >= 0, zero diagonal
+
+
+class PPLOutput(NamedTuple):
+    """What a forward pass gives. `losses` are weighted: they sum to `loss`."""
+
+    keypoints: Tensor  # (B, N, 2), (x, y), in [-1, 1] once the boundary loss has done its work
+    prior: Prior
+    link_heatmap: Tensor  # (B, 1, H, W)
+    reconstruction: Tensor  # (B, 3, H, W)
+    losses: dict[str, Tensor]
+    loss: Tensor
+    affine: Tensor  # (B, N, 2, 3), takes prior.keypoints to keypoints
+    recalled: Tensor  # (B, N, 2), the keypoints as the memory recalls them
+
+
+class PPL(nn.Module):
+    """Learns keypoints, their links and a pose prior from unlabelled images, and estimates poses.
+
+    Args:
+        num_keypoints: N.
+        image_size: side of the square images, a multiple of 16.
+        thickness: squared width of a link in the link heatmap, in units of half the image side.
+        options: any further field of `PPLConfig`; `PPLConfig.describe()` lists them. The defaults are the published
+            model, whose perceptual loss needs VGG16 weights once a loss is computed; `reconstruction_loss="mse"` does
+            without. Loading a model and estimating poses never need them.
+
+    Raises: TypeError, ValueError for an unknown option or one out of bounds.
+    """
+
+    def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
+        super().__init__()
+        options |= {"num_keypoints": num_keypoints, "image_size": image_size, "thickness": thickness}
+        self.settings = s = PPLConfig.from_dict(options)
+        self.register_buffer("links", default_links(s.num_keypoints), persistent=False)
+        self.link_parameters = nn.Parameter((torch.randn(len(self.links)) + s.link_start) / s.link_factor)
+        self.alpha = nn.Parameter(torch.ones(()))
+        self.memory = HierarchicalMemory(s.num_keypoints, reseed_after=s.reseed_after, **s.memory_options())
+        base = s.scaled(s.regressor_base)
+        self.regressor = Regressor(s.num_keypoints, base, s.regressor_levels, s.map_stride, s.head)
+        self.translator = TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
+        self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All options as JSON types: `PPL(**model.config)` builds the same architecture."""
+        return self.settings.to_dict()
+
+    # Priors
+
+    def link_weights(self) -> Tensor:
+        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter)."""
+        return F.softplus(self.settings.link_factor * self.link_parameters)
+
+    @torch.no_grad()
+    def prior(self) -> Prior:
+        """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient."""
+        i, j = self.links.unbind(dim=1)
+        upper = self.link_parameters.new_zeros(self.settings.num_keypoints, self.settings.num_keypoints)
+        upper[i, j] = self.link_weights()
+        return Prior(self.memory.prior(), upper + upper.mT)
+
+    def prototypes(self) -> Tensor:
+        """(m, k, N, 2): the pose that each memory vector stands for, all other banks at their means."""
+        return self.memory.prototypes()
+
+    def usage(self) -> tuple[Tensor, Tensor]:
+        """Per bank: perplexity (m,), 1 to k, of how often its vectors are chosen, and number of dead vectors (m,)."""
+        return self.memory.usage()
+
+    # Training
+
+    def forward(self, images: Tensor, reference: Tensor | None = None) -> PPLOutput:
+        """Estimate, reconstruct, and take the losses.
+
+        Args:
+            images: (B, 3, S, S) in [-1, 1], S = image_size.
+            reference: (B, 3, S, S), what the translator takes appearance from, such as another frame of the same
+                clip. Default: the images, in training mode with random blocks dropped.
+
+        Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
+            the perceptual loss finds no weights.
+        """
+        self._check_images("images", images)
+        if reference is not None:
+            self._check_images("reference", reference, batch=len(images))
+        prior = self.prior()
+        affine = self.regressor(self._occluded(images), prior.keypoints)
+        keypoints = affine_warp(prior.keypoints, affine)
+        weights = self.link_weights()
+        heatmap = self._draw(keypoints, weights)
+        reconstruction = self.translator(self.alpha * self._reference(images, reference), heatmap)
+        recalled, commitment = self.memory(keypoints.detach())
+        terms = {
+            "reconstruction": self._reconstruction_loss(reconstruction, images),
+            "boundary": losses.boundary(keypoints),
+            "memory": F.mse_loss(recalled, keypoints.detach()),
+            "commitment": commitment,
+        }
+        s = self.settings
+        if s.separation_weight:
+            terms["separation"] = losses.separation(keypoints, self.links, s.separation_sigma)
+        if s.link_length_weight:
+            terms["link_length"] = losses.link_length(keypoints, prior.keypoints, self.links, weights)
+        terms = {name: getattr(s, f"{name}_weight") * term for name, term in terms.items()}
+        loss = torch.stack(list(terms.values())).sum()
+        return PPLOutput(keypoints, prior, heatmap, reconstruction, terms, loss, affine, recalled)
+
+    def load_perceptual(self) -> None:
+        """Load the perceptual loss's weights now rather than at the first loss, so that their absence shows early.
+
+        Raises: FileNotFoundError, ValueError (see `perceptual.load_perceptual`).
+        """
+        s = self.settings
+        if s.reconstruction_loss == "perceptual" and not self._perceptual:
+            self._perceptual.append(load_perceptual(s.perceptual, s.perceptual_weights, s.perceptual_download))
+
+    def _reconstruction_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        if self.settings.reconstruction_loss == "mse":
+            return F.mse_loss(reconstruction.to(images.dtype), images)
+        self.load_perceptual()
+        return self._perceptual[0].to(images.device)(reconstruction, images)
+
+    def _draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
+        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+
+    def _reference(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        if reference is not None:
+            return reference
+        return self._drop(images, self.settings.mask_ratio) if self.training else images
+
+    def _occluded(self, images: Tensor) -> Tensor:
+        s = self.settings
+        if not (self.training and s.occlude_input):
+            return images
+        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < s.occlude_input
+        return torch.where(chosen, self._drop(images, s.occlude_ratio), images)
+
+    def _drop(self, images: Tensor, ratio: float) -> Tensor:
+        return images * random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
+
+    # Estimation
+
+    def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:
+        """Keypoints (B, N, 2) of images (B, 3, S, S) in [-1, 1], in eval mode and without gradient.
+
+        Args:
+            iterations: estimation passes; each further one sees the image as reconstructed from the memory's version
+                of the pose so far (paper, iterative inference).
+            visible: (B, 1, S, S) bool. Where given, the pixels outside are treated as unknown, and only they are
+                filled in from the reconstruction.
+
+        Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
+        """
+        return self.estimate_rounds(images, iterations, visible)[-1][0]
+
+    @torch.no_grad()
+    def estimate_rounds(
+        self, images: Tensor, iterations: int = 1, visible: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
+        self._check_images("images", images)
+        if not isinstance(iterations, int) or iterations < 1:
+            raise ValueError(f"PPL: iterations must be an int of at least 1, got {iterations!r}")
+        if visible is not None:
+            s = self.settings.image_size
+            _check.tensor("PPL", "visible", visible, (len(images), 1, s, s), dtypes=(torch.bool,), like=images)
+            images = images * visible
+        seen, rounds = images, []
+        with _evaluating(self):
+            prior, weights = self.memory.prior(), self.link_weights()
+            while True:
+                keypoints = affine_warp(prior, self.regressor(seen, prior))
+                rounds.append((keypoints, seen))
+                if len(rounds) == iterations:
+                    return rounds
+                heatmap = self._draw(self.memory(keypoints)[0], weights)
+                seen = self.translator(self.alpha * images, heatmap).clamp(-1, 1).to(images.dtype)
+                if visible is not None:
+                    seen = torch.where(visible, images, seen)
+
+    def _check_images(self, name: str, images: Tensor, batch: int | None = None) -> None:
+        s = self.settings.image_size
+        dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        _check.tensor("PPL", name, images, ("B" if batch is None else batch, 3, s, s), dtypes=dtypes)
+        if images.device != self.alpha.device:
+            raise ValueError(f"PPL: {name} must be on the model's device, {self.alpha.device}, got {images.device}")
+        # Looking at the values would stall a GPU's queue and break a compiled graph.
+        if images.device.type == "cpu" and not torch.compiler.is_compiling() and images.numel():
+            low, high = (value.item() for value in images.detach().aminmax())
+            if not (low >= -RANGE and high <= RANGE):
+                raise ValueError(f"PPL: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
+
+    # On disk
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Write `model.safetensors` and `config.json` into a directory; VGG's weights are not among them.
+
+        Raises: OSError where it cannot be written.
+        """
+        checkpoint.save(directory, type(self).__name__, self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike, **overrides: Any) -> PPL:
+        """Read what `save_pretrained` wrote; `overrides` replace options that do not change the architecture.
+
+        Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
+        """
+        config = checkpoint.read_config(directory, cls.__name__)
+        try:
+            model = cls(**(config | overrides))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{os.path.join(directory, checkpoint.CONFIG)}: {error}") from error
+        checkpoint.load_weights(directory, model)
+        return model
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module):
+    """Eval mode inside; afterwards every module is back in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,86 @@
+"""The regressor: from an image and the prior to one affine transformation per keypoint (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_fast.models.blocks import Double, HalvingConv2d, act, conv, init_kaiming
+
+
+class DownBlock(nn.Module):
+    """Residual block that halves the resolution; the first convolutions of main and side path are run as one."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.outputs = outputs
+        self.entry = nn.Sequential(HalvingConv2d(inputs, 2 * outputs), nn.BatchNorm2d(2 * outputs))
+        self.main = nn.Sequential(act(), conv(outputs, outputs), nn.BatchNorm2d(outputs))
+        self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        main, side = self.entry(x).split(self.outputs, dim=1)
+        return self.act(self.main(main) + side)
+
+
+class UpBlock(nn.Sequential):
+    """Doubles the resolution."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
+
+
+class Regressor(nn.Module):
+    """Attention maps over image features, and from what they attend to an affine transformation per keypoint.
+
+    Args:
+        num_keypoints: N.
+        base: channels of the first down-block; each further one doubles them.
+        levels: number of down-blocks.
+        map_stride: image pixels per map cell, a power of two up to 2**levels.
+        head: "affine" or "residual" (see PPLConfig).
+    """
+
+    def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):
+        super().__init__()
+        self.head = head
+        sizes = [base * 2**level for level in range(levels)]
+        blocks = [DownBlock(a, b) for a, b in zip([3, *sizes], sizes, strict=False)]
+        features = base * map_stride // 2
+        ups = 2**levels // map_stride
+        blocks += [UpBlock(features * ups >> k, features * ups >> (k + 1)) for k in range(ups.bit_length() - 1)]
+        self.trunk = nn.Sequential(*blocks)
+        self.maps = conv(features, num_keypoints)
+        self.embed = nn.Linear(2, features)
+        self.affine = nn.Sequential(nn.Linear(3 * features, features), nn.LeakyReLU(0.01), nn.Linear(features, 6))
+        init_kaiming(self)
+        if head == "residual":
+            # Keypoints start near the expected positions, apart from one another.
+            with torch.no_grad():
+                self.affine[-1].weight.mul_(0.1)
+
+    def forward(self, images: Tensor, prior: Tensor) -> Tensor:
+        """images (B, 3, H, W), prior (N, 2) as (x, y) -> affine (B, N, 2, 3), float32 or the parameters' dtype."""
+        features = self.trunk(images)
+        logits = self.maps(features)
+        # Positions need more digits than bfloat16 has: from here on nothing is autocast.
+        with torch.autocast(images.device.type, enabled=False):
+            dtype = self.embed.weight.dtype
+            features, attention = features.flatten(2).to(dtype), logits.flatten(2).to(dtype).softmax(dim=2)
+            position = attention @ cells(logits)
+            # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
+            attended, prior = attention @ features.mT, prior.to(dtype).expand_as(position)
+            parts = attended, self.embed(position), self.embed(prior)
+            affine = self.affine(torch.cat(parts, dim=2)).unflatten(2, (2, 3))
+            if self.head == "residual":
+                affine = affine + F.pad(position.unsqueeze(3), (2, 0))
+            return affine
+
+
+def cells(maps: Tensor) -> Tensor:
+    """(x, y) of the cells of maps (B, N, H, W), row by row: (H * W, 2), -1 and +1 at the first and last cell."""
+    dtype = torch.float64 if maps.dtype == torch.float64 else torch.float32
+    x = torch.linspace(-1, 1, maps.shape[3], device=maps.device, dtype=dtype)
+    y = torch.linspace(-1, 1, maps.shape[2], device=maps.device, dtype=dtype)
+    return torch.cartesian_prod(y, x).flip(1)

@@ -1,0 +1,88 @@
+"""The translators: from the reference image and the link heatmap to a reconstruction (paper, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ppl_fast.models.blocks import Double, act, conv, double, init_kaiming
+
+
+class UNetTranslator(nn.Module):
+    """The published U-Net. Channels base * (1, 2, 4, 8, 8, ...); concatenated skips; see design notes in each block.
+
+    Args:
+        base: channels at full resolution.
+        levels: number of halvings.
+    """
+
+    def __init__(self, base: int = 64, levels: int = 4):
+        super().__init__()
+        sizes = [base * min(2**level, 8) for level in range(levels + 1)]
+        self.start = nn.Sequential(conv(4, base), act())
+        self.down = nn.ModuleList(self._down(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        # All but the deepest up-block take the block below concatenated with its skip, hence twice the channels.
+        deep = [sizes[-1], *(2 * size for size in sizes[-2:0:-1])]
+        self.up = nn.ModuleList(self._up(a, b) for a, b in zip(deep, sizes[-2::-1], strict=True))
+        self.end = conv(2 * base, 3)
+        init_kaiming(self)
+
+    @staticmethod
+    def _down(inputs: int, outputs: int) -> nn.Sequential:
+        first = conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
+        return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), nn.AvgPool2d(2), act())
+
+    @staticmethod
+    def _up(inputs: int, outputs: int) -> nn.Sequential:
+        first = Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
+        return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
+
+    def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
+        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
+        x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        skips = [x]
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+        skips.pop()
+        for block in self.up:
+            x = torch.cat([block(x), skips.pop()], dim=1)
+        return self.end(x)
+
+
+class LightTranslator(nn.Module):
+    """For training on a CPU: strided convolutions down; convolution, then upsampling and an added skip, up.
+
+    Not in the paper. About a tenth of the U-Net's operations at equal base, and no concatenations.
+
+    Args:
+        base: channels at full resolution, doubled by each level.
+        levels: number of halvings.
+    """
+
+    def __init__(self, base: int = 16, levels: int = 3):
+        super().__init__()
+        sizes = [base * 2**level for level in range(levels + 1)]
+        self.start = nn.Sequential(conv(4, base), act())
+        self.down = nn.ModuleList(self._block(a, b, 2) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.up = nn.ModuleList(self._block(b, a, 1) for a, b in reversed(list(zip(sizes, sizes[1:], strict=False))))
+        self.end = conv(base, 3)
+        init_kaiming(self)
+
+    @staticmethod
+    def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), act())
+
+    def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
+        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
+        x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        skips = []
+        for block in self.down:
+            skips.append(x)
+            x = block(x)
+        for block in self.up:
+            x = double(block(x)) + skips.pop()
+        return self.end(x)
+
+
+TRANSLATORS = {"unet": UNetTranslator, "light": LightTranslator}
