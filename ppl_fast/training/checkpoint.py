@@ -1,0 +1,120 @@
+"""Checkpoints of a run: complete or absent under their name, and without pickles.
+
+A checkpoint is a directory: model.safetensors and config.json (the model, its memory's EMA included),
+optimizer.safetensors (Adam's moments by parameter name) and state.json (the step and what a resumed run must match).
+Random numbers need no state: the trainer seeds every step by its number.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_STEP_PREFIX = "step_"
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    found = [path for path in (run / "checkpoints").glob(f"{_STEP_PREFIX}*") if (path / "state.json").is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
+
+
+def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int):
+    """Write the checkpoint of `state["step"]`, refresh RUN/model, and remove all but the `keep` newest checkpoints.
+
+    Args:
+        run: the run's directory.
+        model: has `save_pretrained(directory)`.
+        optimizer: of the model's parameters.
+        state: JSON-able, with the number of finished steps as "step".
+        keep: number of checkpoints that stay, at least 1.
+
+    Returns:
+        Path of the checkpoint.
+
+    Raises:
+        OSError: the disk is full or not writable; the sentence names the path and the newest checkpoint kept.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    final = run / "checkpoints" / f"{_STEP_PREFIX}{state['step']:07d}"
+    temporary = final.with_name(f".{final.name}.tmp")
+    try:
+        if not final.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            model.save_pretrained(temporary)
+            save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+            (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            _flush_to_disk(temporary)
+            os.replace(temporary, final)
+        model.save_pretrained(run / "model")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = list_checkpoints(run)
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"could not write checkpoint {final}: {reason}; "
+            + (f"the newest checkpoint kept is {kept[-1]}" if kept else "no earlier checkpoint was kept")
+        ) from error
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restore Adam's moments of every parameter that has some, in the parameter's own memory format.
+
+    Raises:
+        ValueError: the file is missing, truncated, or of another model; the sentence names file and tensor.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = checkpoint / "optimizer.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
+    parameters = dict(model.named_parameters())
+    for key, saved in tensors.items():
+        name, _, slot = key.rpartition(".")
+        parameter = parameters.get(name)
+        if parameter is None or (slot != "step" and saved.shape != parameter.shape):
+            expected = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
+            raise ValueError(f"checkpoint file {path}: {key} has shape {tuple(saved.shape)}, the model has {expected}")
+        # Adam keeps its step count on the CPU; the moments lie where, and as, the parameter does.
+        value = saved if slot == "step" else torch.empty_like(parameter, requires_grad=False).copy_(saved)
+        optimizer.state[parameter][slot] = value
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Read a checkpoint's state.json; a ValueError names the file where it is damaged."""
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(state["step"], int):
+            raise TypeError("step is no integer")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
+    return state
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{slot}": value.contiguous()
+        for name, parameter in model.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _flush_to_disk(directory: Path) -> None:
+    """Make the files durable before the rename shows them: a power cut must not leave empty files under a good name."""
+    for path in directory.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

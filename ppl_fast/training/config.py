@@ -1,0 +1,129 @@
+"""Options of the training loop, and the YAML file that records a run's options."""
+
+import difflib
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import Field, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ppl_fast.data.atomic import replacing
+from ppl_fast.models.config import option
+
+SECTIONS = ("data", "model", "train")
+
+
+@dataclass
+class TrainConfig:
+    """How to train; what to train is the model's own configuration.
+
+    The defaults for steps, batch size, optimizer and flips are those of the Pose Prior Learner (Wang, Han, Zhang,
+    ICLR 2026, arXiv 2410.03858).
+
+    Raises: TypeError for an option of the wrong type, ValueError for one out of bounds; the sentence names it.
+    """
+
+    steps: int = option(20_000, "optimizer steps in all", low=1)
+    batch_size: int = option(64, "images a step, shared out over the processes", low=1)
+    lr: float = option(1e-4, "learning rate of Adam", positive=True)
+    betas: tuple[float, float] = option((0.9, 0.999), "decay rates of Adam's two moments")
+    warmup_steps: int = option(0, "steps over which the learning rate rises linearly from near zero")
+    schedule: str = option(
+        "constant",
+        "constant, or cosine: the learning rate falls to zero at the last step",
+        choices=("constant", "cosine"),
+    )
+    clip_norm: float = option(0.0, "gradients of a longer norm are scaled down to it; 0 leaves them alone")
+    flip: bool = option(True, "mirror half of the images left to right")
+    seed: int = option(0, "seed of weights, masks, data order and flips")
+    workers: int = option(2, "processes that load images; 0 loads in the training process")
+    cache: bool = option(False, "keep the resized images in memory")
+    max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
+    precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
+    device: str = option("auto", "auto takes a GPU where there is one", choices=("auto", "cpu"))
+    channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")
+    threads: int = option(0, "CPU threads of the training process; 0 leaves the choice to torch")
+    log_every: int = option(20, "steps between records in log.jsonl and TensorBoard", low=1)
+    checkpoint_every: int = option(1000, "steps between checkpoints", low=1)
+    keep_checkpoints: int = option(3, "newest checkpoints that are kept", low=1)
+    picture_every: int = option(1000, "steps between refreshed pictures; 0 draws none")
+    tensorboard: bool = option(True, "write TensorBoard events beside log.jsonl")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "betas":
+                _check(field, getattr(self, field.name))
+        self.betas = tuple(self.betas) if isinstance(self.betas, list) else self.betas
+        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"TrainConfig: betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the step that follows `step` finished ones: linear warm-up, then constant or cosine."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "constant":
+            return self.lr
+        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _check(field: Field, value: Any) -> None:
+    """Type and bounds of one option, as its field's default and metadata have them."""
+    kind, limits = type(field.default), field.metadata
+    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
+        raise TypeError(f"TrainConfig: {field.name} must be of type {kind.__name__}, got {value!r}")
+    if limits["choices"] and value not in limits["choices"]:
+        raise ValueError(f"TrainConfig: {field.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
+    if kind in (int, float):
+        low, high, positive = limits["low"], limits["high"], limits["positive"]
+        if not (low <= value <= high and math.isfinite(value) and (value > 0 or not positive)):
+            expected = "positive" if positive else f"at least {low}" + f" and at most {high}" * (high < math.inf)
+            raise ValueError(f"TrainConfig: {field.name} must be {expected}, got {value}")
+
+
+def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
+    """Raise a ValueError that names the first unknown key and the valid key nearest to it."""
+    valid = list(valid)
+    for key in given:
+        if key not in valid:
+            near = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
+            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def read_config(path: str | os.PathLike, model_keys: Iterable[str]) -> dict[str, Any]:
+    """Read a YAML file with the optional keys data (a folder), model and train (mappings of options).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such YAML mapping, or holds an unknown key; the sentence names file and key.
+    """
+    import yaml
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"config file {path} does not exist")
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"config file {path} must hold the mappings model and train, got {type(config).__name__}")
+    check_keys(config, SECTIONS, f"config file {path}")
+    for section, valid in (("model", list(model_keys)), ("train", [field.name for field in fields(TrainConfig)])):
+        options = config.setdefault(section, {})
+        if not isinstance(options, dict):
+            raise ValueError(f"config file {path}: {section} must be a mapping of options, got {options!r}")
+        check_keys(options, valid, f"config file {path}, section {section}")
+    return config
+
+
+def write_config(path: Path, data: str, model_config: dict[str, Any], train_config: TrainConfig) -> None:
+    """Write a run's options so that `--config` and `--resume` can read them again."""
+    import yaml
+
+    options = asdict(train_config) | {"betas": list(train_config.betas)}
+    text = yaml.safe_dump({"data": data, "model": model_config, "train": options}, sort_keys=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,88 @@
+"""What a run leaves to read: log.jsonl, TensorBoard events, and the prior as it evolved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ppl_fast.data.atomic import replacing
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of a JSONL file, in order; a line cut short by a crash is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+class RunLog:
+    """Appends records to RUN/log.jsonl and RUN/prior.jsonl, and scalars to RUN/tensorboard.
+
+    Args:
+        run: the run's directory.
+        step: finished steps; records beyond it, of a stretch that the resumed run repeats, are dropped.
+        tensorboard: write events too.
+
+    Raises:
+        ImportError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, step: int, tensorboard: bool):
+        self._files = {name: _reopen(run / f"{name}.jsonl", step) for name in ("log", "prior")}
+        self.records = read_records(run / "log.jsonl")
+        self.priors = read_records(run / "prior.jsonl")
+        self._writer = _summary_writer(run / "tensorboard", step) if tensorboard else None
+
+    def scalars(self, record: dict[str, Any]) -> None:
+        """Write one record; every number but the step becomes a TensorBoard scalar, nested ones as outer/inner."""
+        self.records.append(record)
+        self._append("log", record)
+        if self._writer is not None:
+            for name, value in record.items():
+                group = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+                for tag, scalar in group.items():
+                    if tag != "step":
+                        self._writer.add_scalar(tag, scalar, record["step"])
+
+    def prior(self, step: int, prior) -> None:
+        """Write the keypoint prior (N, 2), (x, y) in [-1, 1], and the connectivity prior (N, N) of this step."""
+        record = {
+            "step": step,
+            "keypoints": prior.keypoints.detach().cpu().tolist(),
+            "connectivity": prior.connectivity.detach().cpu().tolist(),
+        }
+        self.priors.append(record)
+        self._append("prior", record)
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        for file in self._files.values():
+            file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        self._files[name].write(json.dumps(record) + "\n")
+        self._files[name].flush()
+
+
+def _reopen(path: Path, step: int):
+    """Drop the records beyond `step`, atomically, and open the file for appending."""
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    return open(path, "a", encoding="utf-8")
+
+
+def _summary_writer(directory: Path, step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "training with tensorboard=True needs tensorboard, which is not installed: pip install 'ppl_fast[train]', "
+            "or set tensorboard to false"
+        ) from error
+    return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

@@ -1,0 +1,33 @@
+"""Ending a run by SIGINT (Ctrl-C) or SIGTERM after the step in progress."""
+
+import signal
+import threading
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped by a signal and left a checkpoint; the message says how to resume."""
+
+
+class StopSignals:
+    """Context in which the first SIGINT or SIGTERM only sets `received`; the second acts as it would outside.
+
+    Outside of the main thread, where Python takes no signals, the context does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame) -> None:
+        self.received = signal.Signals(number).name
+        self.__exit__()

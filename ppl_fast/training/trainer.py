@@ -1,0 +1,213 @@
+"""The training loop: images in, a run directory out.
+
+Everything random in step t (masks, and what else the model draws) comes from a generator seeded by (seed, t, process),
+and the data order is a function of (seed, t), so that a resumed run repeats the straight one without saved generators.
+"""
+
+import math
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from ppl_fast.data import ImageFolder, training_loader
+from ppl_fast.models import PPL
+
+from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
+from .config import TrainConfig, write_config
+from .logging import RunLog
+from .pictures import draw_pictures
+from .run import blaming, fingerprint, restored, starting_point
+from .signals import StopSignals, TrainingInterrupted
+
+POSE_IMAGES = 16
+FRESH = {"step": 0, "seconds": 0.0, "scaler": None}
+
+
+def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, resume: bool = False) -> PPL:
+    """Train a PPL on a folder of images and leave everything in a run directory.
+
+    Args:
+        model_config: options of `PPL`.
+        train_config: options of the loop.
+        data: folder of images, searched recursively; labels in it are not read.
+        out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
+            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, prior.png and poses.png.
+        resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
+
+    Returns:
+        The trained model, in evaluation mode.
+
+    Raises:
+        TypeError, ValueError, OSError: unusable options, images, run directory or checkpoint, before any work starts;
+            OSError also where a checkpoint cannot be written.
+        FloatingPointError: the loss is no longer finite.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
+    """
+    run = Path(out)
+    checkpoint = starting_point(run, resume)
+    if train_config.threads:
+        torch.set_num_threads(train_config.threads)
+    accelerator = Accelerator(mixed_precision=train_config.precision, cpu=train_config.device == "cpu")
+    torch.manual_seed(train_config.seed)
+    state, model = restored(checkpoint, model_config) if checkpoint else (FRESH, PPL(**model_config))
+    model.load_perceptual()
+    dataset = ImageFolder(
+        data, model.config["image_size"], cache=train_config.cache, max_bad_share=train_config.max_bad_share
+    )
+    trainer = Trainer(train_config, model, dataset, run, state, accelerator)
+    accelerator.print(dataset.report())
+    if checkpoint:
+        with blaming(checkpoint):
+            load_optimizer(checkpoint, model, trainer.optimizer)
+        accelerator.print(f"resuming at step {trainer.step} from {checkpoint}")
+        if state["images"] != fingerprint(dataset.paths):
+            accelerator.print(f"note: {data} no longer holds the images the run began with, so their order changes")
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        write_config(run / "config.yaml", str(data), model.config, train_config)
+    trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
+    return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+class Trainer:
+    """One run in progress: model, optimizer and step, and the loop that advances them.
+
+    Args:
+        config: options of the loop.
+        model: as built or restored, on the CPU.
+        dataset: map-style, `dataset[i]` a float32 tensor (3, S, S) in [-1, 1].
+        run: existing run directory.
+        state: "step", the finished steps, and "seconds" of training behind them.
+        accelerator: decides device, precision and processes.
+    """
+
+    def __init__(self, config: TrainConfig, model: PPL, dataset, run: Path, state: dict, accelerator: Accelerator):
+        self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.bare_model = model.to(accelerator.device, memory_format=self.layout)
+        optimizer = torch.optim.Adam(self.bare_model.parameters(), lr=config.lr, betas=config.betas)
+        self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
+        if state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
+        self._recorded = self.step
+
+    def fit(self, resume_command: str) -> None:
+        """Run the steps that are left; log, save and draw on the way."""
+        config, accelerator = self.config, self.accelerator
+        loader = training_loader(
+            self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
+            rank=accelerator.process_index, world_size=accelerator.num_processes,
+        )  # fmt: skip
+        hide = not accelerator.is_main_process
+        self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
+        with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hide) as bar:
+            try:
+                self._loop(loader, bar, stop)
+            finally:
+                if self.log:
+                    self.log.close()
+        if self.step < config.steps:
+            newest = list_checkpoints(self.run)[-1]
+            raise TrainingInterrupted(f"stopped at step {self.step}, saved {newest}; resume with: {resume_command}")
+
+    def _loop(self, loader, bar: tqdm, stop: StopSignals) -> None:
+        config = self.config
+        if self.log and self.step == 0:
+            self.log.prior(0, self.bare_model.prior())
+        batches = iter(loader)
+        self._clock = time.perf_counter()
+        while self.step < config.steps:
+            self._advance(next(batches))
+            bar.update()
+            last = self._anywhere(stop.received) or self.step == config.steps
+            save = last or self.step % config.checkpoint_every == 0
+            draw = config.picture_every and (last or self.step % config.picture_every == 0)
+            if save or draw or self.step % config.log_every == 0:
+                bar.set_postfix_str(self._record())
+            if save:
+                self._save()
+            if draw and self.log:
+                self.log.prior(self.step, self.bare_model.prior())
+                draw_pictures(self.run, self.bare_model, self._shown_images(), self.log)
+            if last:
+                return
+
+    def _advance(self, images: torch.Tensor) -> None:
+        """One optimizer step on this process's share of a batch (B, 3, S, S)."""
+        config, accelerator = self.config, self.accelerator
+        key = [config.seed, self.step, accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(self.step)
+        images = images.to(accelerator.device, non_blocking=True, memory_format=self.layout)
+        out = self.model(images)
+        accelerator.backward(out.loss)
+        if config.clip_norm:
+            accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for name, value in {"loss": out.loss, **out.losses}.items():
+            self._totals[name] = self._totals.get(name, 0) + value.detach().float()
+        self.step += 1
+
+    def _record(self) -> str:
+        """Log the means since the last record and return a short form for the progress bar."""
+        steps = self.step - self._recorded
+        totals = self.accelerator.reduce(torch.stack(list(self._totals.values())), "mean")
+        means = dict(zip(self._totals, (totals / steps).tolist(), strict=True))
+        now = time.perf_counter()
+        rate = steps * self.config.batch_size / (now - self._clock)
+        self.seconds += now - self._clock
+        self._totals, self._recorded = {}, self.step
+        loss = means.pop("loss")
+        if not math.isfinite(loss):
+            kept = list_checkpoints(self.run)
+            newest = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+            raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {newest}")
+        if self.log:
+            perplexity, dead = self.bare_model.usage()
+            self.log.scalars(
+                {
+                    "step": self.step,
+                    "loss": loss,
+                    "losses": means,
+                    "learning_rate": self.config.learning_rate(self.step - 1),
+                    "images_per_second": round(rate, 2),
+                    "seconds": round(self.seconds, 3),
+                    "perplexity": float(perplexity.float().mean()),
+                    "dead_vectors": int(dead.sum()),
+                }
+            )
+        self._clock = time.perf_counter()
+        return f"loss={loss:.4g}, {rate:.1f} images/s"
+
+    def _save(self) -> None:
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "images": fingerprint(self.dataset.paths),
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+        if self.log:
+            save_checkpoint(self.run, self.bare_model, self.optimizer, state, self.config.keep_checkpoints)
+        self._clock = time.perf_counter()
+
+    def _anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process: all must stop after the same step."""
+        if self.accelerator.num_processes == 1:
+            return bool(flag)
+        return bool(self.accelerator.reduce(torch.tensor(float(bool(flag)), device=self.accelerator.device), "sum"))
+
+    def _shown_images(self) -> torch.Tensor:
+        """The same images in every refresh, spread evenly over the folder."""
+        chosen = np.linspace(0, len(self.dataset) - 1, min(POSE_IMAGES, len(self.dataset))).astype(int)
+        return torch.stack([self.dataset[int(i)] for i in chosen]).to(self.accelerator.device)
