@@ -1,0 +1,32 @@
+"""Evaluation protocols; every result carries its protocol as text, to be printed with the number.
+
+Detected keypoints are xy in [-1, 1], labelled joints xy in [0, 1] (`unit_joints` brings labels there from pixels);
+errors are fractions of the image size. Only `matching` needs scipy, only running a model needs tqdm.
+"""
+
+from ._evaluate import evaluate_model, unit_joints
+from ._limbs import limb_share
+from ._matching import matching
+from ._occlusion import MASKS, occlude, occlusion, visible_pixels
+from ._pck import pck
+from ._predict import predict
+from ._regression import RegressionMap, fit_regression, mean_pose, regression
+from ._score import Score
+
+__all__ = [
+    "MASKS",
+    "RegressionMap",
+    "Score",
+    "evaluate_model",
+    "fit_regression",
+    "limb_share",
+    "matching",
+    "mean_pose",
+    "occlude",
+    "occlusion",
+    "pck",
+    "predict",
+    "regression",
+    "unit_joints",
+    "visible_pixels",
+]

@@ -1,0 +1,148 @@
+"""All protocols on one model and one labelled data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+
+from ppl_fast.data import Labels, from_pixels
+
+from ._limbs import limb_share
+from ._matching import matching
+from ._occlusion import MASKS, occlusion
+from ._pck import pck
+from ._predict import predict
+from ._regression import fit_regression, regression
+from ._score import Score, mean_over
+
+TEST_SHARE = 0.2  # of a single labelled set, taken from its end
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Labelled images: the images themselves, joints (n, J, 2) in [0, 1] and which are visible (n, J)."""
+
+    images: Subset
+    joints: np.ndarray
+    visible: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def part(self, rows: slice) -> _Split:
+        return _Split(Subset(self.images, range(len(self))[rows]), self.joints[rows], self.visible[rows])
+
+
+def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any) -> np.ndarray:
+    """Labels (n, J, 2) in pixels of the originals of sizes (n, 2) (W, H) as joints, xy in [0, 1].
+
+    0 and 1 are the centres of the first and last pixel of the resized image, like -1 and +1 of detected keypoints.
+    """
+    return (from_pixels(np.asarray(keypoints, np.float64), image_size, original_sizes) + 1) / 2
+
+
+def evaluate_model(
+    model: torch.nn.Module,
+    train_dataset: Any,
+    train_labels: Labels,
+    test_dataset: Any = None,
+    test_labels: Labels | None = None,
+    *,
+    iterations: int = 1,
+    threshold: float = 0.05,
+    swap: Sequence[tuple[int, int]] | None = None,
+    masks: Sequence[tuple[str, float]] = MASKS,
+    rounds: int = 4,
+    occlusion_images: int = 256,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
+
+    model: offers ``estimate``; with ``links`` (E, 2) and ``link_weights()`` (E,) the limb share is measured too,
+        with ``estimate_rounds`` the errors under occlusion.
+    train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
+        ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
+    train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
+        and labels without images are left out.
+    iterations: rounds of inference behind every keypoint. threshold: of PCK, as a fraction of the image size.
+    swap: (left, right) joint pairs that the regression may swap per image (Human3.6M).
+    masks, rounds, occlusion_images: what `occlusion` hides, for how many rounds, on at most how many test
+        images (the first); no masks, no measurement.
+
+    Returns a dict: "split" (text), "images", "regression", "matching", "pck", and where measurable "limb_share"
+    and "occlusion"; each score is `Score.as_dict` with the protocol in it.
+    Raises ValueError when images and labels do not fit together, besides what the protocols raise.
+    """
+    train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
+    options = {"iterations": iterations, "batch_size": batch_size, "workers": workers, "progress": progress}
+    train_keypoints = predict(model, train.images, description="training poses", **options)
+    test_keypoints = predict(model, test.images, description="test poses", **options)
+    fitted = fit_regression(train_keypoints, train.joints, train.visible, swap=swap)
+    scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, swap)
+    if train_labels.skeleton and hasattr(model, "link_weights"):
+        links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
+        scores["limb_share"] = limb_share(
+            test_keypoints, links, weights, test.joints, train_labels.skeleton, test.visible
+        )
+    metrics: dict[str, Any] = {"split": split, "iterations": iterations}
+    metrics["images"] = {"train": len(train), "test": len(test)}
+    metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}
+    if masks and hasattr(model, "estimate_rounds"):
+        some = test.part(slice(occlusion_images))
+        options = {"masks": masks, "iterations": rounds, "batch_size": batch_size, "progress": progress}
+        metrics["occlusion"] = occlusion(model, some.images, some.joints, fitted, some.visible, **options)
+    return metrics
+
+
+def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted, threshold, swap) -> dict[str, Score]:
+    """The protocols that need keypoints alone, each with the mean pose as baseline."""
+    visible = {"train_visible": train.visible, "test_visible": test.visible}
+    mean = mean_over(np.where(train.visible[..., None], train.joints, np.nan), axis=0)
+    mean = np.broadcast_to(mean, test.joints.shape)
+    matched = matching(test_keypoints, test.joints, test.visible)
+    correct = pck(fitted(test_keypoints), test.joints, threshold, test.visible)
+    return {
+        "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, swap=swap, **visible),
+        "matching": replace(matched, baseline=matching(np.nan_to_num(mean) * 2 - 1, test.joints, test.visible).value),
+        "pck": replace(correct, baseline=pck(mean, test.joints, threshold, test.visible).value),
+    }
+
+
+def _both_splits(train_dataset, train_labels, test_dataset, test_labels) -> tuple[_Split, _Split, str]:
+    if (test_dataset is None) != (test_labels is None):
+        raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
+    train = _labelled_split(train_dataset, train_labels, "train")
+    if test_dataset is None:
+        train, test = _divide(train)
+        split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
+    else:
+        test = _labelled_split(test_dataset, test_labels, "test")
+        split = "separate training and test sets"
+    return train, test, split
+
+
+def _labelled_split(dataset: Any, labels: Labels, which: str) -> _Split:
+    positions, rows = labels.match(dataset.paths)
+    if not len(rows):
+        raise ValueError(
+            f"evaluate_model: {which}_labels must name images of {which}_dataset, got none in common "
+            f"(an image: {dataset.paths[0]}, a label: {labels.files[0] if len(labels) else 'none'})"
+        )
+    sizes = np.asarray(dataset.original_sizes, np.float64)[positions]
+    joints = unit_joints(labels.keypoints[rows], dataset.image_size, sizes)
+    return _Split(Subset(dataset, positions.tolist()), joints, labels.visible[rows])
+
+
+def _divide(labelled: _Split) -> tuple[_Split, _Split]:
+    # The end of the sorted names rather than a random draw: neighbouring frames of a video stay on one side.
+    if len(labelled) < 2:
+        raise ValueError(f"evaluate_model: a split needs at least 2 labelled images, got {len(labelled)}")
+    first_test = len(labelled) - max(1, round(TEST_SHARE * len(labelled)))
+    return labelled.part(slice(first_test)), labelled.part(slice(first_test, None))

@@ -1,0 +1,128 @@
+"""Estimation under occlusion: how much of what hiding costs do the rounds of iterative inference bring back?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._predict import batches, device_of
+from ._regression import RegressionMap
+from ._score import joint_errors, labelled, mean_over
+
+# (kind, share of the image area): 24 x 24 of 64 x 64 pixels is a share of .14.
+MASKS = (("centre", 0.14), ("random", 0.14), ("blocks", 0.5), ("blocks", 0.8))
+
+PROTOCOL = (
+    "occlusion: part of each of {images} test images set to 0; mean L2 distance of the joints by the regression "
+    "fitted on clean training images, as a fraction of the image size, after each round of iterative inference"
+)
+
+
+def visible_pixels(
+    kind: str, share: float, size: int, rng: np.random.Generator, block: int | None = None
+) -> np.ndarray:
+    """(size, size) bool, False where the image is hidden.
+
+    kind: ``centre`` or ``random``, one square there or at a random place; ``blocks``, that share of the blocks
+    of a regular grid. share: of the image area, in (0, 1). block: side in pixels, default size / 8.
+    Raises ValueError for an unknown kind or a share out of range.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"occlusion: share must lie between 0 and 1, got {share}")
+    visible = np.ones((size, size), bool)
+    if kind == "blocks":
+        side = block or max(size // 8, 1)
+        cells = -(-size // side)
+        hidden = np.zeros(cells * cells, bool)
+        hidden[rng.permutation(cells * cells)[: round(share * cells * cells)]] = True
+        return ~hidden.reshape(cells, cells).repeat(side, 0).repeat(side, 1)[:size, :size]
+    side = round(size * math.sqrt(share))
+    if kind == "centre":
+        top = left = (size - side) // 2
+    elif kind == "random":
+        top, left = rng.integers(0, size - side + 1, 2)
+    else:
+        raise ValueError(f"occlusion: kind must be 'centre', 'random' or 'blocks', got {kind!r}")
+    visible[top : top + side, left : left + side] = False
+    return visible
+
+
+def occlude(
+    images: torch.Tensor, kind: str, share: float, *, seed: int = 0, first: int = 0, block: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hide part of each image: (occluded images, hidden pixels 0; visible (B, 1, S, S) bool).
+
+    images: (B, 3, S, S) in [-1, 1]. first: number of the first image in its set; image i's mask depends on the
+    seed and i alone, whatever the batches.
+    """
+    size = images.shape[-1]
+    masks = [
+        visible_pixels(kind, share, size, np.random.default_rng([seed, first + i]), block) for i in range(len(images))
+    ]
+    visible = torch.from_numpy(np.stack(masks))[:, None].to(images.device)
+    return images * visible, visible
+
+
+def occlusion(
+    model: torch.nn.Module,
+    images: Any,
+    joints: Any,
+    regression_map: RegressionMap,
+    visible: Any = None,
+    *,
+    masks: Sequence[tuple[str, float]] = MASKS,
+    iterations: int = 4,
+    block: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Regression error after each round of iterative inference on partly hidden images.
+
+    model: offers ``estimate(images)`` and ``estimate_rounds(images, iterations, visible=...)``.
+    images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
+    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, the joints that count, default all.
+    regression_map: from `fit_regression` on clean training images.
+    masks: (kind, share) as for `visible_pixels`; iterations: estimation passes, the first sees the hidden image.
+
+    Returns {"protocol", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": errors by
+    round, "recovered": the share of what hiding added in round 1 that is gone after the last}]}; errors are mean
+    L2 as a fraction of the image size. ``recovered`` is None where hiding added nothing.
+    Raises ValueError for differing counts, wrong shapes, masks out of range or no visible joint.
+    """
+    targets, shown = labelled(joints, visible, "joints", "occlusion")
+    if len(images) != len(targets):
+        raise ValueError(f"occlusion: images and joints must have equal length, got {len(images)} and {len(targets)}")
+    if iterations < 1:
+        raise ValueError(f"occlusion: iterations must be at least 1, got {iterations}")
+    for kind, share in masks:
+        visible_pixels(kind, share, 8, np.random.default_rng(0))
+
+    clean, rounds, device, first = [], [[[] for _ in range(iterations)] for _ in masks], device_of(model), 0
+    for batch in batches(images, batch_size, "occluded poses", progress):
+        batch = batch.to(device)
+        clean.append(regression_map(model.estimate(batch)))
+        for (kind, share), kept in zip(masks, rounds, strict=True):
+            hidden, seen = occlude(batch, kind, share, seed=seed, first=first, block=block)
+            found = model.estimate_rounds(hidden, iterations, visible=seen)
+            for predicted, (keypoints, _) in zip(kept, found, strict=True):
+                predicted.append(regression_map(keypoints))
+        first += len(batch)
+
+    def error(parts: list[np.ndarray]) -> float:
+        return float(mean_over(joint_errors(np.concatenate(parts), targets, shown)))
+
+    base = error(clean)
+    by_round = [[error(parts) for parts in kept] for kept in rounds]
+    rows = [_row(kind, share, base, errors) for (kind, share), errors in zip(masks, by_round, strict=True)]
+    return {"protocol": PROTOCOL.format(images=len(targets)), "clean": base, "rows": rows}
+
+
+def _row(kind: str, share: float, clean: float, errors: list[float]) -> dict[str, Any]:
+    added = errors[0] - clean
+    recovered = (errors[0] - errors[-1]) / added if added > 0 else None
+    return {"mask": kind, "share": share, "rounds": errors, "recovered": recovered}

@@ -1,0 +1,228 @@
+"""Linear regression from detected keypoints to labelled joints: AutoLink's protocol and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ._score import Score, detected, joint_errors, labelled, mean_over, same_count
+
+SWAP_TOLERANCE = 10  # swapping stops once at most this many training samples would change
+MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so descent alone does not bound the loop
+
+
+@dataclass(frozen=True)
+class RegressionMap:
+    """Linear map from detected keypoints (n, N, 2), xy in [-1, 1], to joints (n, J, 2), xy in [0, 1].
+
+    coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in training.
+    """
+
+    coefficients: np.ndarray
+    intercept: bool = False
+
+    def __call__(self, keypoints: Any) -> np.ndarray:
+        features = _features(detected(keypoints, "keypoints", "RegressionMap"), self.intercept)
+        if features.shape[1] != len(self.coefficients):
+            expected = (len(self.coefficients) - self.intercept) // 2
+            found = (features.shape[1] - self.intercept) // 2
+            raise ValueError(f"RegressionMap: keypoints must have N = {expected} as when fitted, got N = {found}")
+        return (features @ self.coefficients).reshape(len(features), -1, 2)
+
+
+def fit_regression(
+    keypoints: Any,
+    joints: Any,
+    visible: Any = None,
+    *,
+    swap: Sequence[tuple[int, int]] | None = None,
+    intercept: bool = False,
+) -> RegressionMap:
+    """Least squares from flattened keypoints to joints, each joint on the samples that show it.
+
+    keypoints: (n, N, 2) detected, xy in [-1, 1]; scaled to [0, 1] before the fit.
+    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, default all.
+    swap: (left, right) joint pairs; each sample's sides are swapped when that fits better, repeatedly until at
+    most 10 samples would change; then samples more than three standard deviations above the mean error are
+    dropped and the map is fitted again (Human3.6M, as AutoLink's script has it).
+    A rank-deficient system (fewer samples than 2N, coinciding keypoints) gets its minimum-norm solution.
+    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+    """
+    points = detected(keypoints, "keypoints", "fit_regression")
+    targets, shown = labelled(joints, visible, "joints", "fit_regression")
+    same_count("fit_regression", keypoints=points, joints=targets)
+    return _fit(_features(points, intercept), targets, shown, intercept, swap)
+
+
+def regression(
+    train_keypoints: Any,
+    train_joints: Any,
+    test_keypoints: Any,
+    test_joints: Any,
+    *,
+    train_visible: Any = None,
+    test_visible: Any = None,
+    swap: Sequence[tuple[int, int]] | None = None,
+    summed_at: int | None = None,
+    intercept: bool = False,
+    norm: str = "l2",
+) -> Score:
+    """Error of linearly regressed joints on the test split, with the mean pose's error as baseline.
+
+    The protocol of AutoLink (He, Wandt, Rhodin, NeurIPS 2022) as its evaluation scripts have it: the map of
+    `fit_regression` is fitted on the training split; the result is the mean L2 distance over all visible
+    joints of the test split, as a fraction of the image size.
+
+    train_keypoints, test_keypoints: (n, N, 2) detected, xy in [-1, 1].
+    train_joints, test_joints: (n, J, 2) labelled, xy in [0, 1].
+    train_visible, test_visible: (n, J) bool; only visible joints are fitted and counted (CUB).
+    swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
+    summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
+    intercept, norm: Taichi figures in the literature are measured with an intercept and ``norm="l1"``,
+        |dx| + |dy|, which is not the L2 their name suggests.
+    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+    """
+    if norm not in ("l1", "l2"):
+        raise ValueError(f"regression: norm must be 'l1' or 'l2', got {norm!r}")
+    train_points = detected(train_keypoints, "train_keypoints", "regression")
+    test_points = detected(test_keypoints, "test_keypoints", "regression")
+    if train_points.shape[1] != test_points.shape[1]:
+        raise ValueError(
+            f"regression: test_keypoints must have N = {train_points.shape[1]} as in training, "
+            f"got N = {test_points.shape[1]}"
+        )
+    train, test = _splits(train_joints, train_visible, test_joints, test_visible, "regression")
+    same_count("regression", train_keypoints=train_points, train_joints=train[0])
+    same_count("regression", test_keypoints=test_points, test_joints=test[0])
+    options = {"swap": swap, "summed_at": summed_at, "intercept": intercept, "norm": norm}
+    score = _regress(_features(train_points, intercept), train, _features(test_points, intercept), test, **options)
+    return replace(score, baseline=_mean_pose(train, test, **options).value)
+
+
+def mean_pose(
+    train_joints: Any,
+    test_joints: Any,
+    *,
+    train_visible: Any = None,
+    test_visible: Any = None,
+    swap: Sequence[tuple[int, int]] | None = None,
+    summed_at: int | None = None,
+    norm: str = "l2",
+) -> Score:
+    """The baseline: `regression` for a detector that sees nothing, so that the mean training pose is predicted.
+
+    Arguments and errors as for `regression`.
+    """
+    train, test = _splits(train_joints, train_visible, test_joints, test_visible, "mean_pose")
+    return _mean_pose(train, test, swap=swap, summed_at=summed_at, intercept=False, norm=norm)
+
+
+def _splits(train_joints, train_visible, test_joints, test_visible, caller):
+    train = labelled(train_joints, train_visible, "train_joints", caller)
+    test = labelled(test_joints, test_visible, "test_joints", caller)
+    if train[0].shape[1] != test[0].shape[1]:
+        raise ValueError(
+            f"{caller}: test_joints must have J = {train[0].shape[1]} as in training, got J = {test[0].shape[1]}"
+        )
+    return train, test
+
+
+def _mean_pose(train, test, **options) -> Score:
+    # Least squares on a feature that never changes is the mean, per joint over the samples that show it.
+    options["intercept"] = False
+    score = _regress(np.ones((len(train[0]), 1)), train, np.ones((len(test[0]), 1)), test, **options)
+    text = f"mean pose of {len(train[0])} training images instead of a regression; " + score.protocol.split("; ", 1)[1]
+    return replace(score, protocol=text)
+
+
+def _features(points: np.ndarray, intercept: bool) -> np.ndarray:
+    features = points.reshape(len(points), -1)
+    return np.concatenate([features, np.ones((len(points), 1))], axis=1) if intercept else features
+
+
+def _fit(features, joints, visible, intercept: bool, swap=None, norm: str = "l2") -> RegressionMap:
+    fitted = _least_squares(features, joints, visible, intercept)
+    if not swap:
+        return fitted
+    permutation = _permutation(swap, joints.shape[1])
+    joints, visible = joints.copy(), visible.copy()
+    for _ in range(MAX_SWAP_ROUNDS):
+        errors, swapped = _both_sides(fitted, features, joints, visible, permutation, norm)
+        better = mean_over(swapped, 1) < mean_over(errors, 1)
+        if better.sum() <= SWAP_TOLERANCE:
+            break
+        joints[better], visible[better] = joints[better][:, permutation], visible[better][:, permutation]
+        fitted = _least_squares(features, joints, visible, intercept)
+    per_sample = mean_over(errors, 1)
+    inlier = ~(per_sample > np.nanmean(per_sample) + 3 * np.nanstd(per_sample))
+    return _least_squares(features[inlier], joints[inlier], visible[inlier], intercept)
+
+
+def _least_squares(features, joints, visible, intercept: bool) -> RegressionMap:
+    if visible.all():
+        targets = joints.reshape(len(joints), -1)
+        return RegressionMap(np.linalg.lstsq(features, targets, rcond=None)[0], intercept)
+    coefficients = np.full((features.shape[1], joints.shape[1], 2), np.nan)
+    for j, shown in enumerate(visible.T):
+        if shown.any():
+            coefficients[:, j] = np.linalg.lstsq(features[shown], joints[shown, j], rcond=None)[0]
+    return RegressionMap(coefficients.reshape(features.shape[1], -1), intercept)
+
+
+def _predict(fitted: RegressionMap, features: np.ndarray) -> np.ndarray:
+    return (features @ fitted.coefficients).reshape(len(features), -1, 2)
+
+
+def _permutation(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
+    permutation = np.arange(joints)
+    for left, right in swap:
+        if not (0 <= left < joints and 0 <= right < joints):
+            raise ValueError(f"regression: swap must hold joint numbers from 0 to {joints - 1}, got ({left}, {right})")
+        permutation[[left, right]] = right, left
+    return permutation
+
+
+def _both_sides(fitted: RegressionMap, features, joints, visible, permutation, norm: str):
+    """(n, J) errors against the labels as they are and with left and right swapped."""
+    predicted = _predict(fitted, features)
+    swapped = joint_errors(predicted, joints[:, permutation], visible[:, permutation], norm)
+    return joint_errors(predicted, joints, visible, norm), swapped
+
+
+def _regress(train_features, train, test_features, test, *, swap, summed_at, intercept, norm) -> Score:
+    fitted = _fit(train_features, *train, intercept, swap, norm)
+    permutation = _permutation(swap or (), train[0].shape[1])
+    errors, swapped = _both_sides(fitted, test_features, *test, permutation, norm)
+    errors = np.where((mean_over(swapped, 1) < mean_over(errors, 1))[:, None], swapped, errors)
+    per_joint = mean_over(errors, axis=0)
+    if np.isnan(per_joint).all():
+        raise ValueError("regression: no joint is visible in both the training and the test images")
+    value = float(mean_over(errors))
+    if summed_at is not None:
+        per_joint = per_joint * (summed_at - 1)
+        value = float(np.nansum(per_joint))
+    protocol = _protocol(train_features, train, test, swap, summed_at, intercept, norm)
+    return Score(value, protocol, per_joint)
+
+
+def _protocol(train_features, train, test, swap, summed_at, intercept, norm) -> str:
+    samples, columns = train_features.shape
+    distance = "L1 distance |dx| + |dy|" if norm == "l1" else "L2 distance"
+    parts = [
+        f"regression (AutoLink): least squares {'with' if intercept else 'without'} intercept from "
+        f"{columns // 2} detected keypoints in [0, 1] to {train[0].shape[1]} joints on {samples} training images"
+    ]
+    if summed_at is None:
+        parts.append(f"mean {distance} on {len(test[0])} test images, as a fraction of the image size")
+    else:
+        parts.append(f"mean {distance} on {len(test[0])} test images in pixels at {summed_at}, summed over the joints")
+    if not (train[1].all() and test[1].all()):
+        parts.append("each joint on the images that show it")
+    if swap:
+        parts.append("left and right swapped per image where that fits better, training outliers over 3 sigma dropped")
+    if samples < columns:
+        parts.append(f"underdetermined: {columns} coefficients per coordinate, minimum-norm solution")
+    return "; ".join(parts)
