@@ -4,6 +4,7 @@ Positions and lengths are in units of the image side, (x, y) from the top left c
 times the size of the image in each direction; averaging 3 x 3 cells makes the edges smooth.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +31,9 @@ class Paint:
     phase: float = 0.0
 
     def at(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-        """(n, 3) colours at n places given in the part's own directions."""
+        """Colours, (n, 3) or one (3,), at n places given in the part's own directions."""
         if self.pattern == "plain":
-            return np.broadcast_to(self.colour, (len(across), 3))
+            return self.colour
         u, v = across / self.period + self.phase, along / self.period + self.phase
         if self.pattern == "hoops":
             second = v % 1 < 0.45
@@ -48,66 +49,87 @@ class Paint:
 
 
 class Canvas:
-    """RGB and coverage at three times the image's size; parts are painted back to front."""
+    """RGB and coverage at three times the image's size; parts are painted back to front.
 
-    def __init__(self, size: int, light: tuple[float, float, float]):
-        cells = size * OVERSAMPLING
-        self.size = size
-        self.light = np.asarray(light, dtype=np.float32) / np.float32(np.linalg.norm(light))
-        self.colour = np.zeros((cells, cells, 3), dtype=np.float32)
-        self.covered = np.zeros((cells, cells), dtype=bool)
-        self.centres = ((np.arange(cells) + 0.5) / cells).astype(np.float32)
+    Args:
+        size: pixels a side of the finished image.
+        light: direction towards the light, (x, y, towards the viewer), of any length.
+    """
 
-    def part(self, a, b, radii, paint: Paint, *, widths=(0.0, 0.0), until: float = 1.0, beyond: Paint | None = None):
+    def __init__(self, size: int, light=(-0.5, -0.6, 0.65)):
+        self.size, self.cells = size, size * OVERSAMPLING
+        self.light = [component / math.hypot(*light) for component in light]
+        self.colour = np.zeros((self.cells**2, 3), dtype=np.float32)
+        self.covered = np.zeros(self.cells**2, dtype=np.float32)
+        self.centres = ((np.arange(self.cells) + 0.5) / self.cells).astype(np.float32)
+
+    def part(self, a, b, radii, paint: Paint, *, widths=(0, 0), until=1.0, beyond: Paint | None = None, caps=0.35):
         """A body part around the axis from ``a`` to ``b``, lit as if it were round.
 
         Its outline is the trapezoid with half-widths ``widths`` at the two ends, grown by ``radii``; with no width
         that is a tapered limb with round ends. From the share ``until`` of the axis on it is painted ``beyond``.
+        ``caps`` says how round the ends are lit: 1 as a ball, 0 as a cut tube, whose joints show no seam.
         """
-        where, across, along, shares, outward = self._cells(a, b, radii, widths)
+        where, (cos, sin), across, along, shares, side, end = self._cells(a, b, radii, widths)
+        if until <= 0 and beyond is not None:
+            paint = beyond
         colours = paint.at(across, along)
-        if beyond is not None:
+        if beyond is not None and 0 < until < 1:
             colours = np.where((shares > until)[:, None], beyond.at(across, along), colours)
-        towards = np.sqrt(np.maximum(0, 1 - (outward**2).sum(1)))
-        lit = np.maximum(0, outward @ self.light[:2] + towards * self.light[2])
-        self.colour[where] = colours * (_AMBIENT + _DIFFUSE * lit)[:, None]
-        self.covered[where] = True
+        end *= caps
+        right, down, out = self.light
+        lit = end * (right * cos + down * sin) + side * (down * cos - right * sin)
+        lit += out * np.sqrt(np.maximum(1 - side * side - end * end, 0))
+        self.colour[where] = colours * (_AMBIENT + _DIFFUSE * np.maximum(lit, 0))[:, None]
+        self.covered[where] = 1
 
-    def shadow(self, a, b, radii, *, widths=(0.0, 0.0), strength: float = 0.3, offset: float = 0.012):
+    def dot(self, centre, radius: float, paint: Paint) -> None:
+        """A small ball."""
+        self.part(centre, np.asarray(centre) + 1e-4, (radius, radius), paint, caps=1)
+
+    def shadow(self, a, b, radii, *, widths=(0, 0), strength: float = 0.3, offset: float = 0.012):
         """Darken what lies behind a part that is about to be painted, on the side away from the light."""
-        away = -self.light[:2] * offset
-        where = self._cells(np.asarray(a) + away, np.asarray(b) + away, radii, widths)[0]
+        dx, dy = (offset * component for component in self.light[:2])
+        where = self._cells((a[0] - dx, a[1] - dy), (b[0] - dx, b[1] - dy), radii, widths)[0]
         self.colour[where] *= 1 - strength
 
     def over(self, background: np.ndarray) -> np.ndarray:
         """The figure over a background (S, S, 3) in [0, 1], averaged to its size: uint8 (S, S, 3)."""
-        cells = (self.size, OVERSAMPLING, self.size, OVERSAMPLING)
-        self.colour[~self.covered] = 0
-        figure = np.einsum("iajbc->ijc", self.colour.reshape(*cells, 3)) / OVERSAMPLING**2
-        coverage = self.covered.reshape(cells).sum((1, 3), dtype=np.float32)[..., None] / OVERSAMPLING**2
-        image = figure + background * (1 - coverage)
+        coverage = self._average(self.covered.reshape(self.cells, self.cells, 1))
+        image = self._average(self.colour.reshape(self.cells, self.cells, 3)) + background * (1 - coverage)
         return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
+    def _average(self, cells: np.ndarray) -> np.ndarray:
+        """(S, S, channels) means of squares of cells; sums of slices, several times faster than mean over axes."""
+        rows = sum(cells[i::OVERSAMPLING] for i in range(OVERSAMPLING))
+        return sum(rows[:, i::OVERSAMPLING] for i in range(OVERSAMPLING)) / OVERSAMPLING**2
+
     def _cells(self, a, b, radii, widths):
-        """Cells inside a part: index, distance across and along the axis, share of it, and the xy normal there."""
-        a, b = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
+        """Cells inside a part.
+
+        Returns their flat indices, the axis as a unit vector, and for each cell its distance across and along the
+        axis, its share of it, and the components of the surface normal across the axis and along it.
+        """
+        ax, ay, bx, by = float(a[0]), float(a[1]), float(b[0]), float(b[1])
+        length = max(math.hypot(bx - ax, by - ay), 1e-6)
+        cos, sin = (bx - ax) / length, (by - ay) / length
         reach = max(widths) + max(radii)
-        cells = len(self.centres)
-        low = np.maximum(((np.minimum(a, b) - reach) * cells).astype(int), 0)
-        high = np.minimum(((np.maximum(a, b) + reach) * cells).astype(int) + 2, cells)
-        x = self.centres[low[0] : max(high[0], low[0])] - a[0]
-        y = self.centres[low[1] : max(high[1], low[1]), None] - a[1]
-        length = max(float(np.hypot(*(b - a))), 1e-6)
-        axis = (b - a) / np.float32(length)
-        along = x * axis[0] + y * axis[1]
-        across = y * axis[0] - x * axis[1]
-        shares = (along / length).clip(0, 1)
-        width = widths[0] + (widths[1] - widths[0]) * shares
-        radius = radii[0] + (radii[1] - radii[0]) * shares
-        past = along - shares * length
-        inside = np.maximum(np.abs(across) - width, 0) ** 2 + past**2 < radius**2
-        rows, columns = np.nonzero(inside)
-        across, along, shares = across[inside], along[inside], shares[inside]
-        side, end = across / (width + radius)[inside], past[inside] / radius[inside]
-        outward = np.stack([end * axis[0] - side * axis[1], end * axis[1] + side * axis[0]], axis=1)
-        return (rows + low[1], columns + low[0]), across, along, shares, outward
+        left, top = max(0, int((min(ax, bx) - reach) * self.cells)), max(0, int((min(ay, by) - reach) * self.cells))
+        right, bottom = int((max(ax, bx) + reach) * self.cells) + 2, int((max(ay, by) + reach) * self.cells) + 2
+        x, y = self.centres[left : max(right, 0)] - ax, self.centres[top : max(bottom, 0), None] - ay
+
+        along, across = x * cos + y * sin, y * cos - x * sin
+        nearest = along.clip(0, length)
+        radius = nearest * ((radii[1] - radii[0]) / length) + radii[0]
+        past, beside = along - nearest, across
+        if max(widths) > 0:
+            width = nearest * ((widths[1] - widths[0]) / length) + widths[0]
+            beside, radius_and_width = np.maximum(np.abs(across) - width, 0), radius + width
+        else:
+            radius_and_width = radius
+        inside = np.flatnonzero(past * past + beside * beside < radius * radius)
+        across, along = across.take(inside), along.take(inside)
+        share, side, end = nearest.take(inside), radius_and_width.take(inside), past.take(inside)
+        row, column = np.divmod(inside, max(len(x), 1))
+        where = (row + top) * self.cells + (column + left)
+        return where, (cos, sin), across, along, share / length, across / side, end / radius.take(inside)

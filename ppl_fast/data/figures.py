@@ -9,15 +9,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from . import backgrounds, person
+from . import animal, person
+from .backgrounds import ground_shadow
 from .drawing import Canvas
 from .labels import LABEL_FILE, Labels
 
-KINDS: dict[str, ModuleType] = {"person": person}
+KINDS: dict[str, ModuleType] = {"person": person, "animal": animal}
 # difficulty -> (number of backgrounds, number of outfits); None draws a new one for each image.
 DIFFICULTIES = {"lab": (1, 4), "studio": (6, 8), "wild": (None, None)}
 SPLITS = ("train", "validation", "test")
 SMALLEST_SIZE = 32
+# In units of the image side: how far joints stay from the border, and how the figures vary in place and size.
+_MARGIN, _SCATTER, _SCALES = 0.05, (0.045, 0.03), (0.92, 1.08)
 
 
 def make_figures(
@@ -85,24 +88,39 @@ class Artist:
 
     def draw(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image (S, S, 3) and its joints (J, 2), (x, y) in pixels, integers at pixel centres."""
-        joints = self.kind.pose(np.random.default_rng([self.seed, self.split, index, 0]))
+        joints = _place(self.kind, np.random.default_rng([self.seed, self.split, index, 0]))
         rng = np.random.default_rng([self.seed, self.split, index, 1])
         outfit = self.kind.outfit(rng) if self.wild else self.outfits[rng.integers(len(self.outfits))]
         scene = self._scene(rng) if self.wild else self.scenes[rng.integers(len(self.scenes))]
         left, top = rng.integers(len(scene) - self.size + 1, size=2)
         scene = scene[top : top + self.size, left : left + self.size]
-        canvas = Canvas(self.size, light=(-0.5, -0.6, 0.65))
+        canvas = Canvas(self.size, (rng.uniform(-0.7, 0.7), -0.6, 0.65)) if self.wild else Canvas(self.size)
         self.kind.draw(canvas, joints, outfit, rng.uniform(0.85, 1.2), rng)
-        return canvas.over(scene), joints * self.size - 0.5
+        return canvas.over(ground_shadow(scene, joints[self.kind.FEET])), joints * self.size - 0.5
 
     def _scene(self, rng: np.random.Generator) -> np.ndarray:
-        """A background, a quarter larger where each image shows another part of it."""
-        size = self.size * 5 // 4 if self.shifts else self.size
-        return backgrounds.room(rng, size, *((0.35, 6) if self.wild else (0.1, 3)))
+        """A background; an eighth larger where each image shows another part of it, of any sort where all is new."""
+        size = self.size * 9 // 8 if self.shifts else self.size
+        paint = self.kind.SCENES[rng.integers(len(self.kind.SCENES))] if self.wild else self.kind.SCENES[0]
+        return paint(rng, size, busy=self.wild)
+
+
+def _place(kind: ModuleType, rng: np.random.Generator) -> np.ndarray:
+    """A pose in the image, scaled and moved a little, and moved back where it would leave the image."""
+    joints = kind.pose(rng)
+    low, high = joints.min(0), joints.max(0)
+    joints = joints * min(rng.uniform(*_SCALES), *((1 - 2 * _MARGIN) / (high - low)))
+    joints = joints + kind.CENTRE + rng.normal(0, _SCATTER, 2)
+    low, high = joints.min(0), joints.max(0)
+    return joints + np.maximum(_MARGIN - low, 0) - np.maximum(high - (1 - _MARGIN), 0)
 
 
 def _check_arguments(directory: Path, count, size, seed, kind, difficulty, split) -> None:
-    for name, value, allowed in (("kind", kind, KINDS), ("difficulty", difficulty, DIFFICULTIES), ("split", split, SPLITS)):
+    for name, value, allowed in (
+        ("kind", kind, KINDS),
+        ("difficulty", difficulty, DIFFICULTIES),
+        ("split", split, SPLITS),
+    ):
         if value not in allowed:
             raise ValueError(f"make_figures: {name} must be one of {', '.join(allowed)}, got {value!r}")
     for name, value, least in (("count", count, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .backgrounds import meadow, rgb, room
 from .drawing import Canvas, Paint
 
 NAMES = [
@@ -16,9 +17,12 @@ SKELETON = [
     (2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14),
 ]  # fmt: skip
 
-_TORSO, _HEAD, _SHOULDER, _HIP = 0.225, 0.1, 0.082, 0.05
-_UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.128, 0.122, 0.165, 0.16
-_MARGIN = 0.045
+CENTRE = (0.5, 0.55)
+FEET = [11, 14]
+SCENES = [room, meadow]
+
+_TORSO, _HEAD, _SHOULDER, _HIP = 0.24, 0.105, 0.086, 0.052
+_UPPER_ARM, _FOREARM, _THIGH, _SHIN = 0.145, 0.14, 0.178, 0.172
 
 _SKIN = ["f2d3bc", "e3b08d", "c98d63", "a06a42", "6f4729", "4d2f1c"]
 _HAIR = ["1f1a17", "3b2719", "6a4326", "a8692f", "d7b26d", "8c8782", "7c2f1d"]
@@ -28,11 +32,6 @@ _CLOTH = [
 ]  # fmt: skip
 _TROUSERS = ["2b3a55", "3d4148", "6d5a46", "8b8f98", "4c6a88", "26282d", "b29a72", "5d3b47"]
 _PATTERNS = ["plain", "hoops", "stripes", "checks", "dots"]
-
-
-def rgb(code: str) -> np.ndarray:
-    """A colour in [0, 1] from six hexadecimal digits."""
-    return np.frombuffer(bytes.fromhex(code), dtype=np.uint8).astype(np.float32) / 255
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,11 @@ def outfit(rng: np.random.Generator) -> Outfit:
     first, second = rng.choice(_CLOTH, 2, replace=False)
     pattern, period = rng.choice(_PATTERNS), rng.uniform(0.045, 0.075)
     skirt = bool(rng.random() < 0.25)
+    skin = rgb(rng.choice(_SKIN))
+    hair = [colour for colour in map(rgb, _HAIR) if abs(colour.mean() - skin.mean()) > 0.12]  # the face must show
     return Outfit(
-        skin=Paint(rgb(rng.choice(_SKIN))),
-        hair=Paint(rgb(rng.choice(_HAIR))),
+        skin=Paint(skin),
+        hair=Paint(hair[rng.integers(len(hair))]),
         top=Paint(rgb(first), rgb(second), str(pattern), period),
         bottom=Paint(rgb(rng.choice(_CLOTH if skirt else _TROUSERS))),
         shoes=Paint(rgb(rng.choice(["26282d", "f1ece1", "8b3a2f", "5a4632"]))),
@@ -69,42 +70,32 @@ def outfit(rng: np.random.Generator) -> Outfit:
 
 
 def pose(rng: np.random.Generator) -> np.ndarray:
-    """Draw a pose: (15, 2) joints in units of the image side, all inside the image.
+    """Draw a pose: (15, 2) joints around the pelvis, in units of the image side.
 
     Every limb has an angle with limits and is foreshortened a little, as if it also left the image plane.
     """
-    lean = rng.normal(0, 0.12)
+    lean = rng.normal(0, 0.13)
     joints = np.zeros((15, 2))
     joints[1] = joints[2] + _TORSO * rng.uniform(0.94, 1) * _down(np.pi + lean)
-    joints[0] = joints[1] + _HEAD * _down(np.pi + lean + rng.normal(0, 0.2))
+    joints[0] = joints[1] + _HEAD * _down(np.pi + lean + rng.normal(0, 0.22))
     across = _down(np.pi / 2 + lean)  # to the image's right, the person's left
     for side, shoulder, hip in ((-1, 3, 9), (1, 6, 12)):
         joints[shoulder] = joints[1] + side * _SHOULDER * across + 0.018 * _down(lean)
         joints[hip] = joints[2] + side * _HIP * across
-        raised = rng.uniform(0.05, 2.75)
-        bent = rng.uniform(-0.4, 2.3) if rng.random() < 0.75 else rng.uniform(-1.6, 0)
+        raised = rng.uniform(0, 2.85)
+        bent = rng.uniform(-0.3, 2.2) if rng.random() < 0.7 else rng.uniform(-1.9, 0)
         arm = ((_UPPER_ARM, raised), (_FOREARM, raised + bent))
-        spread = rng.triangular(-0.25, 0.1, 0.95)
+        spread = rng.triangular(-0.25, 0.15, 1.25)
         leg = ((_THIGH, spread), (_SHIN, spread + rng.uniform(-1.1, 0.35) * min(1, 0.4 + abs(spread))))
-        for start, limb, shortest in ((shoulder, arm, 0.72), (hip, leg, 0.86)):
+        for start, limb, shortest in ((shoulder, arm, 0.82), (hip, leg, 0.8)):
             for joint, (length, angle) in enumerate(limb, start + 1):
                 joints[joint] = joints[joint - 1] + length * rng.uniform(shortest, 1) * _down(side * angle + lean)
-    return _place(joints, rng)
+    return joints
 
 
 def _down(angle: float) -> np.ndarray:
     """Unit vector ``angle`` radians from straight down, counter-clockwise as seen in the image."""
     return np.array([np.sin(angle), np.cos(angle)])
-
-
-def _place(joints: np.ndarray, rng: np.random.Generator, scatter=(0.055, 0.03)) -> np.ndarray:
-    """Scale and move the figure a little, and back into the image where it would leave it."""
-    low, high = joints.min(0), joints.max(0)
-    room = 1 - 2 * _MARGIN
-    scale = min(rng.uniform(0.88, 1.06), *(room / (high - low)))
-    joints = joints * scale + np.array([0.5, 0.535]) + rng.normal(0, scatter, 2)
-    low, high = joints.min(0), joints.max(0)
-    return joints + np.maximum(_MARGIN - low, 0) - np.maximum(high - (1 - _MARGIN), 0)
 
 
 def draw(canvas: Canvas, joints: np.ndarray, clothes: Outfit, thickness: float, rng: np.random.Generator) -> None:
@@ -139,10 +130,10 @@ def _head(canvas: Canvas, head: np.ndarray, up: np.ndarray, clothes: Outfit) -> 
     across = np.array([-up[1], up[0]])
     chin, crown = head - 0.022 * up, head + 0.022 * up
     canvas.shadow(chin, crown, (0.045, 0.05), strength=0.2)
-    canvas.part(chin, crown, (0.045, 0.051), clothes.skin, until=0.62, beyond=clothes.hair)
+    canvas.part(chin, crown, (0.045, 0.051), clothes.skin, until=0.62, beyond=clothes.hair, caps=1)
     for side in (-1, 1):
         eye = head + side * 0.019 * across - 0.004 * up
-        canvas.part(eye, eye + 1e-4, (0.008, 0.008), Paint(rgb("2a2422")))
+        canvas.dot(eye, 0.008, Paint(rgb("2a2422")))
 
 
 def _arm(canvas: Canvas, joints: np.ndarray, clothes: Outfit, thickness: float) -> None:
