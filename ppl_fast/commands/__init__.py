@@ -1,0 +1,1 @@
+"""The subcommands of `ppl-fast`, one file each, with `main(arguments) -> int`."""

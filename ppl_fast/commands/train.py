@@ -1,0 +1,55 @@
+"""ppl-fast train: learn a pose prior from a folder of images."""
+
+import contextlib
+from argparse import ArgumentError, Namespace
+from argparse import ArgumentParser as PlainParser
+from pathlib import Path
+
+from .options import add_dataclass, command_parser, parse
+
+DESCRIPTION = """Learn keypoints, links and a pose prior from a folder of unlabelled images of one category.
+Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
+A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
+options on the command line come first. A run's own config.yaml is such a file, and --print_config prints one.
+Several processes: accelerate launch --num_processes 2 -m ppl_fast.cli train ..."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    from ppl_fast.models import PPLConfig
+    from ppl_fast.training import TrainConfig, train
+    from ppl_fast.training.config import read_config
+
+    parser = command_parser("train", DESCRIPTION, "DATA --out RUN [--config FILE] [--resume] [options]")
+    parser.add_argument("data", nargs="?", type=str, help="folder of images, searched recursively")
+    parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_argument("--resume", action="store_true", help="continue RUN, with the options in its config.yaml")
+    add_dataclass(parser, "model", PPLConfig)
+    add_dataclass(parser, "train", TrainConfig)
+
+    files = _config_files(arguments)
+    read = [read_config(path, PPLConfig.__dataclass_fields__) for path in files]
+    options = parse(parser, [*(f"--config={path}" for path in files), *arguments])
+    folders = [options.data, *(config["data"] for config in reversed(read) if "data" in config)]
+    data = next((folder for folder in folders if folder is not None), None)
+    if data is None:
+        raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
+    model = train(
+        options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, resume=options.resume
+    )
+    print(f"trained {model.config['num_keypoints']} keypoints; model, log and pictures are in {options.out}")
+    return 0
+
+
+def _config_files(arguments: list[str]) -> list[Path]:
+    """Config files in the order they are read, so that the later one wins: of the run to resume, then --config."""
+    finder = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", action="append", default=[], type=Path)
+    finder.add_argument("--out", type=Path)
+    finder.add_argument("--resume", action="store_true")
+    known = Namespace(config=[], out=None, resume=False)
+    with contextlib.suppress(ArgumentError):  # the full parser reports it
+        finder.parse_known_args(arguments, known)
+    own = known.out / "config.yaml" if known.resume and known.out else None
+    return ([own] if own and own.is_file() else []) + known.config
