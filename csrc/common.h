@@ -1,0 +1,45 @@
+// What the CPU and the CUDA kernels share: one macro, scalar helpers that have vector twins in simd.h, limits.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__) || defined(PPL_FAST_EMULATE_CUDA)
+#define PPL_HD __host__ __device__ __forceinline__
+#else
+#define PPL_HD inline __attribute__((always_inline))
+#endif
+
+// A file that is compiled once per instruction set keeps everything it instantiates in a namespace of its own (simd.h).
+#ifdef PPL_SIMD
+#define PPL_FAST_BEGIN namespace ppl_fast { namespace PPL_SIMD {
+#define PPL_FAST_END }}
+#else
+#define PPL_FAST_BEGIN namespace ppl_fast {
+#define PPL_FAST_END }
+#endif
+
+PPL_FAST_BEGIN
+
+// float and double only: half types are converted on loading, sums are never taken in them.
+template <class T>
+struct Limits;
+
+template <>
+struct Limits<float> {
+  static constexpr float epsilon = 1.1920929e-7f;
+  static constexpr float log2_tiny = -126.0f;  // log2 of the smallest normal number
+};
+
+template <>
+struct Limits<double> {
+  static constexpr double epsilon = 2.220446049250313e-16;
+  static constexpr double log2_tiny = -1022.0;
+};
+
+PPL_HD float clamp01(float x) { return fmaxf(fminf(x, 1.0f), 0.0f); }
+PPL_HD double clamp01(double x) { return fmax(fmin(x, 1.0), 0.0); }
+PPL_HD float absolute(float x) { return fabsf(x); }
+PPL_HD double absolute(double x) { return fabs(x); }
+
+PPL_FAST_END

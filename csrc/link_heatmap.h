@@ -1,0 +1,74 @@
+// link_heatmap: the maths, once, for the CPU and the CUDA kernels, forward and backward.
+//
+// Everything happens in scaled coordinates: positions times sqrt(log2(e) / thickness). There, with r the vector from the
+// link's nearest point to the pixel, the link's value is 2^(lw - |r|^2), lw = log2(weight): links are compared by
+// lw - |r|^2 and one power of two is taken per pixel. L and P are scalars or vectors: a pixel against many links when
+// culling, a link against many pixels when drawing.
+#pragma once
+
+#include "common.h"
+
+PPL_FAST_BEGIN
+
+template <class L>
+struct Link {
+  L ax, ay;  // end a
+  L dx, dy;  // b - a
+  L ux, uy;  // (b - a) / |b - a|^2, or 0 for a link of zero length, which is then the point a
+  L lw;      // log2(weight), -inf for a weight of 0 or less
+};
+
+template <class T>
+PPL_HD Link<T> make_link(T ax, T ay, T bx, T by, T lw) {
+  const T dx = bx - ax, dy = by - ay;
+  const T length2 = dx * dx + dy * dy;
+  const T inverse = length2 > 0 ? 1 / length2 : T(0);
+  return {ax, ay, dx, dy, dx * inverse, dy * inverse, lw};
+}
+
+template <class V>
+struct Residual {
+  V t;       // position of the nearest point on the link, 0 at a, 1 at b
+  V rx, ry;  // from that point to the pixel
+  V d2;      // |r|^2
+};
+
+template <class L, class P>
+PPL_HD auto residual(const Link<L>& link, P px, P py) -> Residual<decltype(link.ax + px)> {
+  const auto x = px - link.ax, y = py - link.ay;
+  const auto t = clamp01(x * link.ux + y * link.uy);
+  const auto rx = x - t * link.dx, ry = y - t * link.dy;
+  return {t, rx, ry, rx * rx + ry * ry};
+}
+
+// A tile of pixels around its centre c: half its sides, widened by what rounding can move a coordinate.
+template <class T>
+struct Tile {
+  T cx, cy, hx, hy;
+};
+
+template <class T>
+PPL_HD Tile<T> make_tile(T x0, T x1, T y0, T y1, T largest_coordinate) {
+  const T slack = 4 * Limits<T>::epsilon * largest_coordinate;
+  return {(x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2 + slack, (y1 - y0) / 2 + slack};
+}
+
+// An upper bound of a link's log2 value on a tile, from its value v and its r at the centre: |r|^2 is convex in the
+// pixel, so it lies above its tangent there.
+template <class T, class V>
+PPL_HD V upper_bound(const Tile<T>& tile, V v, V rx, V ry) {
+  return v + 2 * (tile.hx * absolute(rx) + tile.hy * absolute(ry));
+}
+
+// Whether link e may win a pixel of the tile from link f, both seen from the centre. |r_e|^2 lies above its tangent, and
+// |r_f|^2 below |p - (f's nearest point to c)|^2, so v_e - v_f grows by at most 2 |r_e - r_f| . h + |h|^2 on the tile.
+// The last term covers the rounding of v, so that no winner, as float arithmetic finds it, is ever dropped.
+template <class T, class V>
+PPL_HD auto may_win(const Tile<T>& tile, V v, V rx, V ry, T vf, T fx, T fy) -> decltype(v > v) {
+  const V gain = 2 * (tile.hx * absolute(rx - fx) + tile.hy * absolute(ry - fy)) +
+                 (tile.hx * tile.hx + tile.hy * tile.hy);
+  const V rounding = 16 * Limits<T>::epsilon * (absolute(v) + absolute(vf) + 1);
+  return v + gain + rounding >= vf + V{};
+}
+
+PPL_FAST_END

@@ -1,0 +1,208 @@
+// link_heatmap on the CPU: tables, threads and reductions around the kernels of link_heatmap_simd.cpp.
+#include "link_heatmap_cpu.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "link_heatmap.h"
+#include "simd_dispatch.h"
+#include "tensors.h"
+
+namespace ppl_fast {
+namespace {
+
+constexpr int64_t kBandRows = 32;  // a backward job; fixed, so that the order of sums does not depend on the threads
+
+enum class Sample : char { drawn, dark, poisoned };  // dark: no weight is positive, so S = 0 and link 0 wins the tie
+
+template <class T>
+struct Scene {  // the links of all samples in scaled coordinates
+  int64_t samples, num_links, stride, height, width;
+  T scale, largest_coordinate;
+  std::vector<T> table, xs, ys;
+  std::vector<Sample> state;
+
+  Scene(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t h, int64_t w, double thickness)
+      : samples(keypoints.size(0)), num_links(links.size(0)), height(h), width(w) {
+    scale = T(std::sqrt(1.4426950408889634 / thickness));
+    stride = (num_links + kPad - 1) / kPad * kPad + kPad;
+    xs = centres(width), ys = centres(height);
+    table.resize(samples * kLinkFields * stride);
+    state.resize(samples);
+    std::vector<T> largest(samples);
+    const int64_t weight_stride = weights.dim() == 2 ? num_links : 0;
+    torch::stable::parallel_for(0, samples, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b)
+        largest[b] = fill(b, read<T>(keypoints) + b * keypoints.size(1) * 2, keypoints.size(1),
+                          read<T>(weights) + b * weight_stride, read<int64_t>(links));
+    });
+    largest_coordinate = scale;
+    for (T value : largest) largest_coordinate = std::max(largest_coordinate, value);
+  }
+
+  std::vector<T> centres(int64_t size) const {
+    std::vector<T> at(size + kPad);  // the padding is evaluated with the last block and then dropped
+    for (int64_t i = 0; i < size; ++i) at[i] = T(scale * (size > 1 ? 2.0 * i / (size - 1) - 1 : -1.0));
+    return at;
+  }
+
+  T fill(int64_t b, const T* keypoints, int64_t num_keypoints, const T* weights, const int64_t* links) {
+    T* const fields = table.data() + b * kLinkFields * stride;
+    std::fill(fields, fields + (kLinkFields - 1) * stride, T(0));
+    std::fill(fields + (kLinkFields - 1) * stride, fields + kLinkFields * stride, -std::numeric_limits<T>::infinity());
+    bool finite = true, positive = false;
+    T largest = 0;
+    for (int64_t i = 0; i < 2 * num_keypoints; ++i) {
+      finite = finite && std::isfinite(keypoints[i]);
+      largest = std::max(largest, std::abs(keypoints[i] * scale));
+    }
+    for (int64_t e = 0; e < num_links; ++e) {
+      const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
+      const T lw = weights[e] > 0 ? std::log2(weights[e]) : -std::numeric_limits<T>::infinity();
+      const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, lw);
+      const T value[kLinkFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw};
+      for (int c = 0; c < kLinkFields; ++c) fields[c * stride + e] = value[c];
+      const T dx = q[0] - p[0], dy = q[1] - p[1];
+      finite = finite && std::isfinite(weights[e]) && std::isfinite(dx * dx + dy * dy);
+      positive = positive || weights[e] > 0;
+    }
+    state[b] = !finite ? Sample::poisoned : positive || num_links == 0 ? Sample::drawn : Sample::dark;
+    return finite ? largest : T(0);
+  }
+
+  LinkRows<T> rows(int64_t b, int64_t y0, int64_t y1) const {
+    return {table.data() + b * kLinkFields * stride, num_links, stride, xs.data(), ys.data(), largest_coordinate,
+            width, y0, y1};
+  }
+};
+
+void check(const Tensor& keypoints, const Tensor& weights, const Tensor& links, double thickness) {
+  const int64_t b = keypoints.size(0), n = keypoints.size(1), e = links.size(0);
+  STD_TORCH_CHECK(keypoints.dim() == 3 && keypoints.size(2) == 2, "link_heatmap: keypoints must have shape (B, N, 2)");
+  STD_TORCH_CHECK(links.scalar_type() == ScalarType::Long && links.dim() == 2 && links.size(1) == 2,
+                  "link_heatmap: links must be int64 of shape (E, 2)");
+  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(), "link_heatmap: weights must share keypoints' dtype");
+  STD_TORCH_CHECK(weights.size(weights.dim() - 1) == e && (weights.dim() == 1 || weights.size(0) == b),
+                  "link_heatmap: weights must have shape (E,) or (B, E)");
+  STD_TORCH_CHECK(thickness > 0, "link_heatmap: thickness must be above 0");
+  for (const int64_t *i = read<int64_t>(links), *end = i + 2 * e; i < end; ++i)
+    STD_TORCH_CHECK(*i >= 0 && *i < n, "link_heatmap: links must hold indices below N");
+}
+
+template <class T, class I>
+void forward(const Scene<T>& scene, T* heatmap, I* winner) {
+  const auto kernels = PPL_SIMD_CALL(link_heatmap_kernels<T, I>());
+  const int64_t pixels = scene.height * scene.width, tiles = (scene.height + kTile - 1) / kTile;
+  torch::stable::parallel_for(0, scene.samples * tiles, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch((kLinkFields + 6) * scene.stride);
+    for (int64_t job = begin; job < end; ++job) {
+      const int64_t b = job / tiles, y0 = job % tiles * kTile, y1 = std::min(y0 + kTile, scene.height);
+      T* const heat = heatmap + b * pixels;
+      I* const who = winner + b * pixels;
+      if (scene.state[b] == Sample::drawn) {
+        kernels.forward(scene.rows(b, y0, y1), scratch.data(), heat, who);
+      } else {
+        const bool poisoned = scene.state[b] == Sample::poisoned;
+        std::fill(heat + y0 * scene.width, heat + y1 * scene.width,
+                  poisoned ? std::numeric_limits<T>::quiet_NaN() : T(0));
+        std::fill(who + y0 * scene.width, who + y1 * scene.width, poisoned ? I(-1) : I(0));
+      }
+    }
+  });
+}
+
+// Sums of each (sample, band, link), (samples, bands, links, kGradFields).
+template <class T, class I>
+std::vector<T> band_sums(const Scene<T>& scene, const T* grad_heatmap, const I* winner) {
+  const auto kernels = PPL_SIMD_CALL(link_heatmap_kernels<T, I>());
+  const int64_t pixels = scene.height * scene.width, bands = (scene.height + kBandRows - 1) / kBandRows;
+  const int64_t fields = scene.num_links * kGradFields;
+  std::vector<T> sums(scene.samples * bands * fields);
+  torch::stable::parallel_for(0, scene.samples * bands, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> lanes(fields * kernels.lanes);
+    for (int64_t job = begin; job < end; ++job) {
+      const int64_t b = job / bands, y0 = job % bands * kBandRows, y1 = std::min(y0 + kBandRows, scene.height);
+      if (scene.state[b] == Sample::poisoned) continue;
+      std::fill(lanes.begin(), lanes.end(), T(0));
+      kernels.backward(scene.rows(b, y0, y1), grad_heatmap + b * pixels, winner + b * pixels, lanes.data());
+      for (int64_t i = 0; i < fields; ++i)
+        for (int64_t lane = 0; lane < kernels.lanes; ++lane) sums[job * fields + i] += lanes[i * kernels.lanes + lane];
+    }
+  });
+  return sums;
+}
+
+// From a link's sums to the gradients of its ends and weight; r is unscaled here, and S = w 2^-|r|^2.
+template <class T>
+void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights, const int64_t* links,
+            int64_t num_keypoints, double thickness, T* grad_keypoints, T* grad_weights, bool shared) {
+  const int64_t bands = (scene.height + kBandRows - 1) / kBandRows, e = scene.num_links;
+  for (int64_t b = 0; b < scene.samples; ++b) {
+    T* const grad_x = grad_keypoints + b * num_keypoints * 2;
+    T* const grad_w = grad_weights + (shared ? 0 : b * e);
+    if (scene.state[b] == Sample::poisoned) {
+      std::fill(grad_x, grad_x + num_keypoints * 2, std::numeric_limits<T>::quiet_NaN());
+      std::fill(grad_w, grad_w + e, std::numeric_limits<T>::quiet_NaN());
+      continue;
+    }
+    for (int64_t i = 0; i < e; ++i) {
+      T total[kGradFields] = {};
+      for (int64_t band = 0; band < bands; ++band)
+        for (int c = 0; c < kGradFields; ++c) total[c] += sums[((b * bands + band) * e + i) * kGradFields + c];
+      const T w = weights[(shared ? 0 : b * e) + i];
+      const T pull = w > 0 ? T(2 * w / (thickness * scene.scale)) : T(0);
+      if (w >= 0) grad_w[i] += total[0];
+      if (w > 0)
+        for (int end = 0; end < 2; ++end)
+          for (int c = 0; c < 2; ++c) grad_x[2 * links[2 * i + end] + c] += pull * total[1 + 2 * end + c];
+    }
+  }
+}
+
+std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tensor& weights, const Tensor& links,
+                                            int64_t height, int64_t width, double thickness) {
+  const auto order = torch::stable::contiguous(links);
+  check(keypoints, weights, order, thickness);
+  const auto type = compute_type(keypoints);
+  const auto x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
+  const int64_t b = x.size(0);
+  const auto winner_type = links.size(0) <= 32767 ? ScalarType::Short : ScalarType::Int;
+  const auto heatmap = empty(x, {b, 1, height, width}, type), winner = empty(x, {b, height, width}, winner_type);
+  THO_DISPATCH_V2(type, "link_heatmap", AT_WRAP([&] {
+    const Scene<scalar_t> scene(x, w, order, height, width, thickness);
+    if (winner_type == ScalarType::Short)
+      forward(scene, write<scalar_t>(heatmap), write<int16_t>(winner));
+    else
+      forward(scene, write<scalar_t>(heatmap), write<int32_t>(winner));
+  }), ScalarType::Float, ScalarType::Double);
+  return {cast(heatmap, keypoints.scalar_type()), winner};
+}
+
+std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap, const Tensor& keypoints,
+                                                     const Tensor& weights, const Tensor& links, const Tensor& winner,
+                                                     double thickness) {
+  const auto order = torch::stable::contiguous(links), who = torch::stable::contiguous(winner);
+  check(keypoints, weights, order, thickness);
+  const auto type = compute_type(keypoints);
+  const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
+  const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_w = torch::stable::new_zeros(w, w.sizes());
+  THO_DISPATCH_V2(type, "link_heatmap_backward", AT_WRAP([&] {
+    const Scene<scalar_t> scene(x, w, order, winner.size(1), winner.size(2), thickness);
+    const auto sums = winner.scalar_type() == ScalarType::Short
+                          ? band_sums(scene, read<scalar_t>(g), read<int16_t>(who))
+                          : band_sums(scene, read<scalar_t>(g), read<int32_t>(who));
+    reduce(scene, sums, read<scalar_t>(w), read<int64_t>(order), x.size(1), thickness, write<scalar_t>(grad_x),
+           write<scalar_t>(grad_w), weights.dim() == 1);
+  }), ScalarType::Float, ScalarType::Double);
+  return {cast(grad_x, keypoints.scalar_type()), cast(grad_w, weights.scalar_type())};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ppl_fast, CPU, m) {
+  m.impl("link_heatmap", TORCH_BOX(&link_heatmap_cpu));
+  m.impl("link_heatmap_backward", TORCH_BOX(&link_heatmap_backward_cpu));
+}
+
+}  // namespace ppl_fast

@@ -1,0 +1,119 @@
+// Vectors of the widest registers of the instruction set that a file is compiled for.
+//
+// The *_simd.cpp files are compiled once per instruction set, with PPL_SIMD naming the namespace. They must include
+// nothing but this header and the operator's own: an inline function of a shared header, compiled with AVX flags, could
+// be the copy that the linker keeps for everyone, and an older processor would then fail on it.
+#pragma once
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "common.h"
+
+PPL_FAST_BEGIN
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T, int Bytes = kVectorBytes>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(Bytes), aligned(sizeof(T)), may_alias));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+// The signed integers as wide as T, and the magic number whose addition rounds a T to an integer in its low bits.
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  typedef int32_t type;
+  static constexpr float round = 12582912.0f;  // 1.5 * 2^23
+  static constexpr int mantissa = 23, degree = 7;
+};
+template <>
+struct Bits<double> {
+  typedef int64_t type;
+  static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr int mantissa = 52, degree = 13;
+};
+
+template <class T>
+PPL_HD Vec<T> load(const T* p) {
+  return *reinterpret_cast<const Vec<T>*>(p);
+}
+
+template <class T>
+PPL_HD void store(T* p, Vec<T> v) {
+  *reinterpret_cast<Vec<T>*>(p) = v;
+}
+
+// Both take b where a lane of a is not a number. The compiler does not find the one instruction behind the ternary.
+#if defined(__AVX512F__)
+PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
+PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
+#elif defined(__AVX2__)
+PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
+PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+#elif defined(__SSE2__)
+PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return _mm_min_ps(a, b); }
+PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm_max_ps(a, b); }
+#endif
+template <class V>
+PPL_HD V lower(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+PPL_HD V higher(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <class V>
+PPL_HD V clamp01(V x) {
+  return higher(lower(x, V{} + 1), V{});
+}
+
+template <class V>
+PPL_HD V absolute(V x) {
+  return higher(x, -x);
+}
+
+template <class T>
+PPL_HD T sum(Vec<T> v) {
+  T total = 0;
+  for (int i = 0; i < kLanes<T>; ++i) total += v[i];
+  return total;
+}
+
+template <class T>
+PPL_HD T maximum(Vec<T> v) {
+  T best = v[0];
+  for (int i = 1; i < kLanes<T>; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+
+// 2^x to within two units in the last place, 0 below the smallest normal number; x must stay below the largest exponent.
+// x = n + f with |f| <= 1/2; 2^f by its Taylor series (the remainder is below rounding), n added to the exponent bits.
+template <class T>
+PPL_HD Vec<T> exp2(Vec<T> x) {
+  using I = typename Bits<T>::type;
+  const Vec<T> clamped = higher(x, Vec<T>{} + (Limits<T>::log2_tiny - 1));
+  const Vec<T> shifted = clamped + Bits<T>::round;
+  const Vec<T> f = (clamped - (shifted - Bits<T>::round)) * T(0.6931471805599453);
+  Vec<T> power = Vec<T>{} + 1;
+  for (int k = Bits<T>::degree; k > 0; --k) power = power * f * T(1.0 / k) + 1;
+  const Vec<I> bits = reinterpret_cast<Vec<I>>(power) + (reinterpret_cast<Vec<I>>(shifted) << Bits<T>::mantissa);
+  return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits);
+}
+
+PPL_FAST_END

@@ -1,0 +1,72 @@
+"""Builds the kernels with CMake and Ninja; everything else about the package is in pyproject.toml."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+
+try:
+    import torch
+except ImportError:
+    sys.exit(
+        "ppl_fast builds against the installed torch and found none. Run: pip install 'torch>=2.10' numpy ninja cmake "
+        "pybind11 setuptools wheel && pip install --no-build-isolation ."
+    )
+
+
+def tool(name: str) -> str | None:
+    """Return the path of `name` beside this Python (pip's scripts) or on the PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+class CMakeBuild(build_ext):
+    """Runs CMake; without a C++ compiler (or the build tools) the package installs with its PyTorch reference only."""
+
+    def run(self):
+        missing = [name for name in ("cmake", "ninja") if tool(name) is None]
+        if not (os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+            missing.append("a C++ compiler (g++ or clang++)")
+        try:
+            import pybind11
+        except ImportError:
+            missing.append("pybind11")
+        if missing:
+            required = os.environ.get("PPL_FAST_CUDA", "auto").lower() == "on"
+            message = f"ppl_fast: kernels not built, for want of {', '.join(missing)}"
+            if required:
+                sys.exit(f"{message}; PPL_FAST_CUDA=on asks for them.")
+            print(f"{message}; the PyTorch reference will serve, slowly.", file=sys.stderr)
+            return
+        build = Path(self.build_temp).resolve()
+        target = Path(self.get_ext_fullpath("ppl_fast._C_cpu")).resolve().parent
+        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
+        configure = [
+            tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+            f"-DCMAKE_INSTALL_PREFIX={target}",
+            f"-DTORCH_DIR={Path(torch.__file__).parent}",
+            f"-DTORCH_VERSION={torch.__version__}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPPL_FAST_CUDA={os.environ.get('PPL_FAST_CUDA', 'auto').lower()}",
+        ]  # fmt: skip
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(configure, check=True)
+        subprocess.run([tool("cmake"), "--build", str(build), "--parallel", jobs], check=True)
+        subprocess.run([tool("cmake"), "--install", str(build)], check=True)
+
+    def get_outputs(self):
+        return []
+
+    def copy_extensions_to_source(self):
+        """An editable build installs into the source tree already: build_lib is not used by `run`."""
+
+
+setup(ext_modules=[Extension("ppl_fast._C_cpu", sources=[])], cmdclass={"build_ext": CMakeBuild})
