@@ -1,0 +1,21 @@
+"""Pictures of poses, priors and training, written as PNG files that appear whole or not at all.
+
+A keypoint has one colour in all of them; a link takes the mean of its ends' and is the more opaque the heavier it
+is. Needs the ``viz`` extra: Pillow, and matplotlib for the charts.
+"""
+
+from ._charts import save_connectivity, save_training
+from ._draw import palette
+from ._poses import save_overlay, save_poses, save_rounds
+from ._priors import save_prior, save_prototypes
+
+__all__ = [
+    "palette",
+    "save_connectivity",
+    "save_overlay",
+    "save_poses",
+    "save_prior",
+    "save_prototypes",
+    "save_rounds",
+    "save_training",
+]

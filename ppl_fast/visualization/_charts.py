@@ -1,0 +1,138 @@
+"""Charts: learning curves and the connectivity prior as a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl_fast.data.atomic import replacing
+
+from ._draw import as_array, palette
+
+INK, PALE = "#4a4e57", "#d9dce1"
+SMOOTHED_OVER = 40  # a curve's window is this fraction of its length
+FEWEST_TO_SMOOTH = 40  # records; shorter curves are drawn as they are
+FEWEST_TO_JOIN = 3  # records; fewer are drawn as dots
+DEPTH = 1e-4  # the log axis ends at this fraction of the smallest loss, however small a term becomes
+LABEL_GAP = 0.055  # least distance of labels at the curves' ends, as a fraction of the axis
+
+
+def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write learning curves: the loss and its terms on a log axis, and images per second.
+
+    records: as in a run's log.jsonl, {"step", "loss", "losses": {name: weighted term}, "images_per_second"};
+    records without "step" and "loss" are left out, and so are terms that are never positive.
+    Raises ValueError if no record holds a loss.
+    """
+    kept = [record for record in records if "step" in record and "loss" in record]
+    if not kept:
+        raise ValueError(f"save_training: records must hold steps with a loss, got {len(records)} without")
+    steps = np.array([record["step"] for record in kept], float)
+    curves = {"loss": np.array([record["loss"] for record in kept], float)}
+    for name in dict.fromkeys(name for record in kept for name in record.get("losses", {})):
+        curves[name] = np.array([record.get("losses", {}).get(name, np.nan) for record in kept], float)
+    curves = {name: values for name, values in curves.items() if np.nanmax(np.append(values, 0)) > 0}
+    speed = np.array([record.get("images_per_second", np.nan) for record in kept], float)
+
+    figure = _figure(9, 6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    colours = [(0.13, 0.14, 0.16), *np.array(palette(max(len(curves) - 1, 1))) / 255]
+    above.set_yscale("log")
+    ends = {}
+    for (name, values), colour in zip(curves.items(), colours, strict=False):
+        values = np.where(values > 0, values, np.nan)
+        smooth = _smoothed(values)
+        marker = "o" if len(steps) < FEWEST_TO_JOIN else ""
+        above.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
+        above.plot(steps, smooth, color=colour, linewidth=2.2 if name == "loss" else 1.5, marker=marker)
+        ends[name] = (np.log10(smooth[np.isfinite(smooth)][-1]), colour)
+    above.set_ylim(bottom=max(above.get_ylim()[0], DEPTH * np.nanmin(curves["loss"])))
+    _label_ends(above, ends)
+    above.set_title("loss and its weighted terms", loc="left", color=INK, fontsize=11)
+    below.plot(steps, speed, color=INK, linewidth=1.2, marker=marker)
+    below.set_ylim(0, np.nanmax(np.append(speed, 0)) * 1.15 or 1)
+    below.set_title("images per second", loc="left", color=INK, fontsize=11)
+    below.set_xlabel("step", color=INK)
+    below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == round(value) else "")
+    for axes in (above, below):
+        _quiet(axes)
+    _save(path, figure)
+
+
+def save_connectivity(path: str | Path, connectivity: Any) -> None:
+    """Write the connectivity prior (N, N) as a matrix; rows and columns carry their keypoints' colours.
+
+    Raises ValueError unless it is square.
+    """
+    matrix = as_array(connectivity).astype(float)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"save_connectivity: connectivity must have shape (N, N), got {matrix.shape}")
+    from matplotlib.colors import LinearSegmentedColormap
+
+    count = len(matrix)
+    figure = _figure(6, 5.2)
+    axes = figure.subplots()
+    ramp = LinearSegmentedColormap.from_list("links", ["#f5f6f8", "#9db8d9", "#2f5f9e", "#14294d"])
+    drawn = axes.imshow(matrix, cmap=ramp, vmin=0)
+    colours = np.array(palette(count)) / 255
+    for edge in ((np.full(count, -0.95), np.arange(count)), (np.arange(count), np.full(count, -0.95))):
+        axes.scatter(*edge, s=2400 / max(count, 12) ** 1.4, c=colours, clip_on=False)
+    axes.set_xticks(range(count), labels=[str(i) for i in range(count)])
+    axes.set_yticks(range(count), labels=[str(i) for i in range(count)])
+    axes.tick_params(length=0, labelsize=8, colors=INK, pad=2)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(drawn, shrink=0.8)
+    bar.outline.set_visible(False)
+    bar.set_label("link weight", color=INK)
+    bar.ax.tick_params(length=0, labelsize=9, colors=INK)
+    _save(path, figure)
+
+
+def _figure(width: float, height: float):
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("charts need matplotlib; install it with: pip install ppl_fast[viz]") from None
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(path: str | Path, figure) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Centred running median; the window shrinks towards the ends, so that the curve keeps its length."""
+    half = len(values) // SMOOTHED_OVER // 2 + 1
+    if len(values) < FEWEST_TO_SMOOTH:
+        return values
+    padded = np.pad(values, half, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    empty = np.isnan(windows).all(axis=1)
+    return np.where(empty, np.nan, np.nanmedian(np.where(empty[:, None], 0, windows), axis=1))
+
+
+def _label_ends(axes, ends: dict[str, tuple[float, Any]]) -> None:
+    """Name each curve at its right end, pushed apart where they would overlap."""
+    low, high = np.log10(axes.get_ylim())
+    floor = -np.inf
+    for name, (height, colour) in sorted(ends.items(), key=lambda item: item[1][0]):
+        floor = max((height - low) / (high - low), floor + LABEL_GAP, 0.0)
+        axes.text(1.015, floor, name, color=colour, transform=axes.transAxes, va="center", fontsize=10)
+
+
+def _quiet(axes) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(PALE)
+    axes.grid(axis="y", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0, colors=INK, labelsize=9)
+    axes.margins(x=0.01)

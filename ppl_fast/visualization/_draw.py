@@ -1,0 +1,129 @@
+"""Keypoints and links drawn on an image: colours, opacity and antialiasing, the same in every picture."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+try:
+    from PIL import Image, ImageDraw
+except ImportError:
+    raise ImportError("ppl_fast.visualization needs Pillow; install it with: pip install ppl_fast[viz]") from None
+
+SUPERSAMPLE = 3  # drawn this many times larger, then averaged
+INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot
+FAINTEST = 0.04  # links below this opacity are not drawn
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """One RGB colour per keypoint: hues spread evenly in OKLCH, lightness alternating to tell neighbours apart."""
+    return [_oklch(0.60 if i % 2 else 0.74, 0.155, 2 * math.pi * (i / max(count, 1) + 0.07)) for i in range(count)]
+
+
+def _oklch(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
+    """OKLCH to 8-bit sRGB (B. Ottosson, "A perceptual color space for image processing"), clipped to the gamut."""
+    a, b = chroma * math.cos(hue), chroma * math.sin(hue)
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = np.clip(to_rgb @ (to_lms @ np.array([lightness, a, b])) ** 3, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return tuple(int(v) for v in np.round(encoded * 255))
+
+
+def opacities(weights: np.ndarray, keypoints: int) -> np.ndarray:
+    """(E,) opacity in [0, 1] of links by weight: relative weight, held to an overall amount of ink."""
+    weights = np.clip(weights, 0, None)
+    if not len(weights) or weights.max() <= 0:
+        return np.zeros(len(weights))
+    strength = weights / weights.max()
+    return strength * min(1.0, INK * keypoints / strength.sum())
+
+
+def pose_arrays(caller: str, keypoints: Any, links: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints (..., N, 2), links (E, 2) and weights (E,) as NumPy arrays, checked to fit together."""
+    points, ends, heavy = (as_array(value) for value in (keypoints, links, weights))
+    points, heavy = points.astype(np.float64), heavy.astype(np.float64)
+    if points.ndim < 2 or points.shape[-1] != 2:
+        raise ValueError(f"{caller}: keypoints must have shape (..., N, 2), got {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{caller}: keypoints must be finite, got NaN or infinity")
+    if heavy.ndim != 1 or ends.shape != (len(heavy), 2):
+        raise ValueError(f"{caller}: links must have shape (E, 2) and weights (E,), got {ends.shape} and {heavy.shape}")
+    if len(ends) and (ends.min() < 0 or ends.max() >= points.shape[-2]):
+        raise ValueError(
+            f"{caller}: links must hold keypoint numbers below {points.shape[-2]}, got {ends.min()} to {ends.max()}"
+        )
+    return points, ends.astype(np.int64), heavy
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A tensor on any device, or an array-like, as a NumPy array."""
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()
+
+
+def draw_pose(
+    image: Image.Image,
+    points: np.ndarray,
+    links: np.ndarray,
+    weights: np.ndarray,
+    *,
+    size: float = 1.0,
+    colours: list[tuple[int, int, int]] | None = None,
+) -> Image.Image:
+    """A copy of an RGB image with links, opacity by weight, and keypoints over them.
+
+    points: (N, 2) xy in pixels of the image. size: thickness of lines and dots relative to the picture's.
+    colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+    """
+    colours = colours or palette(len(points))
+    factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
+    large = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    drawing = ImageDraw.Draw(large, "RGBA")
+    unit = size * min(large.size) / 100
+    at = [tuple(p) for p in (points + 0.5) * factor - 0.5]
+    opacity = opacities(weights, len(points))
+    for e in np.argsort(opacity, kind="stable"):
+        if opacity[e] < FAINTEST:
+            continue
+        i, j = links[e]
+        colour = tuple((a + b) // 2 for a, b in zip(colours[i], colours[j], strict=True))
+        drawing.line([at[i], at[j]], (255, 255, 255, round(140 * opacity[e])), max(round(2.9 * unit), 1))
+        drawing.line([at[i], at[j]], (*colour, round(255 * opacity[e])), max(round(1.7 * unit), 1))
+    for (x, y), colour in zip(at, colours, strict=True):
+        for radius, fill in ((2.5 * unit, (255, 255, 255, 255)), (1.9 * unit, (*colour, 255))):
+            drawing.ellipse([x - radius, y - radius, x + radius, y + radius], fill)
+    return large.resize(image.size, Image.Resampling.BOX) if factor > 1 else large
+
+
+def to_image(image: Any, side: int, caller: str) -> Image.Image:
+    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about ``side`` pixels.
+
+    Whole factors only, so that every pixel of a small image stays crisp and equally large.
+    """
+    array = as_array(image)
+    if array.ndim != 3 or array.shape[0] != 3:
+        raise ValueError(f"{caller}: images must have shape (B, 3, H, W), got one of shape {array.shape}")
+    pixels = np.round((np.nan_to_num(array).clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    factor = max(1, round(side / max(picture.size)))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+
+
+def in_picture(keypoints: np.ndarray, size: tuple[int, int], resolution: tuple[int, int]) -> np.ndarray:
+    """Keypoints (N, 2) in [-1, 1] of an image of ``resolution`` (W, H), as pixels of it scaled to ``size`` (W, H)."""
+    resolution, size = np.asarray(resolution, float), np.asarray(size, float)
+    return ((keypoints + 1) / 2 * (resolution - 1) + 0.5) * size / resolution - 0.5

@@ -1,0 +1,115 @@
+"""Pictures of poses on images: grids, rounds of iterative inference, overlays on originals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
+from ._sheet import save_png, sheet
+
+CELL = 192  # pixels that the longer side of a picture in a grid aims at
+
+
+def save_poses(
+    path: str | Path,
+    images: Any,
+    keypoints: Any,
+    links: Any,
+    weights: Any,
+    *,
+    columns: int | None = None,
+    cell: int = CELL,
+) -> None:
+    """Write a grid of images with their keypoints and links.
+
+    images: (B, 3, H, W) in [-1, 1]. keypoints: (B, N, 2), xy in [-1, 1]. links: (E, 2). weights: (E,), opacity.
+    columns: default a grid about three to two. cell: pixels that an image's longer side is scaled to, about.
+    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    """
+    points, ends, heavy = pose_arrays("save_poses", keypoints, links, weights)
+    _check_batch("save_poses", images, points)
+    columns = columns or max(1, math.ceil(math.sqrt(1.5 * len(points))))
+    cells = [
+        _posed(image, pose, ends, heavy, cell, "save_poses")
+        for image, pose in zip(as_array(images), points, strict=True)
+    ]
+    save_png(path, sheet([cells[i : i + columns] for i in range(0, len(cells), columns)]))
+
+
+def save_rounds(
+    path: str | Path,
+    images: Any,
+    rounds: Sequence[tuple[Any, Any]],
+    links: Any,
+    weights: Any,
+    *,
+    row_labels: Sequence[str] | None = None,
+    cell: int = CELL,
+) -> None:
+    """Write iterative inference under occlusion, one image a row, one round a column.
+
+    Columns: the image, its occluded form, each round's pose on what that round saw, and the image as completed by
+    the last reconstruction.
+
+    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as ``PPL.estimate_rounds`` gives them, per round the
+    keypoints (B, N, 2) and the images seen (B, 3, H, W); the first saw the occluded images.
+    links: (E, 2). weights: (E,). row_labels: texts left of the rows.
+    Raises ValueError for shapes that do not fit together, no round, or keypoints that are not finite.
+    """
+    if not rounds:
+        raise ValueError("save_rounds: rounds must hold at least one (keypoints, images), got none")
+    checked = [pose_arrays("save_rounds", points, links, weights) for points, _ in rounds]
+    seen = [as_array(batch) for _, batch in rounds]
+    for (points, _, _), batch in zip(checked, seen, strict=True):
+        _check_batch("save_rounds", images, points)
+        _check_batch("save_rounds", batch, points)
+    completed = len(rounds) > 1
+    rows = []
+    for b, original in enumerate(as_array(images)):
+        row = [to_image(original, cell, "save_rounds"), to_image(seen[0][b], cell, "save_rounds")]
+        row += [
+            _posed(batch[b], points[b], ends, heavy, cell, "save_rounds")
+            for (points, ends, heavy), batch in zip(checked, seen, strict=True)
+        ]
+        rows.append(row + [to_image(seen[-1][b], cell, "save_rounds")] * completed)
+    headings = ["image", "occluded", *(f"round {r + 1}" for r in range(len(rounds))), *["completed"] * completed]
+    save_png(path, sheet(rows, headings, row_labels))
+
+
+def save_overlay(
+    path: str | Path, image: Image.Image, keypoints: Any, links: Any, weights: Any, *, shortest: int = 256
+) -> None:
+    """Write an original image with its keypoints and links, at its own size.
+
+    image: any PIL image. keypoints: (N, 2), xy in pixels of it, integers at pixel centres. links: (E, 2).
+    weights: (E,). shortest: a smaller image is enlarged by a whole factor until its shorter side has this many pixels.
+    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    """
+    points, ends, heavy = pose_arrays("save_overlay", keypoints, links, weights)
+    if points.ndim != 2:
+        raise ValueError(f"save_overlay: keypoints must have shape (N, 2), got {points.shape}")
+    factor = max(1, math.ceil(shortest / min(image.size)))
+    picture = image.convert("RGB")
+    if factor > 1:
+        picture = picture.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=0.65))
+
+
+def _posed(image: np.ndarray, points: np.ndarray, links, weights, cell: int, caller: str) -> Image.Image:
+    picture = to_image(image, cell, caller)
+    return draw_pose(picture, in_picture(points, picture.size, image.shape[:0:-1]), links, weights)
+
+
+def _check_batch(caller: str, images: Any, points: np.ndarray) -> None:
+    if points.ndim != 3:
+        raise ValueError(f"{caller}: keypoints must have shape (B, N, 2), got {points.shape}")
+    if not len(points) or len(images) != len(points):
+        raise ValueError(
+            f"{caller}: images and keypoints must be as many and at least one, got {len(images)} and {len(points)}"
+        )

@@ -1,0 +1,215 @@
+"""Pictures: of the right size, showing what they should where they should, and never half-written."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("PIL", reason="Pillow is not installed")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+from PIL import Image
+
+from ppl_fast import visualization
+from ppl_fast.visualization import palette
+from ppl_fast.visualization._draw import in_picture, opacities
+
+LINKS = torch.tensor([[0, 1], [0, 2], [1, 2]])
+WEIGHTS = torch.tensor([1.0, 0.5, 0.0])
+CORNERS = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5]]])
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def has_colour(picture, x, y, colour, reach=1):
+    patch = picture[y - reach : y + reach + 1, x - reach : x + reach + 1].reshape(-1, 3)
+    return (np.abs(patch - colour).max(axis=1) <= 3).any()
+
+
+class TestDrawing:
+    def test_palette_is_distinct_and_stable(self):
+        colours = np.array(palette(16))
+        distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1000 * np.eye(16)
+        assert distance.min() > 25 and colours.min() >= 0 and colours.max() <= 255
+        assert palette(16) == palette(16) and len(palette(1)) == 1 and palette(0) == []
+
+    def test_opacity_follows_weight_and_is_bounded(self):
+        np.testing.assert_allclose(opacities(np.array([2.0, 1.0, 0.0, -3.0]), 16), [1, 0.5, 0, 0])
+        assert opacities(np.ones(120), 16).sum() == pytest.approx(24)
+        assert opacities(np.zeros(3), 4).tolist() == [0, 0, 0] and len(opacities(np.zeros(0), 4)) == 0
+
+    def test_image_corners_are_pixel_centres(self):
+        corners = np.array([[-1.0, -1.0], [1.0, 1.0]])
+        np.testing.assert_allclose(in_picture(corners, (64, 32), (64, 32)), [[0, 0], [63, 31]])
+        np.testing.assert_allclose(in_picture(corners, (192, 96), (64, 32)), [[1, 1], [190, 94]])
+
+
+class TestPoses:
+    def test_keypoints_and_links_are_where_they_should_be(self, tmp_path):
+        path = tmp_path / "poses.png"
+        visualization.save_poses(path, -torch.ones(1, 3, 64, 64), CORNERS, LINKS, WEIGHTS)
+        picture = pixels(path)
+        assert picture.shape == (20 + 192 + 20, 20 + 192 + 20, 3)
+        places = in_picture(CORNERS[0].numpy(), (192, 192), (64, 64)).round().astype(int) + 20
+        for (x, y), colour in zip(places, palette(3), strict=True):
+            assert has_colour(picture, x, y, colour)
+        heavy, light, absent = (picture[tuple(places[[i, j]].mean(0).round().astype(int)[::-1])] for i, j in LINKS)
+        assert heavy.max() > light.max() > 40 and absent.max() < 5
+
+    def test_grid_holds_every_image(self, tmp_path):
+        path = tmp_path / "poses.png"
+        images = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, 3, 32, 32)
+        visualization.save_poses(path, images, CORNERS.expand(5, 3, 2), LINKS, WEIGHTS, columns=3, cell=64)
+        picture = pixels(path)
+        assert picture.shape == (2 * 20 + 2 * 64 + 8, 2 * 20 + 3 * 64 + 2 * 8, 3)
+        shades = [picture[20 + row * 72 + 2, 20 + column * 72 + 2, 0] for row, column in np.ndindex(2, 3)]
+        assert shades == [0, 64, 128, 191, 255, 255]  # the last place is empty paper
+
+    def test_images_need_not_be_square(self, tmp_path):
+        visualization.save_poses(tmp_path / "wide.png", torch.zeros(1, 3, 32, 64), CORNERS, LINKS, WEIGHTS)
+        assert Image.open(tmp_path / "wide.png").size == (40 + 192, 40 + 96)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"keypoints": torch.zeros(3, 2)}, r"save_poses: keypoints must have shape \(B, N, 2\), got \(3, 2\)"),
+            ({"keypoints": torch.zeros(2, 3, 2)}, "as many and at least one, got 1 and 2"),
+            ({"keypoints": torch.full((1, 3, 2), torch.nan)}, "keypoints must be finite"),
+            ({"links": LINKS[:2]}, r"links must have shape \(E, 2\) and weights \(E,\), got \(2, 2\) and \(3,\)"),
+            ({"links": LINKS + 1}, "links must hold keypoint numbers below 3, got 1 to 3"),
+            ({"images": torch.zeros(1, 1, 8, 8)}, r"images must have shape \(B, 3, H, W\)"),
+        ],
+    )
+    def test_bad_arguments_are_named_and_leave_no_file(self, change, message, tmp_path):
+        arguments = {"images": torch.zeros(1, 3, 8, 8), "keypoints": CORNERS, "links": LINKS, "weights": WEIGHTS}
+        with pytest.raises(ValueError, match=message):
+            visualization.save_poses(tmp_path / "poses.png", **(arguments | change))
+        assert not list(tmp_path.iterdir())
+
+
+def test_rounds_show_every_stage(tmp_path):
+    images = torch.ones(2, 3, 32, 32)
+    shades = [-1.0, -0.5, 0.0]
+    rounds = [(CORNERS.expand(2, 3, 2), torch.full((2, 3, 32, 32), shade)) for shade in shades]
+    path = tmp_path / "rounds.png"
+    visualization.save_rounds(path, images, rounds, LINKS, WEIGHTS, row_labels=["one", "two"], cell=64)
+    picture = pixels(path)
+    row = picture[-20 - 3]  # just above the lower margin
+    left = picture.shape[1] - 20 - (6 * 64 + 5 * 8)
+    assert [row[left + column * 72 + 2, 0] for column in range(6)] == [255, 0, 0, 64, 128, 128]
+    assert picture[: 20 + 24, left:].min() < 120 < 200 < picture[-20:].min()  # headings above, empty margin below
+    assert picture[:, : left - 8].min() < 120  # labels beside the rows
+    with pytest.raises(ValueError, match="rounds must hold at least one"):
+        visualization.save_rounds(path, images, [], LINKS, WEIGHTS)
+
+
+def test_overlay_keeps_the_originals_size_and_enlarges_small_ones(tmp_path):
+    keypoints = np.array([[10.0, 20.0], [50.0, 20.0], [10.0, 40.0]])
+    for size, factor in (((640, 480), 1), ((64, 48), 6)):
+        path = tmp_path / f"{factor}.png"
+        visualization.save_overlay(path, Image.new("L", size), keypoints, LINKS, WEIGHTS)
+        picture = pixels(path)
+        assert picture.shape == (size[1] * factor, size[0] * factor, 3)
+        for (x, y), colour in zip(((keypoints + 0.5) * factor - 0.5).round().astype(int), palette(3), strict=True):
+            assert has_colour(picture, x, y, colour)
+
+
+class TestPriors:
+    def prior(self, step):
+        matrix = torch.zeros(3, 3)
+        matrix[0, 1] = matrix[1, 0] = 1.0
+        return step, CORNERS[0] * (1 + step / 1000), matrix
+
+    def test_last_prior_is_large_and_earlier_ones_are_picked(self, tmp_path):
+        sizes = {}
+        for count in (1, 2, 5, 40):
+            path = tmp_path / f"{count}.png"
+            visualization.save_prior(path, [self.prior(10 * step) for step in range(count)], cell=100)
+            sizes[count] = Image.open(path).size
+        large = 2 * 100 + 24 + 8
+        assert sizes[1] == (large + 40, large + 24 + 40)
+        assert [sizes[count][0] - sizes[1][0] for count in (2, 5, 40)] == [140, 248, 356]
+        assert {size[1] for size in sizes.values()} == {large + 24 + 40}
+
+    def test_an_empty_history_and_wrong_shapes_are_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="priors must hold at least one"):
+            visualization.save_prior(tmp_path / "prior.png", [])
+        with pytest.raises(ValueError, match=r"connectivity \(N, N\), got \(3, 2\) and \(2, 3\)"):
+            visualization.save_prior(tmp_path / "prior.png", [(0, CORNERS[0], torch.zeros(2, 3))])
+
+    def test_prototypes_show_the_banks_that_vary_most(self, tmp_path):
+        prototypes = CORNERS.expand(4, 5, 3, 2).clone()
+        prototypes[2] += torch.linspace(-0.3, 0.3, 5)[:, None, None]
+        path = tmp_path / "prototypes.png"
+        visualization.save_prototypes(path, prototypes, LINKS, WEIGHTS, banks=1, vectors=5, cell=60)
+        picture = pixels(path)
+        cells = [picture[20:80, -20 - 60 - k * 68 : picture.shape[1] - 20 - k * 68] for k in range(5)]
+        assert picture.shape[0] == 100 and all((cells[0] != cell).any() for cell in cells[1:])
+        with pytest.raises(ValueError, match=r"prototypes must have shape \(m, k, N, 2\)"):
+            visualization.save_prototypes(path, CORNERS, LINKS, WEIGHTS)
+
+
+class TestCharts:
+    def records(self, count):
+        steps = range(10, 10 * count + 1, 10)
+        losses = [{"reconstruction": 100 / step, "boundary": 0.0} for step in steps]
+        return [
+            {"step": step, "loss": 100 / step, "losses": terms, "images_per_second": 50.0}
+            for step, terms in zip(steps, losses, strict=True)
+        ]
+
+    @pytest.mark.parametrize("count", [1, 2, 200])
+    def test_training_curves(self, count, tmp_path):
+        path = tmp_path / "training.png"
+        visualization.save_training(path, [{"event": "resumed"}, *self.records(count)])
+        picture = pixels(path)
+        assert picture.shape == (720, 1080, 3)
+        # The loss is the darkest curve; "boundary", never positive, is left out; its colour would be the second.
+        assert (picture.max(axis=-1) < 60).sum() > 30
+        assert (np.abs(picture - palette(1)[0]).max(axis=-1) <= 3).any()
+
+    def test_smoothing_keeps_the_ends(self):
+        from ppl_fast.visualization._charts import _smoothed
+
+        values = np.linspace(1, 2, 400)
+        smooth = _smoothed(np.where(np.arange(400) == 200, 50.0, values))
+        assert len(smooth) == 400 and np.abs(smooth - values).max() < 0.02
+
+    def test_no_loss_is_an_error(self, tmp_path):
+        with pytest.raises(ValueError, match="records must hold steps with a loss, got 1 without"):
+            visualization.save_training(tmp_path / "training.png", [{"step": 3}])
+        assert not list(tmp_path.iterdir())
+
+    def test_connectivity_is_drawn_as_a_matrix(self, tmp_path):
+        path = tmp_path / "connectivity.png"
+        matrix = torch.zeros(4, 4)
+        matrix[0, 3] = matrix[3, 0] = 1.0
+        visualization.save_connectivity(path, matrix)
+        picture = pixels(path)
+        darkest = np.abs(picture - (0x14, 0x29, 0x4D)).max(axis=-1) <= 3
+        background = np.abs(picture - (0xF5, 0xF6, 0xF8)).max(axis=-1) <= 3
+        assert darkest.sum() / background.sum() == pytest.approx(2 / 14, rel=0.1)  # two of sixteen cells
+        with pytest.raises(ValueError, match=r"connectivity must have shape \(N, N\), got \(2, 3\)"):
+            visualization.save_connectivity(path, torch.zeros(2, 3))
+
+
+class TestWriting:
+    def test_a_failed_write_leaves_the_old_picture(self, tmp_path, monkeypatch):
+        path = tmp_path / "poses.png"
+        visualization.save_poses(path, torch.zeros(1, 3, 8, 8), CORNERS, LINKS, WEIGHTS)
+        before = path.read_bytes()
+
+        def half(self, target, **_):
+            target.write_bytes(b"half")
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(Image.Image, "save", half)
+        with pytest.raises(OSError, match="No space left"):
+            visualization.save_poses(path, torch.ones(1, 3, 8, 8), CORNERS, LINKS, WEIGHTS)
+        assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+    def test_missing_folders_are_made(self, tmp_path):
+        visualization.save_connectivity(tmp_path / "a" / "b.png", torch.ones(2, 2))
+        visualization.save_overlay(tmp_path / "c" / "d.png", Image.new("RGB", (300, 300)), CORNERS[0], LINKS, WEIGHTS)
+        assert (tmp_path / "a" / "b.png").exists() and (tmp_path / "c" / "d.png").exists()
