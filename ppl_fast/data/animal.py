@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .backgrounds import meadow, rgb
-from .drawing import Canvas, Paint
+from .backgrounds import meadow
+from .drawing import Canvas, Paint, rgb
 
 NAMES = [
     "nose", "head", "withers", "shoulder", "rump", "hip", "tail",
@@ -62,7 +62,7 @@ def outfit(rng: np.random.Generator) -> Outfit:
 
 
 def pose(rng: np.random.Generator) -> np.ndarray:
-    """Draw a pose: (15, 2) joints around the middle of the back, in units of the image side; the head is on the right."""
+    """Draw a pose, head to the right: (15, 2) joints around the middle of the back, in units of the image side."""
     pitch = rng.normal(0, 0.09)
     joints = np.zeros((15, 2))
     back = _BODY * rng.uniform(0.92, 1) * _ahead(pitch)
@@ -80,7 +80,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
         swing, fold = stride * np.sin(turn), lift * stride * max(0.0, np.cos(turn))
         bent = (swing, swing - 1.6 * fold) if leg < 2 else (swing - 0.25 - 0.4 * fold, swing + 0.12 + 0.8 * fold)
         knee, start = 7 + 2 * leg, 3 if leg < 2 else 5
-        for joint, before, length, angle in zip((knee, knee + 1), (start, knee), (_UPPER_LEG, _LOWER_LEG), bent):
+        for joint, before, length, angle in ((knee, start, _UPPER_LEG, bent[0]), (knee + 1, knee, _LOWER_LEG, bent[1])):
             joints[joint] = joints[before] + length * rng.uniform(0.93, 1) * _ahead(pitch - np.pi / 2 + angle)
     return joints
 

@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from .drawing import rgb
+
 _WALLS = ["d9d0c1", "c6d2d4", "dac7bc", "ccd5c0", "c9c8da", "e2d7b4", "b7c5c4", "d3d3d1"]
 _FLOORS = ["a88a6a", "8f9095", "7d6b5c", "b3a88f", "77858d", "96785c"]
 _ACCENTS = ["b9604e", "d9a35b", "6f9487", "5f7fa3", "8a7799", "7c8a5b", "ded4c2", "4f5a66"]
@@ -16,7 +18,7 @@ class Scene:
 
     def __init__(self, size: int, colour: np.ndarray):
         self.size = size
-        self.x, self.y = ((np.arange(size, dtype=np.float32) + 0.5) / size)[None], None
+        self.x = ((np.arange(size, dtype=np.float32) + 0.5) / size)[None]
         self.y = self.x.T
         self.image = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
 
@@ -26,11 +28,8 @@ class Scene:
         self.image += cover * (colour - self.image)
 
     def box(self, left, top, right, bottom, colour, opacity: float = 1.0) -> None:
-        self.fill(
-            np.maximum(np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)),
-            colour,
-            opacity,
-        )
+        beside, beyond = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
+        self.fill(np.maximum(beside, beyond), colour, opacity)
 
     def disc(self, x, y, radius, colour, opacity: float = 1.0) -> None:
         self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour, opacity)
@@ -42,20 +41,18 @@ class Scene:
         return self.image.clip(0, 1)
 
 
-def rgb(code: str) -> np.ndarray:
-    """A colour in [0, 1] from six hexadecimal digits."""
-    return np.frombuffer(bytes.fromhex(code), dtype=np.uint8).astype(np.float32) / 255
-
-
 def room(rng: np.random.Generator, size: int, busy: bool = False) -> np.ndarray:
     """A wall with pictures, a window or a door, and a floor: float32 (size, size, 3) in [0, 1]."""
     wall = _near(rng, rng.choice(_WALLS), 0.25 if busy else 0.03)
     scene = Scene(size, wall)
     scene.brighten(1.05 - 0.16 * scene.y + 0.08 * rng.choice([-1, 1]) * (scene.x - 0.5))
     horizon = rng.uniform(0.7, 0.79)
-    furniture = [_picture, _window, _door, _picture, _stripe]
-    for _ in range(rng.integers(3, 7) if busy else 2):
-        furniture[rng.integers(len(furniture))](rng, scene, horizon)
+    if rng.random() < 0.3:
+        scene.box(-1, rng.uniform(0.45, 0.6), 2, horizon, rgb(rng.choice(_ACCENTS)), opacity=0.45)
+    things = rng.integers(2, 6) if busy else 2
+    for place in range(things):
+        thing = (_picture, _window, _door)[rng.choice(3, p=(0.45, 0.3, 0.25))]
+        thing(rng, scene, (place + rng.uniform(0.2, 0.8)) / things, horizon)
     scene.box(-1, horizon - 0.022, 2, horizon, 0.5 * wall + 0.5)
     scene.box(-1, horizon, 2, 2, _near(rng, rng.choice(_FLOORS), 0.2 if busy else 0.03))
     _boards(scene, horizon, rng.uniform(0.3, 0.7))
@@ -72,13 +69,10 @@ def meadow(rng: np.random.Generator, size: int, busy: bool = False) -> np.ndarra
     scene.image += (top - low) * np.clip(1 - scene.y / horizon, 0, 1)[..., None]
     wood, grass = _near(rng, rng.choice(_WOODS), spread), _near(rng, rng.choice(_MEADOWS), spread)
     for layer, haze in enumerate((0.55, 0.3)):
-        height = 0.09 - 0.05 * layer
-        ridge = sum(
-            a * np.sin(f * scene.x + p) for a, f, p in zip((0.5, 0.3), rng.uniform(3, 12, 2), rng.uniform(0, 6, 2))
-        )
-        scene.fill(
-            horizon - height * (0.7 + ridge) - scene.y, haze * low + (1 - haze) * (wood + layer * (grass - wood) / 2)
-        )
+        waves, phases = rng.uniform(3, 12, 2), rng.uniform(0, 6, 2)
+        ridge = 0.7 + 0.5 * np.sin(waves[0] * scene.x + phases[0]) + 0.3 * np.sin(waves[1] * scene.x + phases[1])
+        colour = haze * low + (1 - haze) * (wood + layer * (grass - wood) / 2)
+        scene.fill(horizon - (0.09 - 0.05 * layer) * ridge - scene.y, colour)
     for _ in range(rng.integers(3, 7) if busy else 2):
         _tree(rng, scene, horizon, wood)
     scene.fill(horizon + 0.01 * np.sin(5 * scene.x + rng.uniform(0, 6)) - scene.y, grass)
@@ -107,33 +101,28 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _picture(rng: np.random.Generator, scene: Scene, horizon: float) -> None:
-    (x, y), (w, h) = rng.uniform((0.02, 0.06), (0.98, 0.4)), rng.uniform(0.06, 0.12, 2)
+def _picture(rng: np.random.Generator, scene: Scene, x: float, horizon: float) -> None:
+    y, (w, h) = rng.uniform(0.12, 0.4), rng.uniform(0.06, 0.12, 2)
     inner, second = (rgb(code) for code in rng.choice(_ACCENTS, 2, replace=False))
     scene.box(x - w - 0.012, y - h - 0.012, x + w + 0.012, y + h + 0.012, rgb("4a4038"))
     scene.box(x - w, y - h, x + w, y + h, inner)
     scene.box(x - w, y + h * rng.uniform(-0.3, 0.6), x + w, y + h, second)
 
 
-def _window(rng: np.random.Generator, scene: Scene, horizon: float) -> None:
-    (x, y), w, h = rng.uniform((0.1, 0.18), (0.9, 0.32)), rng.uniform(0.1, 0.15), rng.uniform(0.13, 0.18)
+def _window(rng: np.random.Generator, scene: Scene, x: float, horizon: float) -> None:
+    y, w, h = rng.uniform(0.18, 0.32), rng.uniform(0.1, 0.15), rng.uniform(0.13, 0.18)
     scene.box(x - w - 0.015, y - h - 0.015, x + w + 0.015, y + h + 0.02, rgb("f0ece3"))
     for left in (x - w, x + 0.008):
         scene.box(left, y - h, left + w - 0.008, y + h, rgb("b3d0e2"))
         scene.box(left, y + 0.4 * h, left + w - 0.008, y + h, rgb("a9bf9c"))
 
 
-def _door(rng: np.random.Generator, scene: Scene, horizon: float) -> None:
-    x, w, top = rng.uniform(0, 1), rng.uniform(0.09, 0.13), rng.uniform(0.18, 0.28)
+def _door(rng: np.random.Generator, scene: Scene, x: float, horizon: float) -> None:
+    w, top = rng.uniform(0.09, 0.13), rng.uniform(0.18, 0.28)
     wood = rgb(rng.choice(["8a6a4d", "cfc4b2", "6b7b80", "a3543f"]))
     scene.box(x - w - 0.015, top - 0.015, x + w + 0.015, horizon, 0.6 * wood + 0.4)
     scene.box(x - w, top, x + w, horizon, wood)
     scene.disc(x + 0.72 * w, (top + horizon) / 2 + 0.03, 0.012, rgb("e0c878"))
-
-
-def _stripe(rng: np.random.Generator, scene: Scene, horizon: float) -> None:
-    """The lower part of the wall in another colour."""
-    scene.box(-1, rng.uniform(0.45, 0.6), 2, horizon, rgb(rng.choice(_ACCENTS)), opacity=0.45)
 
 
 def _boards(scene: Scene, horizon: float, vanishing: float) -> None:

@@ -13,6 +13,11 @@ OVERSAMPLING = 3
 _AMBIENT, _DIFFUSE = 0.56, 0.52
 
 
+def rgb(code: str) -> np.ndarray:
+    """A colour in [0, 1] from six hexadecimal digits."""
+    return np.frombuffer(bytes.fromhex(code), dtype=np.uint8).astype(np.float32) / 255
+
+
 @dataclass(frozen=True)
 class Paint:
     """A colour, or two in a pattern.

@@ -20,7 +20,7 @@ DIFFICULTIES = {"lab": (1, 4), "studio": (6, 8), "wild": (None, None)}
 SPLITS = ("train", "validation", "test")
 SMALLEST_SIZE = 32
 # In units of the image side: how far joints stay from the border, and how the figures vary in place and size.
-_MARGIN, _SCATTER, _SCALES = 0.05, (0.045, 0.03), (0.92, 1.08)
+_MARGIN, _SCATTER, _SCALES = 0.05, (0.048, 0.034), (0.92, 1.08)
 
 
 def make_figures(
@@ -116,11 +116,8 @@ def _place(kind: ModuleType, rng: np.random.Generator) -> np.ndarray:
 
 
 def _check_arguments(directory: Path, count, size, seed, kind, difficulty, split) -> None:
-    for name, value, allowed in (
-        ("kind", kind, KINDS),
-        ("difficulty", difficulty, DIFFICULTIES),
-        ("split", split, SPLITS),
-    ):
+    choices = (("kind", kind, KINDS), ("difficulty", difficulty, DIFFICULTIES), ("split", split, SPLITS))
+    for name, value, allowed in choices:
         if value not in allowed:
             raise ValueError(f"make_figures: {name} must be one of {', '.join(allowed)}, got {value!r}")
     for name, value, least in (("count", count, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -61,17 +61,13 @@ class ImageFolder(Dataset):
 
     def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
         if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
-            raise ValueError(
-                f"ImageFolder: image_size must be an integer of at least {SMALLEST_SIDE}, got {image_size}"
-            )
+            raise ValueError(f"ImageFolder: image_size must be an integer from {SMALLEST_SIDE} on, got {image_size!r}")
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"ImageFolder: max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.root, self.image_size = Path(root), image_size
         candidates, self.ignored = _list_files(self.root)
         if not candidates:
-            raise ValueError(
-                f"ImageFolder: no image in {self.root}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
-            )
+            raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {self.root}, got none")
         self._cache = torch.empty((len(candidates), 3, image_size, image_size), dtype=torch.uint8) if cache else None
         outcomes = self._inspect_all(candidates)
         good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
@@ -132,9 +128,8 @@ class ImageFolder(Dataset):
 def _list_files(root: Path) -> tuple[list[str], list[str]]:
     """Relative paths of (images, other files) below ``root``, each sorted; hidden and companion files left out."""
     if not root.is_dir():
-        raise ValueError(
-            f"ImageFolder: {root} is {'no folder' if root.exists() else 'missing'}; expected a folder of images"
-        )
+        state = "not a folder" if root.exists() else "missing"
+        raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
     images, others = [], []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -203,11 +198,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, path: Path) -> str:
     """The error in a few words, without the path that Pillow repeats in it."""
-    return (
-        "not an image of a known format"
-        if "cannot identify" in str(error)
-        else str(error).replace(str(path), "the file")
-    )
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    return str(error).replace(str(path), "the file")
 
 
 def _first_few(entries: list, count: int = 3) -> str:

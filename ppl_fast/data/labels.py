@@ -88,10 +88,8 @@ def load_labels(root) -> Labels:
             return _load_npz(root / LABEL_FILE)
         found = [(path, data) for path in sorted(root.glob("*.json")) if _is_coco(data := _read_json(path))]
         if len(found) != 1:
-            names = ", ".join(path.name for path, _ in found) or "neither"
-            raise ValueError(
-                f"load_labels: expected {LABEL_FILE} or one COCO keypoint JSON file in {root}, got {names}"
-            )
+            got = ", ".join(path.name for path, _ in found) or "neither"
+            raise ValueError(f"load_labels: expected {LABEL_FILE} or one COCO keypoint JSON file in {root}, got {got}")
         return _from_coco(*found[0])
     if not root.exists():
         raise ValueError(f"load_labels: {root} is missing; expected a folder or a label file")

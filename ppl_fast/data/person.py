@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backgrounds import meadow, rgb, room
-from .drawing import Canvas, Paint
+from .backgrounds import meadow, room
+from .drawing import Canvas, Paint, rgb
 
 NAMES = [
     "head", "neck", "pelvis",
