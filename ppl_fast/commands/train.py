@@ -11,11 +11,13 @@ DESCRIPTION = """Learn keypoints, links and a pose prior from a folder of unlabe
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line come first. A run's own config.yaml is such a file, and --print_config prints one.
-Several processes: accelerate launch --num_processes 2 -m ppl_fast.cli train ..."""
+Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
+    import torch
+
     from ppl_fast.models import PPLConfig
     from ppl_fast.training import TrainConfig, train
     from ppl_fast.training.config import read_config
@@ -35,10 +37,9 @@ def main(arguments: list[str]) -> int:
     data = next((folder for folder in folders if folder is not None), None)
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
-    model = train(
-        options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, resume=options.resume
-    )
-    print(f"trained {model.config['num_keypoints']} keypoints; model, log and pictures are in {options.out}")
+    train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, resume=options.resume)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -37,9 +37,8 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimize
         Path of the checkpoint.
 
     Raises:
-        OSError: the disk is full or not writable; the sentence names the path and the newest checkpoint kept.
+        OSError, SafetensorError: the disk is full or not writable; nothing half-written is left, nothing removed.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = run / "checkpoints" / f"{_STEP_PREFIX}{state['step']:07d}"
@@ -54,14 +53,8 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimize
             _flush_to_disk(temporary)
             os.replace(temporary, final)
         model.save_pretrained(run / "model")
-    except (OSError, SafetensorError) as error:
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        kept = list_checkpoints(run)
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(
-            f"could not write checkpoint {final}: {reason}; "
-            + (f"the newest checkpoint kept is {kept[-1]}" if kept else "no earlier checkpoint was kept")
-        ) from error
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -1,10 +1,13 @@
 """What a run leaves to read: log.jsonl, TensorBoard events, and the prior as it evolved."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.atomic import replacing
+
+PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -47,6 +50,10 @@ class RunLog:
                     if tag != "step":
                         self._writer.add_scalar(tag, scalar, record["step"])
 
+    def prior_due(self, step: int) -> bool:
+        """Whether the prior of this step is worth keeping: densely early on, where it moves fast."""
+        return not self.priors or step >= PRIOR_SPACING * self.priors[-1]["step"]
+
     def prior(self, step: int, prior) -> None:
         """Write the keypoint prior (N, 2), (x, y) in [-1, 1], and the connectivity prior (N, N) of this step."""
         record = {
@@ -58,11 +65,12 @@ class RunLog:
         self._append("prior", record)
 
     def close(self) -> None:
-        """Flush and close every file."""
-        for file in self._files.values():
-            file.close()
-        if self._writer is not None:
-            self._writer.close()
+        """Close every file; records are on disk already, so that a full disk is no error any more."""
+        with contextlib.suppress(OSError):
+            for file in self._files.values():
+                file.close()
+            if self._writer is not None:
+                self._writer.close()
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         self._files[name].write(json.dumps(record) + "\n")

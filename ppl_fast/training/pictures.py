@@ -1,5 +1,6 @@
 """The pictures that a run refreshes as it goes."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -7,21 +8,27 @@ import torch
 from .logging import RunLog
 
 
+def check_drawing() -> None:
+    """Raise an ImportError where pictures cannot be drawn, before hours of training end in one."""
+    for module in ("PIL", "matplotlib"):
+        if find_spec(module) is None:
+            raise ImportError(
+                f"training pictures need {module}, which is not installed: pip install 'ppl_fast[viz]', "
+                "or set picture_every to 0"
+            )
+
+
 def draw_pictures(run: Path, model, images: torch.Tensor, log: RunLog) -> None:
     """Refresh poses.png, prior.png and training.png.
 
     Args:
         run: the run's directory.
-        model: a PPL, left in the mode it came in.
+        model: a PPL.
         images: float32 (B, 3, S, S) in [-1, 1] on the model's device, the ones shown with their poses.
         log: records of losses and priors so far.
     """
     from ppl_fast.visualization import save_poses, save_prior, save_training
 
-    training = model.training
-    keypoints = model.estimate(images)
-    model.train(training)
-    save_poses(run / "poses.png", images, keypoints, model.links, model.link_weights().detach())
-    priors = [(r["step"], torch.tensor(r["keypoints"]), torch.tensor(r["connectivity"])) for r in log.priors]
-    save_prior(run / "prior.png", priors)
+    save_poses(run / "poses.png", images, model.estimate(images), model.links, model.link_weights().detach())
+    save_prior(run / "prior.png", [(r["step"], r["keypoints"], r["connectivity"]) for r in log.priors])
     save_training(run / "training.png", log.records)

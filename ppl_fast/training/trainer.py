@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ppl_fast.data import ImageFolder, training_loader
@@ -21,11 +22,11 @@ from ppl_fast.models import PPL
 from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from .config import TrainConfig, write_config
 from .logging import RunLog
-from .pictures import draw_pictures
+from .pictures import check_drawing, draw_pictures
 from .run import blaming, fingerprint, restored, starting_point
 from .signals import StopSignals, TrainingInterrupted
 
-POSE_IMAGES = 16
+POSE_IMAGES = 15
 FRESH = {"step": 0, "seconds": 0.0, "scaler": None}
 
 
@@ -50,10 +51,16 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
     """
     run = Path(out)
+    if train_config.picture_every:
+        check_drawing()
     checkpoint = starting_point(run, resume)
     if train_config.threads:
         torch.set_num_threads(train_config.threads)
-    accelerator = Accelerator(mixed_precision=train_config.precision, cpu=train_config.device == "cpu")
+    # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
+    cpu = train_config.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=train_config.precision, cpu=cpu)
+    if train_config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
     torch.manual_seed(train_config.seed)
     state, model = restored(checkpoint, model_config) if checkpoint else (FRESH, PPL(**model_config))
     model.load_perceptual()
@@ -68,15 +75,21 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
         accelerator.print(f"resuming at step {trainer.step} from {checkpoint}")
         if state["images"] != fingerprint(dataset.paths):
             accelerator.print(f"note: {data} no longer holds the images the run began with, so their order changes")
+    if trainer.step >= train_config.steps:
+        accelerator.print(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+        return model.eval()
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         write_config(run / "config.yaml", str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
+    accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
 
 
 class Trainer:
     """One run in progress: model, optimizer and step, and the loop that advances them.
+
+    Only the main process has a log, and writes files.
 
     Args:
         config: options of the loop.
@@ -114,14 +127,15 @@ class Trainer:
             finally:
                 if self.log:
                     self.log.close()
+        self.accelerator.wait_for_everyone()
         if self.step < config.steps:
             newest = list_checkpoints(self.run)[-1]
             raise TrainingInterrupted(f"stopped at step {self.step}, saved {newest}; resume with: {resume_command}")
 
     def _loop(self, loader, bar: tqdm, stop: StopSignals) -> None:
         config = self.config
-        if self.log and self.step == 0:
-            self.log.prior(0, self.bare_model.prior())
+        if self.log and not self.log.priors:
+            self.log.prior(self.step, self.bare_model.prior())
         batches = iter(loader)
         self._clock = time.perf_counter()
         while self.step < config.steps:
@@ -131,12 +145,11 @@ class Trainer:
             save = last or self.step % config.checkpoint_every == 0
             draw = config.picture_every and (last or self.step % config.picture_every == 0)
             if save or draw or self.step % config.log_every == 0:
-                bar.set_postfix_str(self._record())
-            if save:
-                self._save()
-            if draw and self.log:
-                self.log.prior(self.step, self.bare_model.prior())
-                draw_pictures(self.run, self.bare_model, self._shown_images(), self.log)
+                record = self._record()
+                bar.set_postfix_str(f"loss={record['loss']:.4g}, {record['images_per_second']:.1f} images/s")
+                if self.log:
+                    self._write(record, save, draw)
+                self._clock = time.perf_counter()
             if last:
                 return
 
@@ -158,36 +171,46 @@ class Trainer:
             self._totals[name] = self._totals.get(name, 0) + value.detach().float()
         self.step += 1
 
-    def _record(self) -> str:
-        """Log the means since the last record and return a short form for the progress bar."""
+    def _record(self) -> dict[str, Any]:
+        """Means of the losses since the last record, over all processes, and what else is logged."""
         steps = self.step - self._recorded
         totals = self.accelerator.reduce(torch.stack(list(self._totals.values())), "mean")
         means = dict(zip(self._totals, (totals / steps).tolist(), strict=True))
-        now = time.perf_counter()
-        rate = steps * self.config.batch_size / (now - self._clock)
-        self.seconds += now - self._clock
+        elapsed = time.perf_counter() - self._clock
+        self.seconds += elapsed
         self._totals, self._recorded = {}, self.step
         loss = means.pop("loss")
         if not math.isfinite(loss):
             kept = list_checkpoints(self.run)
             newest = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
             raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {newest}")
-        if self.log:
-            perplexity, dead = self.bare_model.usage()
-            self.log.scalars(
-                {
-                    "step": self.step,
-                    "loss": loss,
-                    "losses": means,
-                    "learning_rate": self.config.learning_rate(self.step - 1),
-                    "images_per_second": round(rate, 2),
-                    "seconds": round(self.seconds, 3),
-                    "perplexity": float(perplexity.float().mean()),
-                    "dead_vectors": int(dead.sum()),
-                }
-            )
-        self._clock = time.perf_counter()
-        return f"loss={loss:.4g}, {rate:.1f} images/s"
+        perplexity, dead = self.bare_model.usage()
+        return {
+            "step": self.step,
+            "loss": loss,
+            "losses": means,
+            "learning_rate": self.config.learning_rate(self.step - 1),
+            "images_per_second": round(steps * self.config.batch_size / elapsed, 2),
+            "seconds": round(self.seconds, 3),
+            "perplexity": float(perplexity.float().mean()),
+            "dead_vectors": int(dead.sum()),
+        }
+
+    def _write(self, record: dict[str, Any], save: bool, draw: bool) -> None:
+        """Log the record, keep the prior where it is due, save a checkpoint, refresh the pictures."""
+        try:
+            self.log.scalars(record)
+            if draw or self.log.prior_due(self.step):
+                self.log.prior(self.step, self.bare_model.prior())
+            if save:
+                self._save()
+            if draw:
+                draw_pictures(self.run, self.bare_model, self._shown_images(), self.log)
+        except (OSError, SafetensorError) as error:
+            kept = list_checkpoints(self.run)
+            newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
 
     def _save(self) -> None:
         scaler = self.accelerator.scaler
@@ -197,9 +220,7 @@ class Trainer:
             "images": fingerprint(self.dataset.paths),
             "scaler": scaler.state_dict() if scaler else None,
         }
-        if self.log:
-            save_checkpoint(self.run, self.bare_model, self.optimizer, state, self.config.keep_checkpoints)
-        self._clock = time.perf_counter()
+        save_checkpoint(self.run, self.bare_model, self.optimizer, state, self.config.keep_checkpoints)
 
     def _anywhere(self, flag: bool) -> bool:
         """Whether the flag is set in any process: all must stop after the same step."""
