@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -176,6 +177,11 @@ class TestMatching:
         visible[:, 2] = False
         score = evaluation.matching(as_keypoints(joints), np.where(visible[..., None], joints, np.nan), visible)
         assert score.value < 1e-12 and math.isnan(score.per_joint[2])
+
+    def test_missing_scipy_is_one_sentence(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+        with pytest.raises(ImportError, match=r"needs scipy; install it with: pip install 'ppl_fast\[data\]'"):
+            evaluation.matching(torch.zeros(1, 2, 2), np.zeros((1, 2, 2)))
 
 
 class TestPCK:

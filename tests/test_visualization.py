@@ -1,5 +1,7 @@
 """Pictures: of the right size, showing what they should where they should, and never half-written."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +177,11 @@ class TestCharts:
         values = np.linspace(1, 2, 400)
         smooth = _smoothed(np.where(np.arange(400) == 200, 50.0, values))
         assert len(smooth) == 400 and np.abs(smooth - values).max() < 0.02
+
+    def test_missing_matplotlib_is_one_sentence(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        with pytest.raises(ImportError, match=r"need matplotlib; install it with: pip install 'ppl_fast\[viz\]'"):
+            visualization.save_training(tmp_path / "training.png", self.records(3))
 
     def test_no_loss_is_an_error(self, tmp_path):
         with pytest.raises(ValueError, match="records must hold steps with a loss, got 1 without"):

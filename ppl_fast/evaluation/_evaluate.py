@@ -111,7 +111,11 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     return {
         "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, swap=swap, **visible),
         "matching": replace(matched, baseline=matching(np.nan_to_num(mean) * 2 - 1, test.joints, test.visible).value),
-        "pck": replace(correct, baseline=pck(mean, test.joints, threshold, test.visible).value),
+        "pck": replace(
+            correct,
+            protocol=f"{correct.protocol}; predicted by the regression fitted on the training images",
+            baseline=pck(mean, test.joints, threshold, test.visible).value,
+        ),
     }
 
 

@@ -24,7 +24,7 @@ def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:
-        raise ImportError("matching needs scipy; install it with: pip install ppl_fast[train]") from None
+        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'") from None
     points = detected(keypoints, "keypoints", "matching")
     targets, shown = labelled(joints, visible, "joints", "matching")
     same_count("matching", keypoints=points, joints=targets)

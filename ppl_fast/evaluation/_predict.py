@@ -16,7 +16,7 @@ def batches(images: Any, batch_size: int, description: str, progress: bool, work
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        raise ImportError("evaluation needs tqdm; install it with: pip install ppl_fast[train]") from None
+        raise ImportError("evaluation needs tqdm; install it with: pip install 'ppl_fast[data]'") from None
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
     with tqdm(total=len(images), desc=description, unit="image", disable=None if progress else True) as bar:
         for batch in loader:

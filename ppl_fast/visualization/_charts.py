@@ -70,11 +70,11 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     matrix = as_array(connectivity).astype(float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"save_connectivity: connectivity must have shape (N, N), got {matrix.shape}")
-    from matplotlib.colors import LinearSegmentedColormap
-
     count = len(matrix)
     figure = _figure(6, 5.2)
     axes = figure.subplots()
+    from matplotlib.colors import LinearSegmentedColormap
+
     ramp = LinearSegmentedColormap.from_list("links", ["#f5f6f8", "#9db8d9", "#2f5f9e", "#14294d"])
     drawn = axes.imshow(matrix, cmap=ramp, vmin=0)
     colours = np.array(palette(count)) / 255
@@ -96,7 +96,7 @@ def _figure(width: float, height: float):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("charts need matplotlib; install it with: pip install ppl_fast[viz]") from None
+        raise ImportError("charts need matplotlib; install it with: pip install 'ppl_fast[viz]'") from None
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure

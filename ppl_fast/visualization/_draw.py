@@ -11,11 +11,11 @@ import torch
 try:
     from PIL import Image, ImageDraw
 except ImportError:
-    raise ImportError("ppl_fast.visualization needs Pillow; install it with: pip install ppl_fast[viz]") from None
+    raise ImportError("ppl_fast.visualization needs Pillow; install it with: pip install 'ppl_fast[viz]'") from None
 
 SUPERSAMPLE = 3  # drawn this many times larger, then averaged
 INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot
-FAINTEST = 0.04  # links below this opacity are not drawn
+FAINTEST = 0.1  # links below this fraction of the strongest opacity are not drawn
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
@@ -97,7 +97,7 @@ def draw_pose(
     at = [tuple(p) for p in (points + 0.5) * factor - 0.5]
     opacity = opacities(weights, len(points))
     for e in np.argsort(opacity, kind="stable"):
-        if opacity[e] < FAINTEST:
+        if opacity[e] <= FAINTEST * opacity.max():
             continue
         i, j = links[e]
         colour = tuple((a + b) // 2 for a, b in zip(colours[i], colours[j], strict=True))

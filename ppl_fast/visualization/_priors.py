@@ -31,11 +31,11 @@ def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell
     poses = [(f"step {step:,}", *_prior_arrays(keypoints, matrix)) for step, keypoints, matrix in priors]
     paths = np.stack([points for _, points, *_ in poses])
     title, *last = poses[-1]
-    extent = _extent(paths)
-    large = _panel(2 * cell + CAPTION + GAP, *last, extent=extent, size=0.7, paths=paths)
+    large = _panel(2 * cell + CAPTION + GAP, *last, extent=_extent(paths[-1]), size=0.7, paths=paths)
     page = sheet([[captioned(large, title)]])
     shown = _denser_early([step for step, *_ in priors[:-1]], EARLIER)
     if shown:
+        extent = _extent(paths[shown])
         small = [captioned(_panel(cell, *pose, extent=extent), title) for title, *pose in (poses[i] for i in shown)]
         columns = -(-len(small) // 2)
         left = sheet([small[:columns], small[columns:]] if len(small) > 1 else [small])
