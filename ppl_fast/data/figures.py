@@ -69,6 +69,8 @@ def make_figures(
         visible = np.ones(keypoints.shape[:2], dtype=bool)
         labels = Labels(files, keypoints, visible, KINDS[kind].NAMES, KINDS[kind].SKELETON)
         labels.save(partial / LABEL_FILE)
+        if directory.exists():
+            directory.rmdir()  # empty, as checked; not every system renames over a folder
         os.replace(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -76,8 +76,8 @@ class ImageFolder(Dataset):
         self.skipped = [(candidates[i], o) for i, o in enumerate(outcomes) if isinstance(o, str)]
         if len(self.skipped) > max_bad_share * len(candidates) or not good:
             raise ValueError(
-                f"ImageFolder: {len(self.skipped)} of {len(candidates)} images in {self.root} are unusable, "
-                f"more than the share of {max_bad_share:g} allowed: {_first_few(self.skipped)}"
+                f"ImageFolder: {len(self.skipped)} of {len(candidates)} images in {self.root} are unusable, at most "
+                f"a share of {max_bad_share:g} may be, and not all: {_first_few(self.skipped)}"
             )
         if cache and self.skipped:
             self._cache = self._cache[good]
@@ -97,6 +97,12 @@ class ImageFolder(Dataset):
                     "remove or replace it and start again"
                 ) from error
         return pixels.float().mul_(1 / 127.5).sub_(1)
+
+    def original(self, index: int) -> Image.Image:
+        """The image as it is on disk, upright RGB at its original size; for overlays."""
+        with Image.open(self.root / self.paths[index]) as image:
+            orientation = _orientation(image)
+            return _turn(_to_rgb(image), orientation)
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
@@ -132,7 +138,13 @@ def _list_files(root: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
     images, others = [], []
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        here = Path(folder).resolve()
+        # A link to a folder above would be followed for ever.
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and not here.is_relative_to(Path(folder, name).resolve())
+        ]
         for name in files:
             path, suffix = Path(folder, name).relative_to(root).as_posix(), Path(name).suffix.lower()
             if name.startswith(".") or suffix in COMPANION_SUFFIXES:
@@ -180,10 +192,12 @@ def _load(path: Path, size: int) -> torch.Tensor:
         # A JPEG decodes at a half to an eighth of its size for little; ``box`` is then its exact extent.
         drafted = image.draft(None, (2 * size, 2 * size))
         box = drafted[1] if drafted else None
-        image = _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
+        image = _turn(_to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box), orientation)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

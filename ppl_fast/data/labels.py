@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Labels:
             raise ValueError(f"Labels: keypoints must have shape {(n, joints, 2)}, got {self.keypoints.shape}")
         if self.visible.shape != (n, joints):
             raise ValueError(f"Labels: visible must have shape {(n, joints)}, got {self.visible.shape}")
+        if not all(isinstance(text, str) for text in (*self.files, *self.names)):
+            raise ValueError("Labels: files and names must be strings")
         if len(set(self.files)) != n:
             raise ValueError("Labels: files must be distinct, got one of them twice")
         if not np.isfinite(self.keypoints[self.visible]).all():
@@ -113,7 +116,7 @@ def _load_npz(path: Path) -> Labels:
             )
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks an array: {error.args[0]}") from error
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"load_labels: {path} is no valid label file: {error}") from error
 
 
@@ -150,9 +153,11 @@ def _coco_labels(data: dict) -> Labels:
         raise ValueError(f"annotations with keypoints must be of one category that names them, got {len(categories)}")
     names = [str(name) for name in categories[0]["keypoints"]]
     images = [image for image in data["images"] if image["id"] in largest]
+    for image in images:
+        length = len(largest[image["id"]]["keypoints"])
+        if length != 3 * len(names):
+            raise ValueError(f"{image['file_name']} must have {3 * len(names)} keypoint numbers, got {length}")
     triples = np.array([largest[image["id"]]["keypoints"] for image in images], dtype=np.float64)
-    if triples.shape != (len(images), 3 * len(names)):
-        raise ValueError(f"every annotation must hold {3 * len(names)} keypoint numbers")
     triples = triples.reshape(-1, len(names), 3)
     return Labels(
         files=[image["file_name"] for image in images],
