@@ -65,7 +65,7 @@ def make_figures(
         keypoints = np.empty((count, len(KINDS[kind].NAMES), 2))
         for i, file in enumerate(tqdm(files, desc="drawing figures", unit="", leave=False, disable=None)):
             image, keypoints[i] = artist.draw(i)
-            Image.fromarray(image).save(partial / file)
+            Image.fromarray(image).save(partial / file, compress_level=1)  # 8 % larger files in a third of the time
         visible = np.ones(keypoints.shape[:2], dtype=bool)
         labels = Labels(files, keypoints, visible, KINDS[kind].NAMES, KINDS[kind].SKELETON)
         labels.save(partial / LABEL_FILE)
