@@ -103,16 +103,16 @@ class PPL(nn.Module):
         """Estimate, reconstruct, and take the losses.
 
         Args:
-            images: (B, 3, S, S) in [-1, 1], S = image_size.
+            images: (B, 3, S, S) in [-1, 1], S = image_size; any float dtype, computed in the parameters'.
             reference: (B, 3, S, S), what the translator takes appearance from, such as another frame of the same
                 clip. Default: the images, in training mode with random blocks dropped.
 
         Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
             the perceptual loss finds no weights.
         """
-        self._check_images("images", images)
+        images = self._checked("images", images)
         if reference is not None:
-            self._check_images("reference", reference, batch=len(images))
+            reference = self._checked("reference", reference, batch=len(images))
         prior = self.prior()
         affine = self.regressor(self._occluded(images), prior.keypoints)
         keypoints = affine_warp(prior.keypoints, affine)
@@ -148,7 +148,7 @@ class PPL(nn.Module):
         if self.settings.reconstruction_loss == "mse":
             return F.mse_loss(reconstruction.to(images.dtype), images)
         self.load_perceptual()
-        return self._perceptual[0].to(images.device)(reconstruction, images)
+        return self._perceptual[0].to(images)(reconstruction, images)
 
     def _draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
         return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
@@ -188,7 +188,7 @@ class PPL(nn.Module):
         self, images: Tensor, iterations: int = 1, visible: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor]]:
         """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
-        self._check_images("images", images)
+        images = self._checked("images", images)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"PPL: iterations must be an int of at least 1, got {iterations!r}")
         if visible is not None:
@@ -204,14 +204,13 @@ class PPL(nn.Module):
                 if len(rounds) == iterations:
                     return rounds
                 heatmap = self._draw(self.memory(keypoints)[0], weights)
-                seen = self.translator(self.alpha * images, heatmap).clamp(-1, 1).to(images.dtype)
+                seen = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
                 if visible is not None:
                     seen = torch.where(visible, images, seen)
 
-    def _check_images(self, name: str, images: Tensor, batch: int | None = None) -> None:
+    def _checked(self, name: str, images: Tensor, batch: int | str = "B") -> Tensor:
         s = self.settings.image_size
-        dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        _check.tensor("PPL", name, images, ("B" if batch is None else batch, 3, s, s), dtypes=dtypes)
+        _check.tensor("PPL", name, images, (batch, 3, s, s))
         if images.device != self.alpha.device:
             raise ValueError(f"PPL: {name} must be on the model's device, {self.alpha.device}, got {images.device}")
         # Looking at the values would stall a GPU's queue and break a compiled graph.
@@ -219,6 +218,7 @@ class PPL(nn.Module):
             low, high = (value.item() for value in images.detach().aminmax())
             if not (low >= -RANGE and high <= RANGE):
                 raise ValueError(f"PPL: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
+        return images.to(self.alpha.dtype)
 
     # On disk
 
@@ -237,9 +237,10 @@ class PPL(nn.Module):
         """
         config = checkpoint.read_config(directory, cls.__name__)
         try:
-            model = cls(**(config | overrides))
+            PPLConfig.from_dict(config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.path.join(directory, checkpoint.CONFIG)}: {error}") from error
+        model = cls(**(config | overrides))
         checkpoint.load_weights(directory, model)
         return model
 

@@ -1,0 +1,93 @@
+"""Layers, against plain compositions of torch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ppl_fast.models.blocks import HalvingConv2d, MixerLayer, random_blocks
+from ppl_fast.models.regressor import DownBlock, Regressor, cells
+from ppl_fast.models.translator import LightTranslator, UNetTranslator
+
+
+def test_halving_convolution_is_convolution_then_mean():
+    layer, x = HalvingConv2d(3, 5).double(), torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    expected = F.avg_pool2d(nn.Conv2d.forward(layer, x), 2)
+    torch.testing.assert_close(layer(x), expected)
+    found, wanted = (torch.autograd.grad(y.sin().sum(), layer.weight) for y in (layer(x), expected))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_down_block_is_the_sum_of_two_paths():
+    block, x = DownBlock(3, 4).double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    weight, bias = block.entry[0].weight, block.entry[0].bias
+    main, side = (F.avg_pool2d(F.conv2d(x, weight[s], bias[s], padding=1), 2) for s in (slice(4), slice(4, None)))
+    norm = 1 / (1 + 1e-5) ** 0.5  # a fresh BatchNorm in eval mode
+    expected = F.leaky_relu(block.main(main * norm) + side * norm, 0.2)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_mixer_layer_adds_both_branches():
+    layer, x = MixerLayer(5, 6, 7, 8), torch.randn(2, 5, 6)
+    y = torch.stack([layer.token_mlp(column) for column in layer.token_norm(x).unbind(2)], 2)
+    z = layer.channel_mlp(layer.channel_norm(x + y))
+    torch.testing.assert_close(layer(x), x + y + z)
+
+
+def test_cells_run_along_rows_and_end_at_the_borders():
+    grid = cells(torch.zeros(1, 1, 2, 3))
+    assert grid.tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 1], [0, 1], [1, 1]]
+
+
+def test_residual_head_starts_at_the_expected_positions():
+    torch.manual_seed(0)
+    regressor = Regressor(4, base=4, head="residual").eval()
+    with torch.no_grad():
+        regressor.maps.weight.zero_()
+        regressor.affine[-1].weight.zero_()
+        regressor.maps.bias.zero_()
+        affine = regressor(torch.zeros(1, 3, 32, 32), torch.rand(4, 2))
+        assert affine.abs().max() < 1e-6  # even attention: the centre
+        seen = []
+        regressor.maps.register_forward_hook(lambda *args: seen.append(args[2]))
+        regressor.maps.weight.normal_(std=10)
+        translation = regressor(torch.randn(1, 3, 32, 32), torch.rand(4, 2))[..., 2]
+    attention = seen[0].softmax(-1) if seen[0].dim() == 3 else seen[0].flatten(2).softmax(-1)
+    expected = (attention.unsqueeze(3) * cells(seen[0])).sum(2)
+    torch.testing.assert_close(translation, expected)
+    assert expected.abs().max() > 0.1
+
+
+def test_affine_head_sees_image_position_and_prior():
+    torch.manual_seed(0)
+    regressor = Regressor(4, base=4).eval()
+    images, prior = torch.randn(2, 3, 32, 32), torch.rand(4, 2)
+    affine = regressor(images, prior)
+    assert not torch.allclose(affine[0], affine[1])
+    moved = regressor(images, prior.roll(1, 0))
+    assert not torch.allclose(moved, affine)
+
+
+@pytest.mark.parametrize("kind", [UNetTranslator, LightTranslator])
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_translators_use_both_inputs(kind, levels):
+    torch.manual_seed(0)
+    translator = kind(4, levels).eval()
+    image, heatmap = torch.randn(2, 3, 32, 48), torch.rand(2, 1, 32, 48)
+    out = translator(image, heatmap)
+    assert out.shape == (2, 3, 32, 48)
+    assert not torch.allclose(out, translator(image, heatmap.roll(8, 3)))
+    assert not torch.allclose(out, translator(image.roll(8, 3), heatmap))
+
+
+def test_unet_channels_are_the_published_ones():
+    widths = [block[0].out_channels for block in UNetTranslator().down]
+    assert widths == [128, 256, 512, 512]
+
+
+@pytest.mark.parametrize("ratio,share", [(0.0, 1.0), (1.0, 0.0), (0.8, 0.2)])
+def test_random_blocks_keep_their_share(ratio, share):
+    torch.manual_seed(0)
+    mask = random_blocks(200, 8, ratio, (32, 32), torch.zeros(1))
+    assert mask.shape == (200, 1, 32, 32) and set(mask.unique().tolist()) <= {0.0, 1.0}
+    assert abs(mask.mean() - share) < 0.02
