@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from tqdm import tqdm
 
@@ -56,11 +57,7 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
     checkpoint = starting_point(run, resume)
     if train_config.threads:
         torch.set_num_threads(train_config.threads)
-    # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
-    cpu = train_config.device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=train_config.precision, cpu=cpu)
-    if train_config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
+    accelerator = _accelerator(train_config)
     torch.manual_seed(train_config.seed)
     state, model = restored(checkpoint, model_config) if checkpoint else (FRESH, PPL(**model_config))
     model.load_perceptual()
@@ -84,6 +81,16 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
+    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if cpu and config.precision == "fp16":
+        raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
+    # The state is one for the whole process, and refuses another precision or device than an earlier run's.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=config.precision, cpu=cpu)
 
 
 class Trainer:
