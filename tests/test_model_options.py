@@ -1,6 +1,7 @@
 """Options, and models on disk."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -156,3 +157,9 @@ def test_an_unwritable_place_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         tiny().save_pretrained(tmp_path / "file" / "model")
+
+
+def test_a_missing_safetensors_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match=r"pip install ppl_fast\[train\]"):
+        tiny().save_pretrained(tmp_path)

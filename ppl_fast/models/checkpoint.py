@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,14 +19,22 @@ def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any]
 
     Raises: OSError where the directory cannot be written.
     """
-    from safetensors.torch import save_file
-
+    save_file = safetensors().torch.save_file
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     _write(directory / WEIGHTS, lambda path: save_file(tensors, path))
     _write(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def safetensors() -> ModuleType:
+    """The package of that name, which only reading and writing weights needs."""
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("weight files need safetensors: pip install ppl_fast[train]") from error
+    return safetensors
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
@@ -60,15 +69,12 @@ def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:
 
     Raises: FileNotFoundError; ValueError for a truncated file, or naming the first key that does not match.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(directory, WEIGHTS)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
     try:
-        state = load_file(path)
-    except SafetensorError as error:
+        state = safetensors().torch.load_file(path)
+    except safetensors().SafetensorError as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
     expected = model.state_dict()
     for key in [*expected, *(key for key in state if key not in expected)]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl_fast.models.checkpoint import safetensors
+
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
 STAGES = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
 CHANNELS = (64, 128, 256, 512)
@@ -141,11 +143,9 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return safetensors().torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, ImportError):
         raise
     except Exception as error:  # each reader has its own zoo of errors for broken files
         raise ValueError(f"{path}: not a readable weight file ({type(error).__name__}: {error})") from error
