@@ -60,15 +60,26 @@ PPL_HD V upper_bound(const Tile<T>& tile, V v, V rx, V ry) {
   return v + 2 * (tile.hx * absolute(rx) + tile.hy * absolute(ry));
 }
 
-// Whether link e may win a pixel of the tile from link f, both seen from the centre. |r_e|^2 lies above its tangent, and
-// |r_f|^2 below |p - (f's nearest point to c)|^2, so v_e - v_f grows by at most 2 |r_e - r_f| . h + |h|^2 on the tile.
-// The last term covers the rounding of v, so that no winner, as float arithmetic finds it, is ever dropped.
+// Whether link e may win a pixel of the tile from link f, the best at the centre, both seen from there. |r_e|^2 lies above
+// its tangent, and |r_f|^2 below |p - (f's nearest point to c)|^2, so v_e - v_f grows by at most
+// 2 |r_e - r_f| . h + |h|^2 on the tile. What rounding can take from v_e and v_f is allowed for, 16 units in the last
+// place of |v_e| + |v_f| + 1 <= 2 |v_f| + (v_f - v_e) + 1: no winner, as float arithmetic finds it, is ever dropped.
+template <class T>
+struct Rival {
+  T threshold, fx, fy, hx2, hy2;
+};
+
+template <class T>
+PPL_HD Rival<T> make_rival(const Tile<T>& tile, T vf, T fx, T fy) {
+  constexpr T slack = 16 * Limits<T>::epsilon;
+  const T grows = tile.hx * tile.hx + tile.hy * tile.hy;
+  return {vf - grows - slack * (2 * absolute(vf) + vf + 1), fx, fy, 2 * tile.hx, 2 * tile.hy};
+}
+
 template <class T, class V>
-PPL_HD auto may_win(const Tile<T>& tile, V v, V rx, V ry, T vf, T fx, T fy) -> decltype(v > v) {
-  const V gain = 2 * (tile.hx * absolute(rx - fx) + tile.hy * absolute(ry - fy)) +
-                 (tile.hx * tile.hx + tile.hy * tile.hy);
-  const V rounding = 16 * Limits<T>::epsilon * (absolute(v) + absolute(vf) + 1);
-  return v + gain + rounding >= vf + V{};
+PPL_HD auto may_win(const Rival<T>& f, V v, V rx, V ry) -> decltype(v > v) {
+  return f.hx2 * absolute(rx - f.fx) + (f.hy2 * absolute(ry - f.fy) + v * (1 - 16 * Limits<T>::epsilon)) >=
+         f.threshold + V{};
 }
 
 PPL_FAST_END

@@ -1,8 +1,11 @@
 // link_heatmap on the CPU: tables, threads and reductions around the kernels of link_heatmap_simd.cpp.
 #include "link_heatmap_cpu.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "link_heatmap.h"
@@ -18,17 +21,18 @@ enum class Sample : char { drawn, dark, poisoned };  // dark: no weight is posit
 
 template <class T>
 struct Scene {  // the links of all samples in scaled coordinates
-  int64_t samples, num_links, stride, height, width;
+  int64_t samples, num_links, lanes, groups, height, width;
   T scale, largest_coordinate;
   std::vector<T> table, xs, ys;
   std::vector<Sample> state;
 
-  Scene(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t h, int64_t w, double thickness)
-      : samples(keypoints.size(0)), num_links(links.size(0)), height(h), width(w) {
+  Scene(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t h, int64_t w, double thickness,
+        int64_t lanes)
+      : samples(keypoints.size(0)), num_links(links.size(0)), lanes(lanes), height(h), width(w) {
     scale = T(std::sqrt(1.4426950408889634 / thickness));
-    stride = (num_links + kPad - 1) / kPad * kPad + kPad;
+    groups = (num_links + lanes - 1) / lanes;
     xs = centres(width), ys = centres(height);
-    table.resize(samples * kLinkFields * stride);
+    table.resize(samples * groups * kFields * lanes);
     state.resize(samples);
     std::vector<T> largest(samples);
     const int64_t weight_stride = weights.dim() == 2 ? num_links : 0;
@@ -48,9 +52,9 @@ struct Scene {  // the links of all samples in scaled coordinates
   }
 
   T fill(int64_t b, const T* keypoints, int64_t num_keypoints, const T* weights, const int64_t* links) {
-    T* const fields = table.data() + b * kLinkFields * stride;
-    std::fill(fields, fields + (kLinkFields - 1) * stride, T(0));
-    std::fill(fields + (kLinkFields - 1) * stride, fields + kLinkFields * stride, -std::numeric_limits<T>::infinity());
+    T* const fields = table.data() + b * groups * kFields * lanes;
+    for (int64_t i = num_links; i < groups * lanes; ++i)
+      fields[(i / lanes * kFields + 6) * lanes + i % lanes] = -std::numeric_limits<T>::infinity();
     bool finite = true, positive = false;
     T largest = 0;
     for (int64_t i = 0; i < 2 * num_keypoints; ++i) {
@@ -61,8 +65,9 @@ struct Scene {  // the links of all samples in scaled coordinates
       const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
       const T lw = weights[e] > 0 ? std::log2(weights[e]) : -std::numeric_limits<T>::infinity();
       const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, lw);
-      const T value[kLinkFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw};
-      for (int c = 0; c < kLinkFields; ++c) fields[c * stride + e] = value[c];
+      const T value[kFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw, index_bits(e)};
+      T* const at = fields + e / lanes * kFields * lanes + e % lanes;
+      for (int c = 0; c < kFields; ++c) at[c * lanes] = value[c];
       const T dx = q[0] - p[0], dy = q[1] - p[1];
       finite = finite && std::isfinite(weights[e]) && std::isfinite(dx * dx + dy * dy);
       positive = positive || weights[e] > 0;
@@ -71,9 +76,16 @@ struct Scene {  // the links of all samples in scaled coordinates
     return finite ? largest : T(0);
   }
 
+  static T index_bits(int64_t e) {  // the index as an integer as wide as T, in the bits of a T
+    const std::conditional_t<sizeof(T) == 4, int32_t, int64_t> index = e;
+    T bits;
+    std::memcpy(&bits, &index, sizeof(T));
+    return bits;
+  }
+
   LinkRows<T> rows(int64_t b, int64_t y0, int64_t y1) const {
-    return {table.data() + b * kLinkFields * stride, num_links, stride, xs.data(), ys.data(), largest_coordinate,
-            width, y0, y1};
+    return {table.data() + b * groups * kFields * lanes, groups, xs.data(), ys.data(), largest_coordinate, width, y0,
+            y1};
   }
 };
 
@@ -91,11 +103,16 @@ void check(const Tensor& keypoints, const Tensor& weights, const Tensor& links, 
 }
 
 template <class T, class I>
+LinkHeatmapKernels<T, I> pick_kernels() {
+  return PPL_SIMD_CALL(link_heatmap_kernels<T, I>());
+}
+
+template <class T, class I>
 void forward(const Scene<T>& scene, T* heatmap, I* winner) {
-  const auto kernels = PPL_SIMD_CALL(link_heatmap_kernels<T, I>());
+  const auto kernels = pick_kernels<T, I>();
   const int64_t pixels = scene.height * scene.width, tiles = (scene.height + kTile - 1) / kTile;
   torch::stable::parallel_for(0, scene.samples * tiles, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch((kLinkFields + 6) * scene.stride);
+    std::vector<T> scratch(kScratch * scene.groups * scene.lanes + 16);
     for (int64_t job = begin; job < end; ++job) {
       const int64_t b = job / tiles, y0 = job % tiles * kTile, y1 = std::min(y0 + kTile, scene.height);
       T* const heat = heatmap + b * pixels;
@@ -115,7 +132,7 @@ void forward(const Scene<T>& scene, T* heatmap, I* winner) {
 // Sums of each (sample, band, link), (samples, bands, links, kGradFields).
 template <class T, class I>
 std::vector<T> band_sums(const Scene<T>& scene, const T* grad_heatmap, const I* winner) {
-  const auto kernels = PPL_SIMD_CALL(link_heatmap_kernels<T, I>());
+  const auto kernels = pick_kernels<T, I>();
   const int64_t pixels = scene.height * scene.width, bands = (scene.height + kBandRows - 1) / kBandRows;
   const int64_t fields = scene.num_links * kGradFields;
   std::vector<T> sums(scene.samples * bands * fields);
@@ -170,7 +187,7 @@ std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tenso
   const auto winner_type = links.size(0) <= 32767 ? ScalarType::Short : ScalarType::Int;
   const auto heatmap = empty(x, {b, 1, height, width}, type), winner = empty(x, {b, height, width}, winner_type);
   THO_DISPATCH_V2(type, "link_heatmap", AT_WRAP([&] {
-    const Scene<scalar_t> scene(x, w, order, height, width, thickness);
+    const Scene<scalar_t> scene(x, w, order, height, width, thickness, pick_kernels<scalar_t, int32_t>().lanes);
     if (winner_type == ScalarType::Short)
       forward(scene, write<scalar_t>(heatmap), write<int16_t>(winner));
     else
@@ -188,7 +205,8 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap,
   const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
   const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_w = torch::stable::new_zeros(w, w.sizes());
   THO_DISPATCH_V2(type, "link_heatmap_backward", AT_WRAP([&] {
-    const Scene<scalar_t> scene(x, w, order, winner.size(1), winner.size(2), thickness);
+    const Scene<scalar_t> scene(x, w, order, winner.size(1), winner.size(2), thickness,
+                                pick_kernels<scalar_t, int32_t>().lanes);
     const auto sums = winner.scalar_type() == ScalarType::Short
                           ? band_sums(scene, read<scalar_t>(g), read<int16_t>(who))
                           : band_sums(scene, read<scalar_t>(g), read<int32_t>(who));

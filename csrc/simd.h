@@ -39,7 +39,7 @@ template <>
 struct Bits<float> {
   typedef int32_t type;
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23
-  static constexpr int mantissa = 23, degree = 7;
+  static constexpr int mantissa = 23, degree = 6;
 };
 template <>
 struct Bits<double> {
@@ -85,22 +85,71 @@ PPL_HD V clamp01(V x) {
 
 template <class V>
 PPL_HD V absolute(V x) {
-  return higher(x, -x);
+  typedef decltype(x < x) I;
+  return (V)((I)x & ~(I)(-V{}));  // clears the sign bit
+}
+
+// The largest lane, by halves.
+template <class T, int Bytes = kVectorBytes>
+PPL_HD T maximum(typename VectorOf<T, Bytes>::type v) {
+  if constexpr (Bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename VectorOf<T, Bytes / 2>::type half[2];
+    __builtin_memcpy(half, &v, Bytes);
+    return maximum<T, Bytes / 2>(half[0] > half[1] ? half[0] : half[1]);
+  }
+}
+
+// One bit per lane of a comparison, lane 0 lowest.
+template <class M>
+PPL_HD uint32_t lane_bits(M mask) {
+  constexpr int n = int(sizeof(M) / sizeof(mask[0]));
+#if defined(__AVX512F__)
+  if (n == 16) return _mm512_movepi32_mask((__m512i)mask);
+  if (n == 8) return _mm512_movepi64_mask((__m512i)mask);
+#elif defined(__AVX2__)
+  if (n == 8) return _mm256_movemask_ps((__m256)mask);
+  if (n == 4) return _mm256_movemask_pd((__m256d)mask);
+#elif defined(__SSE2__)
+  if (n == 4) return _mm_movemask_ps((__m128)mask);
+#endif
+  uint32_t bits = 0;
+  for (int i = 0; i < n; ++i) bits |= uint32_t(mask[i] & 1) << i;
+  return bits;
+}
+
+// Positions of the set bits of every byte, and how they are appended to a list without a branch.
+struct BitPositions {
+  uint8_t at[256][8] = {};
+  constexpr BitPositions() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, n = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) at[byte][n++] = uint8_t(bit);
+  }
+};
+static constexpr BitPositions kBitPositions;
+
+// Writes first + the positions of the set bits to list, and returns how many; up to 8 entries past them are scribbled on.
+template <int Lanes>
+PPL_HD int append_bits(uint32_t bits, int32_t first, int32_t* list) {
+  int n = 0;
+  for (int shift = 0; shift < Lanes; shift += 8) {
+    const uint32_t byte = bits >> shift & 255;
+    for (int i = 0; i < (Lanes < 8 ? Lanes : 8); ++i) list[n + i] = first + shift + kBitPositions.at[byte][i];
+    n += __builtin_popcount(byte);
+  }
+  return n;
 }
 
 template <class T>
-PPL_HD T sum(Vec<T> v) {
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += v[i];
-  return total;
-}
-
-template <class T>
-PPL_HD T maximum(Vec<T> v) {
-  T best = v[0];
-  for (int i = 1; i < kLanes<T>; ++i) best = v[i] > best ? v[i] : best;
-  return best;
-}
+struct Taylor {  // of 2^x around 0: log(2)^k / k!
+  T c[Bits<T>::degree + 1] = {};
+  constexpr Taylor() {
+    double term = 1;
+    for (int k = 0; k <= Bits<T>::degree; ++k, term *= 0.6931471805599453 / k) c[k] = T(term);
+  }
+};
 
 // 2^x to within two units in the last place, 0 below the smallest normal number; x must stay below the largest exponent.
 // x = n + f with |f| <= 1/2; 2^f by its Taylor series (the remainder is below rounding), n added to the exponent bits.
@@ -109,9 +158,10 @@ PPL_HD Vec<T> exp2(Vec<T> x) {
   using I = typename Bits<T>::type;
   const Vec<T> clamped = higher(x, Vec<T>{} + (Limits<T>::log2_tiny - 1));
   const Vec<T> shifted = clamped + Bits<T>::round;
-  const Vec<T> f = (clamped - (shifted - Bits<T>::round)) * T(0.6931471805599453);
-  Vec<T> power = Vec<T>{} + 1;
-  for (int k = Bits<T>::degree; k > 0; --k) power = power * f * T(1.0 / k) + 1;
+  const Vec<T> f = (clamped - (shifted - Bits<T>::round));
+  constexpr Taylor<T> series;
+  Vec<T> power = Vec<T>{} + series.c[Bits<T>::degree];
+  for (int k = Bits<T>::degree - 1; k >= 0; --k) power = power * f + series.c[k];
   const Vec<I> bits = reinterpret_cast<Vec<I>>(power) + (reinterpret_cast<Vec<I>>(shifted) << Bits<T>::mantissa);
   return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits);
 }
