@@ -1,4 +1,4 @@
-"""The hierarchical memory: poses as one vector chosen from each of m banks (paper, section 3.1).
+"""The hierarchical memory: poses as one vector chosen from each of m banks (paper, section 3).
 
 The banks learn by exponential moving averages of the tokens that chose each vector (van den Oord et al., "Neural
 Discrete Representation Learning", appendix A.1), not by gradients.

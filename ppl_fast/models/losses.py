@@ -1,4 +1,4 @@
-"""The loss terms on keypoints, each a scalar averaged over the batch (paper, section 3.4)."""
+"""The loss terms on keypoints, each a scalar averaged over the batch (paper, section 3)."""
 
 from __future__ import annotations
 

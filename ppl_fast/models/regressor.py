@@ -1,4 +1,4 @@
-"""The regressor: from an image and the prior to one affine transformation per keypoint (paper, section 3.2)."""
+"""The regressor: from an image and the prior to one affine transformation per keypoint (paper, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The translators: from the reference image and the link heatmap to a reconstruction (paper, section 3.3)."""
+"""The translators: from the reference image and the link heatmap to a reconstruction (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppl_fast.models.blocks import Double, act, conv, double, init_kaiming
 
 
 class UNetTranslator(nn.Module):
-    """The published U-Net. Channels base * (1, 2, 4, 8, 8, ...); concatenated skips; see design notes in each block.
+    """The published U-Net. Channels base * (1, 2, 4, 8, 8, ...); skips are concatenated.
 
     Args:
         base: channels at full resolution.
