@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ppl_fast.cli import main
 from ppl_fast.training import TrainConfig, train
 
 MODEL = {
@@ -56,3 +57,13 @@ def draw_images(folder: Path, count: int = 10) -> Path:
 def run_steps(images: Path, out: Path, steps: int, resume: bool = False, model: dict | None = None, **options):
     """Train the tiny model; `model` and `options` replace single options of model and loop."""
     return train(MODEL | (model or {}), TrainConfig(**(TRAIN | {"steps": steps} | options)), images, out, resume)
+
+
+def fails(capsys, *arguments) -> str:
+    """The one sentence that a wrong command ends with; checks exit code 2 and that no traceback comes before it."""
+    assert main([str(argument) for argument in arguments]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    last = err.rstrip("\n").split("\n")[-1]
+    assert last.startswith("ppl-fast: error: ")
+    return last.removeprefix("ppl-fast: error: ")

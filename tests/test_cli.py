@@ -1,0 +1,151 @@
+"""The command line: options, outputs, and one sentence with exit code 2 for whatever is wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
+pytest.importorskip("accelerate", reason="training needs the train extra")
+
+import yaml
+from tiny import MODEL, TRAIN, draw_images, fails, run_steps
+
+from ppl_fast.cli import COMMANDS, main
+from ppl_fast.models import PPLConfig
+from ppl_fast.training import TrainConfig, load_model
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Steps this small only wait for each other on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
+    return path
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+    assert "ppl_fast 0." in capsys.readouterr().out
+
+
+def test_every_option_is_listed_with_both_names(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for section, options in (("model", PPLConfig), ("train", TrainConfig)):
+        for name in options.__dataclass_fields__:
+            assert f"--{section}.{name}" in shown
+            assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_option_names_of_model_and_training_do_not_clash():
+    assert not set(PPLConfig.__dataclass_fields__) & set(TrainConfig.__dataclass_fields__)
+
+
+def test_train_by_config_with_options_first(images, config, tmp_path):
+    arguments = ["train", images, "--out", tmp_path / "run", "--config", config]
+    arguments += ["--num-keypoints", 5, "--train.lr=2e-3", "--betas", "[0.8, 0.9]"]
+    assert main([str(argument) for argument in arguments]) == 0
+    written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert written["data"] == str(images)
+    assert written["model"] == PPLConfig(**MODEL | {"num_keypoints": 5}).to_dict()
+    assert written["train"]["lr"] == 2e-3
+    assert written["train"]["betas"] == [0.8, 0.9]
+    assert load_model(tmp_path / "run").config["num_keypoints"] == 5
+
+
+def test_resume_takes_the_runs_own_options(images, config, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main(["train", str(images), "--out", out, "--config", str(config)]) == 0
+    assert main(["train", "--out", out, "--resume", "--steps", "5"]) == 0
+    assert "resuming at step 3" in capsys.readouterr().out
+    run_steps(images, tmp_path / "straight", 5)
+    resumed, straight = ((tmp_path / name / "model/model.safetensors").read_bytes() for name in ("run", "straight"))
+    assert resumed == straight
+    sentence = fails(capsys, "train", "--out", out, "--resume", "--num-keypoints", 5)
+    assert "model.num_keypoints is 5, but" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("model: {num_keypoint: 3}", "section model: unknown key 'num_keypoint'; did you mean 'num_keypoints'?"),
+        ("train: {learning: 3}", "section train: unknown key 'learning'; "),
+        ("modle: {}", "unknown key 'modle'; did you mean 'model'?"),
+        ("model: {num_keypoints: many}", "option model.num_keypoints must be of type int, got many"),
+        ("model: {head: affin}", "option model.head must be one of 'affine', 'residual', got affin"),
+        ("model: {num_keypoints: 1}", "num_keypoints must be at least 2, got 1"),
+        ("train: {lr: -1}", "lr must be positive, got -1"),
+        ("train: 3", "train must be a mapping of options, got 3"),
+        ("- 3", "must hold the mappings model and train, got list"),
+        ("model: {", "is not valid YAML"),
+    ],
+)
+def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
+    (tmp_path / "bad.yaml").write_text(text)
+    assert sentence in fails(capsys, "train", images, "--out", tmp_path / "run", "--config", tmp_path / "bad.yaml")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tran"], "unknown command 'tran'; expected one of train, estimate"),
+        (["train", "x"], "required: out"),
+        (["train", "--out", "y"], "no images given"),
+        (["train", "x", "--out"], "--out"),
+        (["train", "x", "--out", "y", "--num-keypoint", "3"], "option --num-keypoint; did you mean --num-keypoints?"),
+        (["train", "x", "--out", "y", "--config", "none.yaml"], "config file none.yaml does not exist"),
+        (["train", "x", "--out", "y", "--steps", "3.5"], "option train.steps must be of type int, got 3.5"),
+        (["train", "missing", "--out", "y", "--reconstruction-loss", "mse"], "missing is missing"),
+        (["train", "x", "--out", "y", "--resume"], "cannot resume y: it is no run directory"),
+        (["estimate", "missing", "x", "--out", "p.csv"], "missing is no run directory"),
+        (["estimate", "missing", "x", "--out", "p.csv", "--iterations", "0"], "--iterations must be at least 1, got 0"),
+        (["estimate", "missing", "x", "--out", "p.csv", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["evaluate", "missing", "x"], "missing is no run directory"),
+        (["evaluate", "missing", "x", "--threshold", "0"], "--threshold must be positive, got 0"),
+        (["make-figures", "d", "--count", "0"], "count must be an integer of at least 1, got 0"),
+        (["make-figures", "d", "--count", "1", "--size", "8"], "size must be an integer of at least 32, got 8"),
+        (["make-figures", "d", "--count", "1", "--kind", "plant"], "kind must be one of 'person', 'animal', got plant"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in fails(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_traceback_only_with_debug(tmp_path, capsys):
+    arguments = ["estimate", str(tmp_path), "x", "--out", str(tmp_path / "p.csv")]
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["--debug", *arguments]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unexpected_errors_are_told_apart(monkeypatch, capsys):
+    def broken(_):
+        raise KeyError("lost")
+
+    monkeypatch.setattr("ppl_fast.cli._command", lambda name: broken)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "ppl-fast: error: KeyError: 'lost' (--debug shows where)\n"
