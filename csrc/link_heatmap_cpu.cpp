@@ -186,13 +186,14 @@ std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tenso
   const int64_t b = x.size(0);
   const auto winner_type = links.size(0) <= 32767 ? ScalarType::Short : ScalarType::Int;
   const auto heatmap = empty(x, {b, 1, height, width}, type), winner = empty(x, {b, height, width}, winner_type);
-  THO_DISPATCH_V2(type, "link_heatmap", AT_WRAP([&] {
-    const Scene<scalar_t> scene(x, w, order, height, width, thickness, pick_kernels<scalar_t, int32_t>().lanes);
+  dispatch(type, "link_heatmap", [&](auto zero) {
+    using T = decltype(zero);
+    const Scene<T> scene(x, w, order, height, width, thickness, pick_kernels<T, int32_t>().lanes);
     if (winner_type == ScalarType::Short)
-      forward(scene, write<scalar_t>(heatmap), write<int16_t>(winner));
+      forward(scene, write<T>(heatmap), write<int16_t>(winner));
     else
-      forward(scene, write<scalar_t>(heatmap), write<int32_t>(winner));
-  }), ScalarType::Float, ScalarType::Double);
+      forward(scene, write<T>(heatmap), write<int32_t>(winner));
+  });
   return {cast(heatmap, keypoints.scalar_type()), winner};
 }
 
@@ -204,15 +205,16 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap,
   const auto type = compute_type(keypoints);
   const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
   const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_w = torch::stable::new_zeros(w, w.sizes());
-  THO_DISPATCH_V2(type, "link_heatmap_backward", AT_WRAP([&] {
-    const Scene<scalar_t> scene(x, w, order, winner.size(1), winner.size(2), thickness,
-                                pick_kernels<scalar_t, int32_t>().lanes);
+  dispatch(type, "link_heatmap_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const Scene<T> scene(x, w, order, winner.size(1), winner.size(2), thickness,
+                                pick_kernels<T, int32_t>().lanes);
     const auto sums = winner.scalar_type() == ScalarType::Short
-                          ? band_sums(scene, read<scalar_t>(g), read<int16_t>(who))
-                          : band_sums(scene, read<scalar_t>(g), read<int32_t>(who));
-    reduce(scene, sums, read<scalar_t>(w), read<int64_t>(order), x.size(1), thickness, write<scalar_t>(grad_x),
-           write<scalar_t>(grad_w), weights.dim() == 1);
-  }), ScalarType::Float, ScalarType::Double);
+                          ? band_sums(scene, read<T>(g), read<int16_t>(who))
+                          : band_sums(scene, read<T>(g), read<int32_t>(who));
+    reduce(scene, sums, read<T>(w), read<int64_t>(order), x.size(1), thickness, write<T>(grad_x),
+           write<T>(grad_w), weights.dim() == 1);
+  });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_w, weights.scalar_type())};
 }
 

@@ -89,7 +89,18 @@ PPL_HD V absolute(V x) {
   return (V)((I)x & ~(I)(-V{}));  // clears the sign bit
 }
 
-// The largest lane, by halves.
+// The sum of the lanes and the largest lane, by halves.
+template <class T, int Bytes = kVectorBytes>
+PPL_HD T add_lanes(typename VectorOf<T, Bytes>::type v) {
+  if constexpr (Bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename VectorOf<T, Bytes / 2>::type half[2];
+    __builtin_memcpy(half, &v, Bytes);
+    return add_lanes<T, Bytes / 2>(half[0] + half[1]);
+  }
+}
+
 template <class T, int Bytes = kVectorBytes>
 PPL_HD T maximum(typename VectorOf<T, Bytes>::type v) {
   if constexpr (Bytes == sizeof(T)) {
@@ -151,7 +162,8 @@ struct Taylor {  // of 2^x around 0: log(2)^k / k!
   }
 };
 
-// 2^x to within two units in the last place, 0 below the smallest normal number; x must stay below the largest exponent.
+// 2^x to within two units in the last place, 0 below the smallest normal number, NaN for NaN (and +inf: x must stay
+// below the largest exponent).
 // x = n + f with |f| <= 1/2; 2^f by its Taylor series (the remainder is below rounding), n added to the exponent bits.
 template <class T>
 PPL_HD Vec<T> exp2(Vec<T> x) {
@@ -163,7 +175,7 @@ PPL_HD Vec<T> exp2(Vec<T> x) {
   Vec<T> power = Vec<T>{} + series.c[Bits<T>::degree];
   for (int k = Bits<T>::degree - 1; k >= 0; --k) power = power * f + series.c[k];
   const Vec<I> bits = reinterpret_cast<Vec<I>>(power) + (reinterpret_cast<Vec<I>>(shifted) << Bits<T>::mantissa);
-  return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits);
+  return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits) + (x - x);
 }
 
 PPL_FAST_END

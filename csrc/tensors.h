@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/Dispatch_v2.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -28,6 +27,19 @@ inline Tensor contiguous_as(const Tensor& t, ScalarType type) { return torch::st
 
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
   return torch::stable::new_empty(like, sizes, type);
+}
+
+// Calls f with a zero of the C++ type: `dispatch(type, "op", [&](auto zero) { using T = decltype(zero); ... })`.
+template <class F>
+void dispatch(ScalarType type, const char* op, F f) {
+  switch (type) {
+    case ScalarType::Float:
+      return f(float());
+    case ScalarType::Double:
+      return f(double());
+    default:
+      STD_TORCH_CHECK(false, op, ": no kernel for this dtype");
+  }
 }
 
 template <class T>

@@ -1,0 +1,132 @@
+// memory_attention on the CPU: checks and threads around the kernels of memory_attention_simd.cpp.
+#include "memory_attention_cpu.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "simd_dispatch.h"
+#include "tensors.h"
+
+namespace ppl_fast {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+AttentionKernels<T> pick_kernels() {
+  return PPL_SIMD_CALL(memory_attention_kernels<T>());
+}
+
+void check(const Tensor& tokens, const Tensor& prototypes) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "memory_attention: tokens must have shape (B, m, d)");
+  STD_TORCH_CHECK(prototypes.dim() == 3 && prototypes.size(0) == tokens.size(1) &&
+                      prototypes.size(2) == tokens.size(2) && prototypes.size(1) >= 1,
+                  "memory_attention: prototypes must have shape (m, k, d), k >= 1");
+  STD_TORCH_CHECK(prototypes.scalar_type() == tokens.scalar_type(),
+                  "memory_attention: prototypes must share tokens' dtype");
+}
+
+void check_indices(const Tensor& indices, const Tensor& tokens, int64_t k, const char* name) {
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && indices.dim() == 2 &&
+                      indices.size(0) == tokens.size(0) && indices.size(1) == tokens.size(1),
+                  name, ": indices must be int64 of shape (B, m)");
+  for (const int64_t *i = read<int64_t>(indices), *end = i + indices.numel(); i < end; ++i)
+    STD_TORCH_CHECK(*i >= 0 && *i < k, name, ": indices must lie in [0, k)");
+}
+
+template <class T>
+Attention<T> describe(const Tensor& tokens, const Tensor& prototypes, std::optional<double> temperature) {
+  return {read<T>(tokens),    read<T>(prototypes), tokens.size(0), tokens.size(1), prototypes.size(1),
+          tokens.size(2), temperature ? T(1 / *temperature) : T(0)};
+}
+
+// Runs job(bank, begin, end) for all banks and all pieces of [0, count).
+template <class Job>
+void for_each_piece(int64_t banks, int64_t count, int64_t piece, Job job) {
+  const int64_t pieces = ceil_div(count, piece);
+  torch::stable::parallel_for(0, banks * pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i % pieces * piece;
+      job(i / pieces, first, std::min(first + piece, count));
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& tokens, const Tensor& prototypes,
+                                                                std::optional<double> temperature) {
+  check(tokens, prototypes);
+  const auto type = compute_type(tokens), given = tokens.scalar_type();
+  const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type);
+  const int64_t b = t.size(0), m = t.size(1), d = t.size(2);
+  const auto values = empty(t, {b, m, d}, type), distances = empty(t, {b, m}, type);
+  const auto indices = empty(t, {b, m}, ScalarType::Long);
+  const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, type);
+  dispatch(type, "memory_attention", [&](auto zero) {
+    using T = decltype(zero);
+    const auto a = describe<T>(t, p, temperature);
+    const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances),
+                                     write<T>(logsumexp)};
+    const auto kernels = pick_kernels<T>();
+    for_each_piece(m, b, kTokens, [&](int64_t bank, int64_t b0, int64_t b1) { kernels.forward(a, out, bank, b0, b1); });
+  });
+  return {cast(values, given), indices, cast(distances, given), logsumexp};
+}
+
+std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_values, const Tensor& grad_distances,
+                                                         const Tensor& tokens, const Tensor& prototypes,
+                                                         const Tensor& values, const Tensor& indices,
+                                                         const Tensor& logsumexp, std::optional<double> temperature,
+                                                         bool needs_prototypes) {
+  check(tokens, prototypes);
+  const auto chosen = torch::stable::contiguous(indices);
+  check_indices(chosen, tokens, prototypes.size(1), "memory_attention_backward");
+  const auto type = compute_type(tokens);
+  const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type), v = contiguous_as(values, type),
+             gv = contiguous_as(grad_values, type), gd = contiguous_as(grad_distances, type),
+             lse = contiguous_as(logsumexp, type);
+  const auto grad_t = torch::stable::new_empty(t, t.sizes());
+  const auto grad_p = needs_prototypes ? torch::stable::new_zeros(p, p.sizes()) : empty(p, {0}, type);
+  dispatch(type, "memory_attention_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const auto a = describe<T>(t, p, temperature);
+    const AttentionGrad<T> g{read<T>(gv),       read<T>(gd),  read<T>(v),
+                                    read<int64_t>(chosen),    read<T>(lse), write<T>(grad_t),
+                                    write<T>(grad_p)};
+    const auto kernels = pick_kernels<T>();
+    for_each_piece(a.m, a.b, kTokens,
+                   [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });
+    if (needs_prototypes)
+      for_each_piece(a.m, a.k, kPrototypes,
+                     [&](int64_t bank, int64_t j0, int64_t j1) { kernels.backward_prototypes(a, g, bank, j0, j1); });
+  });
+  return {cast(grad_t, tokens.scalar_type()), cast(grad_p, prototypes.scalar_type())};
+}
+
+std::tuple<Tensor, Tensor> prototype_sums_cpu(const Tensor& tokens, const Tensor& indices, int64_t k) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "prototype_sums: tokens must have shape (B, m, d)");
+  const auto chosen = torch::stable::contiguous(indices);
+  check_indices(chosen, tokens, k, "prototype_sums");
+  const auto type = compute_type(tokens);
+  const auto t = contiguous_as(tokens, type);
+  const int64_t m = t.size(1), d = t.size(2);
+  const auto counts = torch::stable::new_zeros(t, {m, k}), sums = torch::stable::new_zeros(t, {m, k, d});
+  dispatch(type, "prototype_sums", [&](auto zero) {
+    using T = decltype(zero);
+    const Attention<T> a{read<T>(t), nullptr, t.size(0), m, k, d, 0};
+    const auto kernels = pick_kernels<T>();
+    for_each_piece(m, 1, 1, [&](int64_t bank, int64_t, int64_t) {
+      kernels.sums(a, read<int64_t>(chosen), bank, write<T>(counts), write<T>(sums));
+    });
+  });
+  return {counts, sums};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ppl_fast, CPU, m) {
+  m.impl("memory_attention", TORCH_BOX(&memory_attention_cpu));
+  m.impl("memory_attention_backward", TORCH_BOX(&memory_attention_backward_cpu));
+  m.impl("prototype_sums", TORCH_BOX(&prototype_sums_cpu));
+}
+
+}  // namespace ppl_fast

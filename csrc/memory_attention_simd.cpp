@@ -1,0 +1,234 @@
+// memory_attention on the CPU, compiled once per instruction set.
+//
+// A job takes 16 tokens of a bank past all its prototypes, 64 at a time, so that both stay in the cache; 4 x 2 pairs at
+// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, soft mode an online softmax
+// whose sums are rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The backward
+// recomputes distances the same way, once by tokens and once by prototypes, so that both gradients are summed in order.
+// Not taken: the matrix-product form of the distance (see memory_attention.h).
+#include "memory_attention_cpu.h"
+#include "simd.h"
+
+#include "memory_attention.h"
+
+PPL_FAST_BEGIN
+
+// out[r * kPrototypes + c] = sum over d of pair(x_r, y_c), for R x C rows.
+template <int R, int C, class T, class Pair>
+PPL_HD void pairs(const T* x, int64_t x_stride, const T* y, int64_t d, T* out, Pair pair) {
+  constexpr int n = kLanes<T>;
+  Vec<T> sum[R][C] = {};
+  int64_t i = 0;
+  for (; i + n <= d; i += n)
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) sum[r][c] = pair(sum[r][c], load(x + r * x_stride + i), load(y + c * d + i));
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) {
+      T total = add_lanes<T>(sum[r][c]);
+      for (int64_t j = i; j < d; ++j) total = pair(total, x[r * x_stride + j], y[c * d + j]);
+      out[r * kPrototypes + c] = total;
+    }
+}
+
+// All pairs of `rows` x and `columns` y. Each result is summed in the same order wherever its pair falls, so that equal
+// prototypes are equally far.
+template <class T, class Pair>
+void all_pairs(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t columns, int64_t d, T* out, Pair pair) {
+  for (int64_t r = 0; r < rows;) {
+    const bool four = rows - r >= 4;
+    for (int64_t c = 0; c < columns;) {
+      const bool two = columns - c >= 2;
+      const T *const xr = x + r * x_stride, *const yc = y + c * d;
+      T* const to = out + r * kPrototypes + c;
+      if (four && two) pairs<4, 2>(xr, x_stride, yc, d, to, pair);
+      else if (four) pairs<4, 1>(xr, x_stride, yc, d, to, pair);
+      else if (two) pairs<1, 2>(xr, x_stride, yc, d, to, pair);
+      else pairs<1, 1>(xr, x_stride, yc, d, to, pair);
+      c += two ? 2 : 1;
+    }
+    r += four ? 4 : 1;
+  }
+}
+
+struct SquaredDifference {
+  template <class V>
+  PPL_HD V operator()(V sum, V t, V p) const { return add_squared_difference(sum, t, p); }
+};
+struct Product {
+  template <class V>
+  PPL_HD V operator()(V sum, V g, V p) const { return add_product(sum, g, p); }
+};
+
+template <class T>
+PPL_HD void scale(T* x, T factor, int64_t d) {
+  for (int64_t i = 0; i < d; ++i) x[i] *= factor;
+}
+
+template <class T>
+PPL_HD void add_scaled(T* to, T factor, const T* from, int64_t d) {
+  for (int64_t i = 0; i < d; ++i) to[i] += factor * from[i];
+}
+
+template <class T>
+PPL_HD T dot(const T* x, const T* y, int64_t d) {
+  T result[kPrototypes];
+  pairs<1, 1>(x, 0, y, d, result, Product());
+  return result[0];
+}
+
+template <class T>
+PPL_HD T exp2_one(T x) {
+  return exp2<T>(Vec<T>{} + x)[0];
+}
+
+// weight[c] = 2^(c-th distance of the row, scaled, minus shift), for all columns.
+template <class T>
+PPL_HD void softmax_weights(const T* distance, int64_t columns, T minus_scale, T shift, T* weight) {
+  for (int64_t c = 0; c < columns; c += kLanes<T>) store(weight + c, exp2<T>(load(distance + c) * minus_scale - shift));
+}
+
+template <class T>
+struct Best {  // the running choice of one token; in soft mode also its softmax
+  T distance = INFINITY, sum = 0;
+  int64_t index = 0;
+  bool not_a_number = false;
+
+  // Returns the factor by which earlier softmax sums shrink, now that the smallest distance may have changed.
+  PPL_HD T meet(const T* row, int64_t columns, int64_t first, T scale) {
+    const T before = distance;
+    for (int64_t c = 0; c < columns; ++c) {
+      not_a_number = not_a_number || row[c] != row[c];
+      if (row[c] < distance) distance = row[c], index = first + c;  // strictly: the lowest index keeps a tie
+    }
+    return before == distance ? T(1) : exp2_one((distance - before) * scale);
+  }
+};
+
+template <class T>
+void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1) {
+  const int64_t stride = a.m * a.d, rows = b1 - b0;
+  const T* const tokens = a.tokens + b0 * stride + bank * a.d;
+  const T* const prototypes = a.prototypes + bank * a.k * a.d;
+  T* const values = out.values + b0 * stride + bank * a.d;
+  const T scaled = a.inverse_temperature * T(kLog2e);
+  T row[kTokens * kPrototypes] = {}, weight[kPrototypes];
+  Best<T> best[kTokens];
+  if (scaled > 0)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < a.d; ++i) values[r * stride + i] = 0;
+
+  for (int64_t j = 0; j < a.k; j += kPrototypes) {
+    const int64_t columns = a.k - j < kPrototypes ? a.k - j : kPrototypes;
+    all_pairs(tokens, stride, rows, prototypes + j * a.d, columns, a.d, row, SquaredDifference());
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* const distance = row + r * kPrototypes;
+      const T shrink = best[r].meet(distance, columns, j, scaled);
+      if (!(scaled > 0)) continue;
+      if (shrink != 1) scale(values + r * stride, shrink, a.d), best[r].sum *= shrink;
+      softmax_weights(distance, columns, -scaled, -best[r].distance * scaled, weight);
+      for (int64_t c = 0; c < columns; ++c) {
+        best[r].sum += weight[c];
+        add_scaled(values + r * stride, weight[c], prototypes + (j + c) * a.d, a.d);
+      }
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t at = (b0 + r) * a.m + bank;
+    if (best[r].not_a_number) best[r].index = 0, best[r].distance = NAN;  // as the reference has it
+    out.indices[at] = best[r].index;
+    out.distances[at] = best[r].distance;
+    if (scaled > 0) {
+      scale(values + r * stride, 1 / best[r].sum, a.d);
+      out.logsumexp[at] = std::log(best[r].sum) - best[r].distance * a.inverse_temperature;
+    } else {
+      __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
+    }
+  }
+}
+
+// For one token and a row of distances and of g . p: weight = P and slope = s (see memory_attention.h).
+template <class T>
+PPL_HD void softmax_slopes(const Attention<T>& a, const T* distance, const T* g_dot_p, T g_dot_values, T logsumexp,
+                           int64_t columns, T* weight, T* slope) {
+  softmax_weights(distance, columns, -a.inverse_temperature * T(kLog2e), logsumexp * T(kLog2e), weight);
+  for (int64_t c = 0; c < columns; ++c)
+    slope[c] = softmax_gradient(weight[c], g_dot_p[c], g_dot_values, a.inverse_temperature);
+}
+
+template <class T>
+void backward_tokens(const Attention<T>& a, const AttentionGrad<T>& g, int64_t bank, int64_t b0, int64_t b1) {
+  const int64_t stride = a.m * a.d, rows = b1 - b0, first = b0 * stride + bank * a.d;
+  const T* const prototypes = a.prototypes + bank * a.k * a.d;
+  const bool soft = a.inverse_temperature > 0;
+  T dots[kTokens];
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t at = (b0 + r) * a.m + bank, row = first + r * stride;
+    const T slope = 2 * g.grad_distances[at];
+    const T *const token = a.tokens + row, *const nearest = prototypes + g.indices[at] * a.d;
+    for (int64_t i = 0; i < a.d; ++i)
+      g.grad_tokens[row + i] = slope * (token[i] - nearest[i]) + (soft ? T(0) : g.grad_values[row + i]);
+    if (soft) dots[r] = dot(g.grad_values + row, g.values + row, a.d);
+  }
+  if (!soft) return;
+  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes], slope[kPrototypes];
+  for (int64_t j = 0; j < a.k; j += kPrototypes) {
+    const int64_t columns = a.k - j < kPrototypes ? a.k - j : kPrototypes;
+    const T* const chunk = prototypes + j * a.d;
+    all_pairs(a.tokens + first, stride, rows, chunk, columns, a.d, distance, SquaredDifference());
+    all_pairs(g.grad_values + first, stride, rows, chunk, columns, a.d, g_dot_p, Product());
+    for (int64_t r = 0; r < rows; ++r) {
+      softmax_slopes(a, distance + r * kPrototypes, g_dot_p + r * kPrototypes, dots[r],
+                     g.logsumexp[(b0 + r) * a.m + bank], columns, weight, slope);
+      for (int64_t c = 0; c < columns; ++c)
+        add_scaled(g.grad_tokens + first + r * stride, 2 * slope[c], chunk + c * a.d, a.d);
+    }
+  }
+}
+
+template <class T>
+void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64_t bank, int64_t j0, int64_t j1) {
+  const int64_t stride = a.m * a.d, columns = j1 - j0;
+  const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
+  T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
+  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes], slope[kPrototypes];
+  for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {
+    const int64_t rows = a.b - b0 < kTokens ? a.b - b0 : kTokens, first = b0 * stride + bank * a.d;
+    const bool soft = a.inverse_temperature > 0;
+    if (soft) {
+      all_pairs(a.tokens + first, stride, rows, chunk, columns, a.d, distance, SquaredDifference());
+      all_pairs(g.grad_values + first, stride, rows, chunk, columns, a.d, g_dot_p, Product());
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = (b0 + r) * a.m + bank, nearest = g.indices[at] - j0;
+      const T *const token = a.tokens + first + r * stride, *const up = g.grad_values + first + r * stride;
+      if (nearest >= 0 && nearest < columns) {
+        const T pull = 2 * g.grad_distances[at];
+        for (int64_t i = 0; i < a.d; ++i) grad[nearest * a.d + i] -= pull * (token[i] - chunk[nearest * a.d + i]);
+      }
+      if (!soft) continue;
+      softmax_slopes(a, distance + r * kPrototypes, g_dot_p + r * kPrototypes,
+                     dot(up, g.values + first + r * stride, a.d), g.logsumexp[at], columns, weight, slope);
+      for (int64_t c = 0; c < columns; ++c)
+        for (int64_t i = 0; i < a.d; ++i)
+          grad[c * a.d + i] += weight[c] * up[i] + 2 * slope[c] * (token[i] - chunk[c * a.d + i]);
+    }
+  }
+}
+
+template <class T>
+void prototype_sums(const Attention<T>& a, const int64_t* indices, int64_t bank, T* counts, T* sums) {
+  for (int64_t b = 0; b < a.b; ++b) {
+    const int64_t chosen = bank * a.k + indices[b * a.m + bank];
+    counts[chosen] += 1;
+    add_scaled(sums + chosen * a.d, T(1), a.tokens + (b * a.m + bank) * a.d, a.d);
+  }
+}
+
+template <class T>
+AttentionKernels<T> memory_attention_kernels() {
+  return {forward<T>, backward_tokens<T>, backward_prototypes<T>, prototype_sums<T>};
+}
+
+template AttentionKernels<float> memory_attention_kernels();
+template AttentionKernels<double> memory_attention_kernels();
+
+PPL_FAST_END
