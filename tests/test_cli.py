@@ -1,5 +1,6 @@
 """The command line: options, outputs, and one sentence with exit code 2 for whatever is wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,21 @@ def test_wrong_arguments_are_named(arguments, sentence, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert sentence in fails(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("missing", "importing"),
+    [
+        ("jsonargparse", ["ppl_fast.commands.train", "ppl_fast.commands.options"]),
+        ("accelerate", ["ppl_fast.training.trainer"]),
+    ],
+)
+def test_missing_extra_is_named(images, config, tmp_path, monkeypatch, capsys, missing, importing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    for module in importing:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    sentence = fails(capsys, "train", images, "--out", tmp_path / "run", "--config", config)
+    assert f"needs {missing}, which is not installed: pip install 'ppl_fast[train]'" in sentence
 
 
 def test_traceback_only_with_debug(tmp_path, capsys):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ppl_fast.data.atomic import replacing
+
 _STEP_PREFIX = "step_"
 
 
@@ -48,7 +50,8 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimize
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             model.save_pretrained(temporary)
-            save_file(_optimizer_tensors(model, optimizer), temporary / "optimizer.safetensors")
+            with replacing(temporary / "optimizer.safetensors") as path:
+                save_file(_optimizer_tensors(model, optimizer), path)
             (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
             _flush_to_disk(temporary)
             os.replace(temporary, final)
@@ -81,9 +84,9 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
         if parameter is None or (slot != "step" and saved.shape != parameter.shape):
             expected = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(f"checkpoint file {path}: {key} has shape {tuple(saved.shape)}, the model has {expected}")
-        # Adam keeps its step count on the CPU; the moments lie where, and as, the parameter does.
-        value = saved if slot == "step" else torch.empty_like(parameter, requires_grad=False).copy_(saved)
-        optimizer.state[parameter][slot] = value
+        # The fused Adam expects everything on the parameter's device, the moments in its memory layout.
+        like = saved if slot == "step" else parameter.detach()
+        optimizer.state[parameter][slot] = torch.empty_like(like, device=parameter.device).copy_(saved)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

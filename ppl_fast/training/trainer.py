@@ -66,6 +66,7 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
     )
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     accelerator.print(dataset.report())
+    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {_loss_name(model.config)}")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
@@ -90,7 +91,18 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
     # The state is one for the whole process, and refuses another precision or device than an earlier run's.
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision=config.precision, cpu=cpu)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes, "
+            f"got {config.batch_size}"
+        )
+    return accelerator
+
+
+def _loss_name(model_config: dict[str, Any]) -> str:
+    name = model_config["reconstruction_loss"]
+    return f"perceptual, {model_config['perceptual']}" if name == "perceptual" else name
 
 
 class Trainer:
@@ -112,7 +124,7 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.bare_model = model.to(accelerator.device, memory_format=self.layout)
-        optimizer = torch.optim.Adam(self.bare_model.parameters(), lr=config.lr, betas=config.betas)
+        optimizer = torch.optim.Adam(self.bare_model.parameters(), lr=config.lr, betas=config.betas, fused=True)
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
         if state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
