@@ -63,8 +63,8 @@ def test_option_names_of_model_and_training_do_not_clash():
 
 
 def test_train_by_config_with_options_first(images, config, tmp_path):
-    arguments = ["train", images, "--out", tmp_path / "run", "--config", config]
-    arguments += ["--num-keypoints", 5, "--train.lr=2e-3", "--betas", "[0.8, 0.9]"]
+    arguments = ["train", images, "--num-keypoints", 5, "--out", tmp_path / "run", "--config", config]
+    arguments += ["--train.lr=2e-3", "--betas", "[0.8, 0.9]"]
     assert main([str(argument) for argument in arguments]) == 0
     written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert written["data"] == str(images)
@@ -114,6 +114,7 @@ def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
         (["train", "x"], "required: out"),
         (["train", "--out", "y"], "no images given"),
         (["train", "x", "--out"], "--out"),
+        (["train", "x", "--out", "y", "--config"], "--config"),
         (["train", "x", "--out", "y", "--num-keypoint", "3"], "option --num-keypoint; did you mean --num-keypoints?"),
         (["train", "x", "--out", "y", "--config", "none.yaml"], "config file none.yaml does not exist"),
         (["train", "x", "--out", "y", "--steps", "3.5"], "option train.steps must be of type int, got 3.5"),

@@ -1,13 +1,42 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
+from pathlib import Path
+
 from .options import command_parser, parse
+
+DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
+PICTURES = {
+    "poses.png": "held-out figures with the keypoints and links found",
+    "prior.png": "the pose prior as it evolved",
+    "memory.png": "what single memory vectors stand for",
+    "occlusion.png": "iterative inference on partly hidden figures, round by round",
+    "training.png": "learning curves",
+    "metrics.json": "all numbers with their protocols",
+    "model": "the trained model, for ppl_fast.PPL.from_pretrained",
+}
 
 
 def main(arguments: list[str]) -> int:
     """Run the command; its options are the arguments of `run_demo`."""
     from ppl_fast.demo import run_demo
 
-    parser = command_parser("demo", "Learn a pose prior from drawn figures and show what was learned.", "[options]")
+    from .evaluate import table
+
+    parser = command_parser("demo", DESCRIPTION, "[options]")
     parser.add_function_arguments(run_demo, as_positional=False)
-    run_demo(**parse(parser, arguments).as_dict())
+    options = parse(parser, arguments)
+    metrics = run_demo(**options.as_dict())
+    print(f"\n{table(metrics)}\n")
+    for measure in ("prior", "memory"):
+        print(f"{measure}: " + ", ".join(f"{key} {_number(value)}" for key, value in metrics[measure].items()))
+    seconds = metrics["demo"]["seconds"]
+    print(
+        f"\n{sum(seconds.values()) / 60:.1f} minutes: " + ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    )
+    for name, what in PICTURES.items():
+        print(f"  {Path(options.out) / name!s:<28}{what}")
     return 0
+
+
+def _number(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -23,6 +23,7 @@ def command_parser(name: str, description: str, usage: str) -> ArgumentParser:
         description=f"{description} With --debug, errors come with their traceback.",
         usage=f"ppl-fast {name} {usage}",
         exit_on_error=False,
+        print_config=None,
         allow_abbrev=False,
     )
 

@@ -10,7 +10,7 @@ from .options import add_dataclass, command_parser, parse
 DESCRIPTION = """Learn keypoints, links and a pose prior from a folder of unlabelled images of one category.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
-options on the command line come first. A run's own config.yaml is such a file, and --print_config prints one.
+options on the command line come first. A run's own config.yaml is such a file.
 Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     add_dataclass(parser, "model", PPLConfig)
     add_dataclass(parser, "train", TrainConfig)
 
-    files = _config_files(arguments)
+    files, arguments = _take_configs(arguments)
     read = [read_config(path, PPLConfig.__dataclass_fields__) for path in files]
     options = parse(parser, [*(f"--config={path}" for path in files), *arguments])
     folders = [options.data, *(config["data"] for config in reversed(read) if "data" in config)]
@@ -43,14 +43,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _config_files(arguments: list[str]) -> list[Path]:
-    """Config files in the order they are read, so that the later one wins: of the run to resume, then --config."""
-    finder = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    finder.add_argument("--config", action="append", default=[], type=Path)
-    finder.add_argument("--out", type=Path)
-    finder.add_argument("--resume", action="store_true")
-    known = Namespace(config=[], out=None, resume=False)
+def _take_configs(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Config files in the order they are read, that of the run to resume first, and the arguments without them.
+
+    The parser reads a file where it stands among the options; they are to come first wherever it stands.
+    """
+    known, rest = Namespace(config=[], out=None, resume=False), arguments
+    finder, peeker = (PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
+    finder.add_argument("--config", action="append", type=Path)
+    peeker.add_argument("--out", type=Path)
+    peeker.add_argument("--resume", action="store_true")
     with contextlib.suppress(ArgumentError):  # the full parser reports it
-        finder.parse_known_args(arguments, known)
+        _, rest = finder.parse_known_args(arguments, known)
+        peeker.parse_known_args(rest, known)
     own = known.out / "config.yaml" if known.resume and known.out else None
-    return ([own] if own and own.is_file() else []) + known.config
+    return ([own] if own and own.is_file() else []) + known.config, rest
