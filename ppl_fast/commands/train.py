@@ -10,7 +10,7 @@ from .options import add_dataclass, command_parser, parse
 DESCRIPTION = """Learn keypoints, links and a pose prior from a folder of unlabelled images of one category.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
-options on the command line come first. A run's own config.yaml is such a file.
+options on the command line win. A run's own config.yaml is such a file.
 Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
 
