@@ -1,0 +1,161 @@
+"""The demo: draw figures, learn a pose prior from the images alone, measure it, and show what was learned.
+
+It trains without pretrained features, in minutes on two CPU cores. For that it departs from the published model, by
+options that `PPLConfig` documents; docs/demo.md says why, and what the result shows and does not show.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_fast.data import ImageFolder, load_labels, make_figures
+from ppl_fast.data.atomic import replacing
+from ppl_fast.data.figures import SMALLEST_SIZE
+from ppl_fast.evaluation import evaluate_model, occlude, predict
+from ppl_fast.models import PPL
+from ppl_fast.training import TrainConfig, train
+from ppl_fast.training.logging import read_records
+from ppl_fast.visualization import save_poses, save_prior, save_prototypes, save_rounds, save_training
+
+MODEL = {
+    "num_keypoints": 16,
+    "image_size": 64,
+    "thickness": 5e-3,
+    "link_factor": 100.0,
+    "link_start": -2.5,
+    "memory_width": 64,
+    "memory_hidden": 64,
+    "memory_layers": 2,
+    "memory_start": "balanced",
+    "reseed_after": 50,
+    "regressor_base": 16,
+    "head": "residual",
+    "occlude_input": 0.5,
+    "translator": "light",
+    "translator_base": 16,
+    "translator_levels": 3,
+    "mask_blocks": 8,
+    "mask_ratio": 0.9,
+    "reconstruction_loss": "mse",
+    "reconstruction_weight": 4.0,
+    "separation_weight": 0.01,
+}
+TRAIN = {
+    "batch_size": 8,
+    "lr": 1e-3,
+    "betas": (0.9, 0.99),
+    "schedule": "cosine",
+    "cache": True,
+    "workers": 0,
+    "channels_last": True,
+    "device": "cpu",
+    "tensorboard": False,
+}
+STEPS = 4000
+ROUNDS = 5  # passes of iterative inference: the first, and four more
+SHOWN = 15
+SHOWN_HIDDEN = (("blocks", 0.5), ("centre", 0.14))
+
+
+def run_demo(
+    out: str = "runs/demo", seed: int = 0, steps: int = STEPS, images: int = 3500, test_images: int = 500
+) -> dict[str, Any]:
+    """Draw figures, train on the images without their labels, measure on held-out figures, draw what was learned.
+
+    An interrupted demo goes on where it stopped when it is run again. The figures stay in a folder beside the run.
+
+    Args:
+        out: run directory; beside what training leaves there, it receives metrics.json, poses.png, prior.png,
+            memory.png, occlusion.png and training.png.
+        seed: of figures and training.
+        steps: optimizer steps.
+        images: figures to train on.
+        test_images: held-out figures to measure on.
+
+    Returns:
+        The content of metrics.json: what `evaluate_model` gives, each number with its protocol, under "demo" how
+        the run was made, and under "memory" how much of the memory is in use.
+
+    Raises:
+        ValueError, OSError: unusable arguments, or a run in `out` that was made with others.
+    """
+    run = Path(out)
+    for name, value, least in (("steps", steps, 1), ("images", images, 2), ("test_images", test_images, SHOWN)):
+        if value < least:
+            raise ValueError(f"run_demo: {name} must be at least {least}, got {value}")
+    started, cpu = time.perf_counter(), time.process_time()
+    figures = run.with_name(f"{run.name}-figures")
+    folders = {
+        split: _figures(figures / f"seed{seed}-{split}-{count}", count, seed, split)
+        for split, count in (("train", images), ("test", test_images))
+    }
+    drawn = time.perf_counter()
+    every = max(1, steps // 4)
+    options = TRAIN | {"steps": steps, "seed": seed, "checkpoint_every": every, "picture_every": every}
+    model = train(MODEL, TrainConfig(**options), folders["train"], run, resume=(run / "config.yaml").is_file())
+    trained = time.perf_counter()
+    metrics, test = _measure(model, folders)
+    _draw(run, model, test)
+    metrics["demo"] = {
+        "seed": seed,
+        "steps": steps,
+        "figures": {"kind": "person", "difficulty": "lab", "size": MODEL["image_size"]},
+        "seconds": {
+            "figures": round(drawn - started, 1),
+            "training": round(trained - drawn, 1),
+            "evaluation": round(time.perf_counter() - trained, 1),
+        },
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "threads": torch.get_num_threads(),
+    }
+    with replacing(run / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return metrics
+
+
+def _figures(folder: Path, count: int, seed: int, split: str) -> Path:
+    """The folder with these figures, drawn unless an earlier demo did: a set appears whole or not at all."""
+    if not folder.exists():
+        make_figures(folder, count, size=max(MODEL["image_size"], SMALLEST_SIZE), seed=seed, split=split)
+    return folder
+
+
+def _measure(model: PPL, folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
+    """Metrics on the held-out figures, and those figures. Only here are labels read."""
+    pairs = {name: (ImageFolder(folder, MODEL["image_size"]), load_labels(folder)) for name, folder in folders.items()}
+    metrics = evaluate_model(model, *pairs["train"], *pairs["test"], rounds=ROUNDS)
+    perplexity, dead = model.usage()
+    mean_pose = predict(model, pairs["test"][0], progress=False).mean(axis=0)
+    prior = model.prior().keypoints.cpu().double().numpy()
+    metrics["prior"] = {
+        "distance": float(((prior - mean_pose) ** 2).sum(-1).__pow__(0.5).mean() / 2),
+        "protocol": "mean distance of the prior's keypoints to the mean estimated pose, as a fraction of the image size",
+    }
+    metrics["memory"] = {
+        "perplexity": float(perplexity.mean()),
+        "dead_vectors": int(dead.sum()),
+        "vectors": model.config["memory_banks"] * model.config["memory_prototypes"],
+        "protocol": "perplexity of the vectors' shares, mean over the banks; at most the number of vectors in a bank",
+    }
+    return metrics, pairs["test"][0]
+
+
+def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
+    """Everything there is to look at, from held-out images and the run's log."""
+    images = torch.stack([test[i] for i in range(SHOWN)])
+    links, weights = model.links, model.link_weights().detach()
+    save_poses(run / "poses.png", images, model.estimate(images), links, weights)
+    hidden = [occlude(images[:3], *mask, first=3 * i) for i, mask in enumerate(SHOWN_HIDDEN)]
+    seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
+    rounds = model.estimate_rounds(seen, 4, visible=visible)
+    whole = images[:3].repeat(len(SHOWN_HIDDEN), 1, 1, 1)
+    save_rounds(run / "occlusion.png", whole, rounds, links, weights, cell=128)
+    priors = read_records(run / "prior.jsonl")
+    save_prior(run / "prior.png", [(prior["step"], prior["keypoints"], prior["connectivity"]) for prior in priors])
+    save_prototypes(run / "memory.png", model.prototypes(), links, weights)
+    save_training(run / "training.png", read_records(run / "log.jsonl"))

@@ -1,0 +1,50 @@
+"""The demo from one end to the other, with few steps and figures."""
+
+import json
+
+import pytest
+
+from ppl_fast import PPL, demo
+from ppl_fast.cli import main
+
+FILES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "training.png", "metrics.json", "log.jsonl")
+
+
+def run(folder, *options):
+    return main(["demo", f"--out={folder}", "--steps=3", "--images=24", "--test_images=16", *options])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    assert run(folder) == 0
+    return folder
+
+
+def test_every_promised_file_is_there(finished):
+    for name in FILES:
+        assert (finished / name).stat().st_size > 0, name
+    assert PPL.from_pretrained(finished / "model").config == PPL(**demo.MODEL).config
+    assert (finished / "checkpoints" / "step_0000003" / "state.json").is_file()
+
+
+def test_numbers_come_with_protocol_and_baseline(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["images"] == {"train": 24, "test": 16}
+    for measure in ("regression", "pck", "limb_share"):
+        assert metrics[measure].keys() >= {"value", "baseline", "protocol"}
+    assert {len(row["rounds"]) for row in metrics["occlusion"]["rows"]} == {demo.ROUNDS}
+    assert metrics["demo"]["steps"] == 3
+
+
+def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
+    log = (finished / "log.jsonl").read_bytes()
+    assert run(finished) == 0
+    assert (finished / "log.jsonl").read_bytes() == log
+    assert str(finished / "occlusion.png") in capsys.readouterr().out
+
+
+def test_other_options_than_the_runs_stop_before_any_work(finished, tmp_path, capsys):
+    assert run(tmp_path / "demo", "--test_images=3") == 2
+    assert "test_images must be at least 15, got 3" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
