@@ -37,7 +37,7 @@ def memory_attention_reference(tokens, prototypes, temperature):
     else:
         logsumexp = torch.logsumexp(-squared / temperature, -1)
         weights = torch.exp(-squared / temperature - logsumexp.unsqueeze(-1))
-        values = torch.einsum("bmk,mkd->bmd", weights, p)
+        values = torch.einsum("bmk,mkd->bmd", weights, p).contiguous()
     return values.to(tokens.dtype), indices, distances.to(tokens.dtype), logsumexp
 
 
@@ -103,9 +103,7 @@ def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_log
 
 
 _library.define("memory_attention", _SCHEMA, memory_attention_reference, _fake)
-_library.define(
-    "memory_attention_backward", _SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward
-)
+_library.define("memory_attention_backward", _SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward)
 _library.define("prototype_sums", _SCHEMA_SUMS, prototype_sums_reference, _fake_sums)
 _library.register_autograd("memory_attention", _setup_context, _backward)
 

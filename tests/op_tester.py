@@ -1,0 +1,140 @@
+"""One tester for all operators and backends: agreement with the float64 reference, forward and backward."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+
+import torch
+from cases import TOLERANCE
+
+import ppl_fast
+from ppl_fast import _library
+
+_definition = importlib.import_module("ppl_fast.ops.link_heatmap")  # the package's attribute is the function
+
+OPERATORS = {
+    "link_heatmap": (ppl_fast.link_heatmap, ("keypoints", "weights")),
+    "memory_attention": (ppl_fast.memory_attention, ("tokens", "prototypes")),
+    "affine_warp": (ppl_fast.affine_warp, ("keypoints", "affine")),
+}
+
+
+@contextlib.contextmanager
+def poisoned_memory():
+    """Fill what torch.empty returns with NaN (or the largest integer), so that an output left unwritten shows."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+@contextlib.contextmanager
+def running(backend: str):
+    """Choose the backend ``name`` or ``cpp:isa`` and yield the name that the operators take."""
+    name, _, isa = backend.partition(":")
+    if not isa:
+        yield name
+        return
+    kernels = _library.loaded("_C_cpu")
+    before = kernels.current_isa()
+    kernels.use_isa(isa)
+    try:
+        assert kernels.current_isa() == isa
+        yield name
+    finally:
+        kernels.use_isa(before)
+
+
+def strided(x: torch.Tensor) -> torch.Tensor:
+    """Return an equal tensor whose elements lie apart and out of order in memory."""
+    if x.dim() < 2:
+        return torch.stack([x, x], -1)[..., 0]
+    order = list(reversed(range(x.dim())))
+    return torch.stack([x, x], -1)[..., 0].permute(order).contiguous().permute(order)
+
+
+def evaluate(op: str, inputs: dict, backend: str, upstream=None):
+    """Return (outputs, gradients, upstream gradients) of the operator; upstream gradients are drawn where not given."""
+    function, differentiable = OPERATORS[op]
+    leaves = {name: inputs[name].detach().requires_grad_() for name in differentiable}
+    outputs = function(**{**inputs, **leaves}, backend=backend)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    smooth = [o for o in outputs if o.is_floating_point()]
+    if upstream is None:
+        g = torch.Generator().manual_seed(1)
+        upstream = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.device) for o in smooth]
+    gradients = torch.autograd.grad(
+        smooth, list(leaves.values()), [u.to(o.dtype) for u, o in zip(upstream, smooth, strict=True)]
+    )
+    return [o.detach() for o in outputs], list(gradients), upstream
+
+
+def away_from_ties(op: str, inputs: dict, upstream):
+    """Zero the upstream gradient of link_heatmap where float32 may take another winner: two values nearly, not quite,
+    equal. Exact ties stay: there every backend must choose the lowest index."""
+    if op != "link_heatmap":
+        return upstream
+    links = inputs.get("links")
+    links = ppl_fast.default_links(inputs["keypoints"].shape[1]) if links is None else links
+    if len(links) < 2 or not len(inputs["keypoints"]):
+        return upstream
+    pixels = _definition._pixels(*ppl_fast._check.size("", "size", inputs["size"]), inputs["keypoints"])
+    _, r = _definition._residuals(pixels, inputs["keypoints"][:, links][:, :, None, None])
+    logs = inputs["weights"].clamp(min=0).log()[..., None, None] - r.square().sum(-1) / inputs["thickness"]
+    gap = logs.amax(1, keepdim=True) - logs
+    near = ((gap > 0) & (gap < 1e-2)).any(1, keepdim=True)
+    return [upstream[0].masked_fill(near, 0)]
+
+
+def assert_close(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    """Compare norm-wise: the largest error against the largest finite value; NaN must match NaN."""
+    assert actual.shape == expected.shape, f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    actual, expected = actual.double().cpu(), expected.double().cpu()
+    nan = expected.isnan()
+    assert torch.equal(actual.isnan(), nan), f"{name}: NaN in {int(actual.isnan().sum())} places, not {int(nan.sum())}"
+    if nan.all():
+        return
+    error = (actual[~nan] - expected[~nan]).abs().max().item()
+    largest = expected[~nan].abs().max().item()
+    assert error <= tolerance * largest + 1e-30, f"{name}: error {error:.3g} at a largest value of {largest:.3g}"
+
+
+def check(op: str, case, backend: str, dtype: torch.dtype, device: str = "cpu", *, layout=lambda x: x) -> None:
+    """Assert that `backend` agrees with the float64 reference on `case`, values and gradients."""
+    inputs = case.inputs(dtype, device)
+    exact = {
+        name: x.double().cpu() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+        for name, x in inputs.items()
+    }
+    _, _, upstream = evaluate(op, exact, "reference")
+    upstream = [u.to(dtype).double() for u in away_from_ties(op, exact, upstream)]
+    expected, expected_grads, _ = evaluate(op, exact, "reference", upstream)
+    laid_out = {
+        name: layout(x) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for name, x in inputs.items()
+    }
+    with running(backend) as name, poisoned_memory():
+        actual, grads, _ = evaluate(op, laid_out, name, [u.to(device) for u in upstream])
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        if e.is_floating_point():
+            assert a.dtype == dtype
+            assert_close(f"{op}[{case.name}] output {i}", a, e, TOLERANCE[dtype])
+        else:
+            check_choice(a.cpu(), e, exact, dtype)
+    for leaf, a, e in zip(OPERATORS[op][1], grads, expected_grads, strict=True):
+        assert a.dtype == dtype
+        assert_close(f"{op}[{case.name}] gradient of {leaf}", a, e, TOLERANCE[dtype] * math.sqrt(a.numel() + 1))
+
+
+def check_choice(actual, expected, inputs, dtype) -> None:
+    """Nearest prototypes may differ only where float64 finds the two equally far, to within the dtype's tolerance."""
+    squared = (inputs["tokens"].unsqueeze(2) - inputs["prototypes"]).square().sum(-1)
+    different = actual != expected
+    chosen, best = (squared.gather(2, i.unsqueeze(-1)).squeeze(-1)[different] for i in (actual, expected))
+    assert torch.all((chosen - best) <= TOLERANCE[torch.float32 if dtype.itemsize < 4 else dtype] * best)
+    assert not torch.any((chosen == best) & (actual > expected)[different]), "a tie must go to the lowest index"
