@@ -3,7 +3,7 @@
 
 #include "common.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 template <class T>
 PPL_HD void warp_point(const T* theta, T x, T y, T* point) {
@@ -20,4 +20,4 @@ PPL_HD void warp_point_backward(const T* theta, T x, T y, T gx, T gy, T* grad_th
   grad_keypoint[1] += theta[1] * gx + theta[4] * gy;
 }
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

@@ -46,7 +46,8 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cpu(const Tensor& grad_points, c
   const auto g = contiguous_as(grad_points, type), x = contiguous_as(keypoints, type),
              theta = contiguous_as(affine, type);
   const int64_t b = affine.size(0), n = affine.size(1);
-  const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_theta = torch::stable::new_empty(theta, theta.sizes());
+  const auto grad_x = torch::stable::new_zeros(x, x.sizes()),
+             grad_theta = torch::stable::new_empty(theta, theta.sizes());
   dispatch(type, "affine_warp_backward", [&](auto zero) {
     using T = decltype(zero);
     const auto *from = read<T>(x), *maps = read<T>(theta), *up = read<T>(g);

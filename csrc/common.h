@@ -12,14 +12,12 @@
 
 // A file that is compiled once per instruction set keeps everything it instantiates in a namespace of its own (simd.h).
 #ifdef PPL_SIMD
-#define PPL_FAST_BEGIN namespace ppl_fast { namespace PPL_SIMD {
-#define PPL_FAST_END }}
+#define PPL_NAMESPACE ppl_fast::PPL_SIMD
 #else
-#define PPL_FAST_BEGIN namespace ppl_fast {
-#define PPL_FAST_END }
+#define PPL_NAMESPACE ppl_fast
 #endif
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 // float and double only: half types are converted on loading, sums are never taken in them.
 template <class T>
@@ -42,4 +40,4 @@ PPL_HD double clamp01(double x) { return fmax(fmin(x, 1.0), 0.0); }
 PPL_HD float absolute(float x) { return fabsf(x); }
 PPL_HD double absolute(double x) { return fabs(x); }
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

@@ -1,14 +1,14 @@
 // link_heatmap: the maths, once, for the CPU and the CUDA kernels, forward and backward.
 //
-// Everything happens in scaled coordinates: positions times sqrt(log2(e) / thickness). There, with r the vector from the
-// link's nearest point to the pixel, the link's value is 2^(lw - |r|^2), lw = log2(weight): links are compared by
+// Everything happens in scaled coordinates: positions times sqrt(log2(e) / thickness). There, with r the vector from
+// the link's nearest point to the pixel, the link's value is 2^(lw - |r|^2), lw = log2(weight): links are compared by
 // lw - |r|^2 and one power of two is taken per pixel. L and P are scalars or vectors: a pixel against many links when
 // culling, a link against many pixels when drawing.
 #pragma once
 
 #include "common.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 template <class L>
 struct Link {
@@ -60,10 +60,10 @@ PPL_HD V upper_bound(const Tile<T>& tile, V v, V rx, V ry) {
   return v + 2 * (tile.hx * absolute(rx) + tile.hy * absolute(ry));
 }
 
-// Whether link e may win a pixel of the tile from link f, the best at the centre, both seen from there. |r_e|^2 lies above
-// its tangent, and |r_f|^2 below |p - (f's nearest point to c)|^2, so v_e - v_f grows by at most
-// 2 |r_e - r_f| . h + |h|^2 on the tile. What rounding can take from v_e and v_f is allowed for, 16 units in the last
-// place of |v_e| + |v_f| + 1 <= 2 |v_f| + (v_f - v_e) + 1: no winner, as float arithmetic finds it, is ever dropped.
+// Whether link e may win a pixel of the tile from link f, the best at the centre, both seen from there. |r_e|^2 lies
+// above its tangent, and |r_f|^2 below |p - (f's nearest point to c)|^2, so v_e - v_f grows by at most 2 |r_e - r_f|
+// . h + |h|^2 on the tile. What rounding can take from v_e and v_f is allowed for, 16 units in the last place of
+// |v_e| + |v_f| + 1 <= 2 |v_f| + (v_f - v_e) + 1: no winner, as float arithmetic finds it, is ever dropped.
 template <class T>
 struct Rival {
   T threshold, fx, fy, hx2, hy2;
@@ -82,4 +82,4 @@ PPL_HD auto may_win(const Rival<T>& f, V v, V rx, V ry) -> decltype(v > v) {
          f.threshold + V{};
 }
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

@@ -84,8 +84,8 @@ struct Scene {  // the links of all samples in scaled coordinates
   }
 
   LinkRows<T> rows(int64_t b, int64_t y0, int64_t y1) const {
-    return {table.data() + b * groups * kFields * lanes, groups, xs.data(), ys.data(), largest_coordinate, width, y0,
-            y1};
+    return {
+        table.data() + b * groups * kFields * lanes, groups, xs.data(), ys.data(), largest_coordinate, width, y0, y1};
   }
 };
 
@@ -94,7 +94,8 @@ void check(const Tensor& keypoints, const Tensor& weights, const Tensor& links, 
   STD_TORCH_CHECK(keypoints.dim() == 3 && keypoints.size(2) == 2, "link_heatmap: keypoints must have shape (B, N, 2)");
   STD_TORCH_CHECK(links.scalar_type() == ScalarType::Long && links.dim() == 2 && links.size(1) == 2,
                   "link_heatmap: links must be int64 of shape (E, 2)");
-  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(), "link_heatmap: weights must share keypoints' dtype");
+  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(),
+                  "link_heatmap: weights must share keypoints' dtype");
   STD_TORCH_CHECK(weights.size(weights.dim() - 1) == e && (weights.dim() == 1 || weights.size(0) == b),
                   "link_heatmap: weights must have shape (E,) or (B, E)");
   STD_TORCH_CHECK(thickness > 0, "link_heatmap: thickness must be above 0");
@@ -203,17 +204,16 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap,
   const auto order = torch::stable::contiguous(links), who = torch::stable::contiguous(winner);
   check(keypoints, weights, order, thickness);
   const auto type = compute_type(keypoints);
-  const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
+  const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type),
+             w = contiguous_as(weights, type);
   const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_w = torch::stable::new_zeros(w, w.sizes());
   dispatch(type, "link_heatmap_backward", [&](auto zero) {
     using T = decltype(zero);
-    const Scene<T> scene(x, w, order, winner.size(1), winner.size(2), thickness,
-                                pick_kernels<T, int32_t>().lanes);
-    const auto sums = winner.scalar_type() == ScalarType::Short
-                          ? band_sums(scene, read<T>(g), read<int16_t>(who))
-                          : band_sums(scene, read<T>(g), read<int32_t>(who));
-    reduce(scene, sums, read<T>(w), read<int64_t>(order), x.size(1), thickness, write<T>(grad_x),
-           write<T>(grad_w), weights.dim() == 1);
+    const Scene<T> scene(x, w, order, winner.size(1), winner.size(2), thickness, pick_kernels<T, int32_t>().lanes);
+    const auto sums = winner.scalar_type() == ScalarType::Short ? band_sums(scene, read<T>(g), read<int16_t>(who))
+                                                                : band_sums(scene, read<T>(g), read<int32_t>(who));
+    reduce(scene, sums, read<T>(w), read<int64_t>(order), x.size(1), thickness, write<T>(grad_x), write<T>(grad_w),
+           weights.dim() == 1);
   });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_w, weights.scalar_type())};
 }

@@ -5,12 +5,12 @@
 
 namespace ppl_fast {
 
-constexpr int kTile = 16;      // links are culled for tiles of 16 x 16 pixels, then for
-constexpr int kBlock = 4;      // blocks of 4 x 4 within them
-constexpr int kPad = 4;        // what a block may read past the last pixel centre
-constexpr int kFields = 8;     // of a link: those of Link, then its index (an integer as wide as T)
-constexpr int kScratch = 12;   // values of scratch a link
-constexpr int kGradFields = 5; // sums a link, over the pixels it won: G, (1 - t) G r (x, y), t G r (x, y)
+constexpr int kTile = 16;       // links are culled for tiles of 16 x 16 pixels, then for
+constexpr int kBlock = 4;       // blocks of 4 x 4 within them
+constexpr int kPad = 4;         // what a block may read past the last pixel centre
+constexpr int kFields = 8;      // of a link: those of Link, then its index (an integer as wide as T)
+constexpr int kScratch = 12;    // values of scratch a link
+constexpr int kGradFields = 5;  // sums a link, over the pixels it won: G, (1 - t) G r (x, y), t G r (x, y)
 
 template <class T>
 struct LinkRows {        // rows [y0, y1) of one sample

@@ -11,7 +11,7 @@
 
 #include "link_heatmap.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 template <class T>
 using Index = typename Bits<T>::type;
@@ -246,4 +246,4 @@ template LinkHeatmapKernels<float, int32_t> link_heatmap_kernels();
 template LinkHeatmapKernels<double, int16_t> link_heatmap_kernels();
 template LinkHeatmapKernels<double, int32_t> link_heatmap_kernels();
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

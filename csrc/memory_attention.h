@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 constexpr double kLog2e = 1.4426950408889634;
 
@@ -21,11 +21,11 @@ PPL_HD V add_product(V sum, V g, V p) {
   return sum + g * p;
 }
 
-// Soft mode: P = softmax(-D / temperature). For an upstream gradient g, s = P (g . p - g . values) / temperature gives
-// grad_t = 2 sum s p (since sum s = 0) and grad_p = P g + 2 s (t - p).
+// Soft mode: P = softmax(-D / temperature). For an upstream gradient g, s = P (g . p - g . values) / temperature
+// gives grad_t = 2 sum s p (since sum s = 0) and grad_p = P g + 2 s (t - p).
 template <class V, class S>
 PPL_HD V softmax_gradient(V weight, V g_dot_p, S g_dot_values, S inverse_temperature) {
   return weight * (g_dot_p - g_dot_values) * inverse_temperature;
 }
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

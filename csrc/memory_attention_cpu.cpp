@@ -36,8 +36,13 @@ void check_indices(const Tensor& indices, const Tensor& tokens, int64_t k, const
 
 template <class T>
 Attention<T> describe(const Tensor& tokens, const Tensor& prototypes, std::optional<double> temperature) {
-  return {read<T>(tokens),    read<T>(prototypes), tokens.size(0), tokens.size(1), prototypes.size(1),
-          tokens.size(2), temperature ? T(1 / *temperature) : T(0)};
+  return {read<T>(tokens),
+          read<T>(prototypes),
+          tokens.size(0),
+          tokens.size(1),
+          prototypes.size(1),
+          tokens.size(2),
+          temperature ? T(1 / *temperature) : T(0)};
 }
 
 // Runs job(bank, begin, end) for all banks and all pieces of [0, count).
@@ -64,8 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
   dispatch(type, "memory_attention", [&](auto zero) {
     using T = decltype(zero);
     const auto a = describe<T>(t, p, temperature);
-    const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances),
-                                     write<T>(logsumexp)};
+    const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
     const auto kernels = pick_kernels<T>();
     for_each_piece(m, b, kTokens, [&](int64_t bank, int64_t b0, int64_t b1) { kernels.forward(a, out, bank, b0, b1); });
   });
@@ -89,9 +93,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
   dispatch(type, "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
     const auto a = describe<T>(t, p, temperature);
-    const AttentionGrad<T> g{read<T>(gv),       read<T>(gd),  read<T>(v),
-                                    read<int64_t>(chosen),    read<T>(lse), write<T>(grad_t),
-                                    write<T>(grad_p)};
+    const AttentionGrad<T> g{read<T>(gv),  read<T>(gd),      read<T>(v),      read<int64_t>(chosen),
+                             read<T>(lse), write<T>(grad_t), write<T>(grad_p)};
     const auto kernels = pick_kernels<T>();
     for_each_piece(a.m, a.b, kTokens,
                    [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });

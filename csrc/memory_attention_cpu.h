@@ -12,7 +12,7 @@ template <class T>
 struct Attention {
   const T *tokens, *prototypes;  // (b, m, d), (m, k, d)
   int64_t b, m, k, d;
-  T inverse_temperature;         // 0: hard
+  T inverse_temperature;  // 0: hard
 };
 
 template <class T>

@@ -1,16 +1,16 @@
 // memory_attention on the CPU, compiled once per instruction set.
 //
 // A job takes 16 tokens of a bank past all its prototypes, 64 at a time, so that both stay in the cache; 4 x 2 pairs at
-// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, soft mode an online softmax
-// whose sums are rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The backward
-// recomputes distances the same way, once by tokens and once by prototypes, so that both gradients are summed in order.
-// Not taken: the matrix-product form of the distance (see memory_attention.h).
+// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, soft mode an online
+// softmax whose sums are rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The
+// backward recomputes distances the same way, once by tokens and once by prototypes, so that both gradients are summed
+// in order. Not taken: the matrix-product form of the distance (see memory_attention.h).
 #include "memory_attention_cpu.h"
 #include "simd.h"
 
 #include "memory_attention.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 // out[r * kPrototypes + c] = sum over d of pair(x_r, y_c), for R x C rows.
 template <int R, int C, class T, class Pair>
@@ -29,8 +29,8 @@ PPL_HD void pairs(const T* x, int64_t x_stride, const T* y, int64_t d, T* out, P
     }
 }
 
-// All pairs of `rows` x and `columns` y. Each result is summed in the same order wherever its pair falls, so that equal
-// prototypes are equally far.
+// All pairs of `rows` x and `columns` y. Each result is summed in the same order wherever its pair falls, so that
+// equal prototypes are equally far.
 template <class T, class Pair>
 void all_pairs(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t columns, int64_t d, T* out, Pair pair) {
   for (int64_t r = 0; r < rows;) {
@@ -39,10 +39,14 @@ void all_pairs(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t c
       const bool two = columns - c >= 2;
       const T *const xr = x + r * x_stride, *const yc = y + c * d;
       T* const to = out + r * kPrototypes + c;
-      if (four && two) pairs<4, 2>(xr, x_stride, yc, d, to, pair);
-      else if (four) pairs<4, 1>(xr, x_stride, yc, d, to, pair);
-      else if (two) pairs<1, 2>(xr, x_stride, yc, d, to, pair);
-      else pairs<1, 1>(xr, x_stride, yc, d, to, pair);
+      if (four && two)
+        pairs<4, 2>(xr, x_stride, yc, d, to, pair);
+      else if (four)
+        pairs<4, 1>(xr, x_stride, yc, d, to, pair);
+      else if (two)
+        pairs<1, 2>(xr, x_stride, yc, d, to, pair);
+      else
+        pairs<1, 1>(xr, x_stride, yc, d, to, pair);
       c += two ? 2 : 1;
     }
     r += four ? 4 : 1;
@@ -51,11 +55,15 @@ void all_pairs(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t c
 
 struct SquaredDifference {
   template <class V>
-  PPL_HD V operator()(V sum, V t, V p) const { return add_squared_difference(sum, t, p); }
+  PPL_HD V operator()(V sum, V t, V p) const {
+    return add_squared_difference(sum, t, p);
+  }
 };
 struct Product {
   template <class V>
-  PPL_HD V operator()(V sum, V g, V p) const { return add_product(sum, g, p); }
+  PPL_HD V operator()(V sum, V g, V p) const {
+    return add_product(sum, g, p);
+  }
 };
 
 template <class T>
@@ -231,4 +239,4 @@ AttentionKernels<T> memory_attention_kernels() {
 template AttentionKernels<float> memory_attention_kernels();
 template AttentionKernels<double> memory_attention_kernels();
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

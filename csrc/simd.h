@@ -11,7 +11,7 @@
 
 #include "common.h"
 
-PPL_FAST_BEGIN
+namespace PPL_NAMESPACE {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -141,7 +141,8 @@ struct BitPositions {
 };
 static constexpr BitPositions kBitPositions;
 
-// Writes first + the positions of the set bits to list, and returns how many; up to 8 entries past them are scribbled on.
+// Writes first + the positions of the set bits to list, and returns how many; up to 8 entries past them are scribbled
+// on.
 template <int Lanes>
 PPL_HD int append_bits(uint32_t bits, int32_t first, int32_t* list) {
   int n = 0;
@@ -164,7 +165,8 @@ struct Taylor {  // of 2^x around 0: log(2)^k / k!
 
 // 2^x to within two units in the last place, 0 below the smallest normal number, NaN for NaN (and +inf: x must stay
 // below the largest exponent).
-// x = n + f with |f| <= 1/2; 2^f by its Taylor series (the remainder is below rounding), n added to the exponent bits.
+// x = n + f with |f| <= 1/2; 2^f by its Taylor series (the remainder is below rounding), n added to the exponent
+// bits.
 template <class T>
 PPL_HD Vec<T> exp2(Vec<T> x) {
   using I = typename Bits<T>::type;
@@ -178,4 +180,4 @@ PPL_HD Vec<T> exp2(Vec<T> x) {
   return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits) + (x - x);
 }
 
-PPL_FAST_END
+}  // namespace PPL_NAMESPACE

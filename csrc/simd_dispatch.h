@@ -18,9 +18,10 @@ void use_isa(const std::string& name);
 
 // The value of one function of the three namespaces that hold a *_simd.cpp file's instantiations.
 #if defined(PPL_FAST_X86)
-#define PPL_SIMD_CALL(...)                                                      \
-  (current_isa() == Isa::avx512 ? avx512::__VA_ARGS__                           \
-                                : current_isa() == Isa::avx2 ? avx2::__VA_ARGS__ : baseline::__VA_ARGS__)
+#define PPL_SIMD_CALL(...)                            \
+  (current_isa() == Isa::avx512 ? avx512::__VA_ARGS__ \
+   : current_isa() == Isa::avx2 ? avx2::__VA_ARGS__   \
+                                : baseline::__VA_ARGS__)
 #else
 #define PPL_SIMD_CALL(...) baseline::__VA_ARGS__
 #endif

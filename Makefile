@@ -1,0 +1,37 @@
+# make demo   set up and learn a pose prior from drawn figures     make test   set up and run all tests
+# make bench  measure the kernels, print a table                    make lint   formatters and linters
+# Everything happens in .venv, which is made once and reused. PYTHON and TORCH choose other versions.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/.ready
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*)
+
+.PHONY: demo test bench lint clean
+
+demo: $(READY)
+	$(BIN)/ppl-fast demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run
+
+lint: $(READY)
+	$(BIN)/pre-commit run --all-files
+
+clean:
+	rm -rf build dist *.egg-info ppl_fast/_C_*.so .pytest_cache .ruff_cache runs
+
+# A torch that is there is kept, and nothing that follows may replace it.
+$(READY): $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install -q "$(TORCH)"
+	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/constraints.txt
+	$(PIP) install -q -c $(VENV)/constraints.txt numpy "setuptools>=77" wheel "cmake>=3.18" ninja pybind11
+	$(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
+	touch $@
