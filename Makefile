@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -q
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python benchmarks/run.py
 
 lint: $(READY)
 	$(BIN)/pre-commit run --all-files

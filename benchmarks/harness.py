@@ -1,0 +1,121 @@
+"""How every operator is measured: correctness first, forward and backward apart, peak memory in a fresh process."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cases import Case
+from op_tester import OPERATORS, assert_close
+
+HERE = Path(__file__).parent
+GATE = 1e-3  # of an array's largest value, float32 against the float64 reference; a wrong kernel is off by its size
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the table: an operator at a size, and a smaller relative of it that gates correctness."""
+
+    op: str
+    label: str
+    make: object
+    small: object
+    implementations: tuple[str, ...]
+    rounds: int = 30
+
+
+@functools.cache
+def implementation(op: str, name: str, formula=None):
+    """Return the function behind ``formula``, ``compiled`` (the formula through torch.compile) or a backend's name."""
+    if name == "formula":
+        return formula
+    if name == "compiled":
+        return torch.compile(formula)
+    return functools.partial(OPERATORS[op][0], backend=name)
+
+
+def _leaves(op, inputs):
+    return [inputs[name].requires_grad_() for name in OPERATORS[op][1]]
+
+
+def _outputs(function, inputs):
+    arguments = {k: v for k, v in inputs.items() if v is not None}
+    out = function(**arguments)
+    return [o for o in (out if isinstance(out, tuple) else (out,)) if o.is_floating_point()]
+
+
+@functools.cache
+def gate(workload: Workload, name: str, formula) -> None:
+    """Raise unless the implementation agrees with the float64 reference, values and gradients, before it is timed."""
+    case = Case(workload.label, workload.small)
+    results = []
+    for function, dtype in (
+        (implementation(workload.op, name, formula), torch.float32),
+        (implementation(workload.op, "reference"), torch.float64),
+    ):
+        inputs = {
+            k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+            for k, v in case.inputs(torch.float32).items()
+        }
+        leaves = _leaves(workload.op, inputs)
+        outputs = _outputs(function, inputs)
+        upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(dtype) for o in outputs]
+        results.append([*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, upstream)])
+    for i, (actual, expected) in enumerate(zip(*results, strict=True)):
+        assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual, expected, GATE)
+
+
+def measure(benchmark, workload: Workload, name: str, direction: str, formula) -> None:
+    """Time one direction of one implementation with pytest-benchmark and note what was measured."""
+    gate(workload, name, formula)
+    function = implementation(workload.op, name, formula)
+    inputs = Case(workload.label, workload.make).inputs(torch.float32)
+    leaves = _leaves(workload.op, inputs)
+    upstream = [torch.randn_like(o) for o in _outputs(function, inputs)]  # also the first, compiling call
+
+    def backward(outputs):
+        return torch.autograd.grad(outputs, leaves, upstream)
+
+    slow = name in ("formula", "reference")
+    rounds = min(workload.rounds, 3) if slow else workload.rounds
+    if direction == "forward":
+        benchmark.pedantic(_outputs, args=(function, inputs), rounds=rounds, warmup_rounds=1)
+    else:
+        benchmark.pedantic(backward, setup=lambda: ((_outputs(function, inputs),), {}), rounds=rounds, warmup_rounds=1)
+    benchmark.extra_info.update(op=workload.op, shape=workload.label, backend=name, direction=direction)
+    if direction == "backward":
+        benchmark.extra_info["peak_mb"] = peak_memory(workload, name)
+
+
+def peak_memory(workload: Workload, name: str) -> float:
+    """Return the peak resident memory, in MB above the inputs, of one forward and backward in a fresh process."""
+    module = f"bench_{workload.op}"
+    command = [sys.executable, str(HERE / "peak.py"), module, workload.label, name]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def peak_here(workload: Workload, name: str, formula) -> float:
+    """Measure for `peak_memory`, in this process: warm up on the small relative, then one forward and backward.
+
+    A compiled function warms up on the workload itself, since it compiles anew for another shape.
+    """
+    function = implementation(workload.op, name, formula)
+    for make in (workload.make if name == "compiled" else workload.small, workload.make):
+        inputs = Case(workload.label, make).inputs(torch.float32)
+        leaves = _leaves(workload.op, inputs)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = _status("VmRSS")
+        outputs = _outputs(function, inputs)
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise RuntimeError(f"no {field} in /proc/self/status")
