@@ -3,6 +3,7 @@
 # Everything happens in .venv, which is made once and reused. PYTHON and TORCH choose other versions.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.6.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,11 +28,13 @@ lint: $(READY)
 clean:
 	rm -rf build dist *.egg-info ppl_fast/_C_*.so .pytest_cache .ruff_cache runs
 
-# A torch that is there is kept, and nothing that follows may replace it.
+# A torch that is there is kept, and nothing that follows may replace it. A CUDA build of torch brings its own triton;
+# beside a CPU build, triton serves the tests alone (its interpreter and its compiler need no GPU).
 $(READY): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install -q "$(TORCH)"
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/constraints.txt
+	$(BIN)/python -c "import triton" 2>/dev/null || echo "$(TRITON)" >> $(VENV)/constraints.txt
 	$(PIP) install -q -c $(VENV)/constraints.txt numpy "setuptools>=77" wheel "cmake>=3.18" ninja pybind11
 	$(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
 	touch $@
