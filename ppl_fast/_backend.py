@@ -7,6 +7,7 @@ import torch
 from ppl_fast import _library
 
 BACKENDS = ("auto", "cpp", "triton", "reference")
+_selected: dict[tuple, object] = {}  # looked up on every call; what can run does not change within a process
 _said = False
 
 
@@ -29,6 +30,13 @@ def select(op: str, backend: str, device: torch.device):
     Raises ValueError for an unknown name and RuntimeError, with the reason and the remedy, for a backend that was
     asked for and cannot run.
     """
+    found = _selected.get((op, backend, device))
+    if found is None:
+        found = _selected[op, backend, device] = _find(op, backend, device)
+    return found
+
+
+def _find(op: str, backend: str, device: torch.device):
     if backend not in BACKENDS:
         raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     wanted = ("cpp", "triton") if backend == "auto" else (backend,)

@@ -24,7 +24,10 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
     if value.dtype not in dtypes:
         names = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
         raise TypeError(f"{op}: {name} must have a dtype of {names}, got {str(value.dtype).removeprefix('torch.')}")
-    if not any(_matches(value.shape, shape) for shape in shapes):
+    for shape in shapes:
+        if _matches(value.shape, shape):
+            break
+    else:
         expected = " or ".join(_spell(shape) for shape in shapes)
         raise ValueError(f"{op}: {name} must have shape {expected}, got {_spell(value.shape)}")
     if like is not None and value.device != like.device:
@@ -32,9 +35,12 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
 
 
 def _matches(actual, shape) -> bool:
-    return len(actual) == len(shape) and all(
-        isinstance(want, str) or got == want for got, want in zip(actual, shape, strict=True)
-    )
+    if len(actual) != len(shape):
+        return False
+    for got, want in zip(actual, shape, strict=True):  # noqa: SIM110 - a generator costs as much as a small kernel
+        if got != want and not isinstance(want, str):
+            return False
+    return True
 
 
 def positive(op: str, name: str, value) -> float:
