@@ -35,7 +35,11 @@ struct Limits<double> {
   static constexpr double log2_tiny = -1022.0;
 };
 
+#if defined(__CUDA_ARCH__)
+PPL_HD float clamp01(float x) { return __saturatef(x); }  // free: a modifier of the instruction before
+#else
 PPL_HD float clamp01(float x) { return fmaxf(fminf(x, 1.0f), 0.0f); }
+#endif
 PPL_HD double clamp01(double x) { return fmax(fmin(x, 1.0), 0.0); }
 PPL_HD float absolute(float x) { return fabsf(x); }
 PPL_HD double absolute(double x) { return fabs(x); }

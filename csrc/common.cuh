@@ -1,0 +1,152 @@
+// What the CUDA kernels share: how they are launched and registered, storage types, shared memory, warp reductions.
+//
+// Everything is launched by `launch` on the current stream of the tensors' device, allocates through torch alone and
+// never waits, so it can be captured in a CUDA graph. tests/cuda_emulator compiles the same files with g++ against a
+// stand-in for cuda_runtime.h; hence no <<<>>>, and shared memory by `shared_memory` only.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "common.h"
+#include "tensors.h"
+
+// Where the kernels register: STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
+// m.impl(PPL_FAST_CUDA_OP("op"),
+// ...) }. The emulator puts them on the CPU, under names of their own.
+#ifndef PPL_FAST_CUDA_KEY
+#define PPL_FAST_CUDA_KEY CUDA
+#define PPL_FAST_CUDA_OP(name) name
+#endif
+
+extern __shared__ __align__(16) unsigned char ppl_fast_shared[];
+
+namespace ppl_fast {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Inputs and outputs are stored as S, sums are taken in Compute<S>.
+template <class S>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class S>
+using Compute = typename ComputeOf<S>::type;
+
+// Calls f with a zero of the storage type.
+template <class F>
+void dispatch_storage(ScalarType type, const char* op, F f) {
+  switch (type) {
+    case ScalarType::Half:
+      return f(c10::Half());
+    case ScalarType::BFloat16:
+      return f(c10::BFloat16());
+    default:
+      return dispatch(type, op, f);
+  }
+}
+
+// The device of a tensor, current as long as this lives, and its current stream.
+class OnDevice {
+ public:
+  explicit OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+// Launches kernel(arguments...) with a one-dimensional grid, or nothing for an empty one.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+            Arguments... arguments) {
+  if (blocks == 0) return;
+  STD_TORCH_CHECK(blocks <= INT32_MAX, "ppl_fast: ", blocks, " thread blocks are more than a CUDA grid holds");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(blocks));
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
+}
+
+// A kernel and the shape of its typical launch, for kernel_info().
+struct KernelShape {
+  const char* name;
+  const void* kernel;
+  int threads;
+  size_t shared_bytes;
+};
+using KernelShapes = std::vector<KernelShape>;
+void describe_affine_warp(KernelShapes& shapes);
+void describe_link_heatmap(KernelShapes& shapes);
+void describe_link_heatmap_backward(KernelShapes& shapes);
+void describe_memory_attention(KernelShapes& shapes);
+
+template <class F>
+KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes = 0) {
+  return {name, reinterpret_cast<const void*>(kernel), threads, shared_bytes};
+}
+
+template <class M>
+__device__ M& shared_memory() {
+  return *reinterpret_cast<M*>(ppl_fast_shared);
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// N values that are loaded or stored at once; p must be aligned to all of them.
+template <class S, int N>
+struct alignas(sizeof(S) * N) Pack {
+  S at[N];
+};
+
+// The sum over groups of Width lanes, in every lane, always in the same order.
+template <int Width, class T>
+__device__ T lane_sum(T value) {
+  for (int offset = Width / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(kAllLanes, value, offset);
+  return value;
+}
+
+template <int Width, class T>
+__device__ T lane_max(T value) {
+  for (int offset = Width / 2; offset > 0; offset /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, value, offset);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+__device__ inline unsigned warp_min(unsigned value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) value = min(value, __shfl_xor_sync(kAllLanes, value, offset));
+  return value;
+#else
+  return __reduce_min_sync(kAllLanes, value);
+#endif
+}
+
+__device__ inline float power_of_two(float x) { return exp2f(x); }
+__device__ inline double power_of_two(double x) { return exp2(x); }
+__device__ inline float log_of_two(float x) { return log2f(x); }
+__device__ inline double log_of_two(double x) { return log2(x); }
+
+}  // namespace ppl_fast

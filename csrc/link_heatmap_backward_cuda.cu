@@ -1,0 +1,250 @@
+// link_heatmap's backward on CUDA: gradients of the winners that the forward stored.
+//
+// A warp takes tiles of 16 x 8 pixels, four slots of 8 x 4, and goes through the links that won there, in order: each
+// lane adds up its pixels, then the five sums are added across the lanes (8 shuffles) and into the warp's own row of
+// shared memory. A block adds its warps and writes partial sums (samples, regions, 5, links); a second kernel adds the
+// regions and hands them to keypoints and weights. No float atomics: every sum has one order, fixed by the shapes.
+// B = 64, N = 16, 128 x 128: 6.3 MB of winners and gradients, 2.5 MB of partial sums.
+// Not taken: one thread a pixel with atomics in shared memory (the order of sums varies), sorting pixels by link.
+#include "link_heatmap_cuda.cuh"
+
+namespace ppl_fast {
+namespace {
+
+constexpr int kTileX = 16, kTileY = 8, kSlots = 4;
+constexpr int kSumWarps = 4;
+constexpr int kSumThreads = kSumWarps * kWarp;
+constexpr int kFields = 5;  // of a link: G, (1 - t) G r (x, y), t G r (x, y), summed over the pixels it won
+constexpr int kReduceThreads = 1024;
+constexpr int kGroups = kReduceThreads / kWarp;
+
+// Links whose sums a warp holds at once: as many as 48 KB a block allow.
+template <class T>
+constexpr int kChunk = 2048 / int(sizeof(T));
+
+// Adds five values across the lanes with 8 shuffles: lanes that differ in bit 4, 3 or 2 share the work, one keeping the
+// even and one the odd of two values. Field f ends up in lane field_lane(f).
+template <class T>
+__device__ T lane_sums(const T (&v)[kFields]) {
+  const int lane = threadIdx.x % kWarp;
+  const auto halve = [&](T even, T odd, int bit) {
+    const bool upper = lane & bit;
+    return (upper ? odd : even) + __shfl_xor_sync(kAllLanes, upper ? even : odd, bit);
+  };
+  const T a = halve(v[0], v[1], 16), b = halve(v[2], v[3], 16), c = v[4] + __shfl_xor_sync(kAllLanes, v[4], 16);
+  const T d = halve(a, b, 8), e = c + __shfl_xor_sync(kAllLanes, c, 8);
+  T sum = halve(d, e, 4);
+  sum += __shfl_xor_sync(kAllLanes, sum, 2);
+  return sum + __shfl_xor_sync(kAllLanes, sum, 1);
+}
+
+__device__ inline int field_of_lane(int lane) {  // -1: of no use
+  return lane == 4 ? 4 : lane & 7 ? -1 : (lane >> 4 & 1) + (lane >> 2 & 2);
+}
+
+template <class S>
+__global__ void __launch_bounds__(kSumThreads)
+    link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, int regions, int chunks,
+                                 Compute<S>* partial, int* poisoned) {
+  using T = Compute<S>;
+  T* const all_sums = &shared_memory<T>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, field = field_of_lane(lane);
+  const int chunk = blockIdx.x % chunks, region = blockIdx.x / chunks % regions;
+  const int64_t sample = blockIdx.x / chunks / regions;
+  const int first = chunk * kChunk<T>, links = min(kChunk<T>, scene.num_links - first);
+  T* const sums = all_sums + warp * kFields * links;
+  for (int i = threadIdx.x; i < kSumWarps * kFields * links; i += kSumThreads) all_sums[i] = 0;
+  __syncthreads();
+
+  const int tiles_x = (scene.width + kTileX - 1) / kTileX, tiles_y = (scene.height + kTileY - 1) / kTileY;
+  const int64_t tiles = int64_t(tiles_x) * tiles_y, unit = region * kSumWarps + warp, units = regions * kSumWarps;
+  for (int64_t tile = tiles * unit / units, end = tiles * (unit + 1) / units; tile < end; ++tile) {
+    const int x0 = int(tile % tiles_x) * kTileX + lane % 8, y0 = int(tile / tiles_x) * kTileY + lane / 8;
+    int who[kSlots];
+    T grad[kSlots];
+    for (int s = 0; s < kSlots; ++s) {
+      const int x = x0 + s % 2 * 8, y = y0 + s / 2 * 4;
+      const bool inside = x < scene.width && y < scene.height;
+      const int64_t at = (sample * scene.height + y) * scene.width + x;
+      who[s] = inside ? winner.load(at) : -1;
+      if (who[s] < first || who[s] >= first + links) who[s] = -1;
+      grad[s] = who[s] >= 0 ? T(grad_heatmap[at]) : T(0);
+    }
+    for (;;) {
+      unsigned next = unsigned(who[0]);
+      for (int s = 1; s < kSlots; ++s) next = min(next, unsigned(who[s]));
+      const int e = int(warp_min(next));
+      if (e < 0) break;
+      const auto link = build(scene, sample, e).link;
+      T v[kFields] = {};
+      for (int s = 0; s < kSlots; ++s) {
+        if (!__any_sync(kAllLanes, who[s] == e)) continue;
+        const auto at = residual(link, scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
+        // Selected, not multiplied by 0: a gradient that is not a number must stay with the link that won its pixel.
+        const T g = who[s] == e ? grad[s] * power_of_two(-at.d2) : T(0), to_b = at.t * g, to_a = g - to_b;
+        v[0] += g, v[1] += to_a * at.rx, v[2] += to_a * at.ry, v[3] += to_b * at.rx, v[4] += to_b * at.ry;
+        if (who[s] == e) who[s] = -1;
+      }
+      const T sum = lane_sums(v);
+      if (field >= 0) sums[field * links + e - first] += sum;  // a field's lane is always the same: no barrier
+    }
+  }
+
+  __syncthreads();
+  T* const out = partial + (sample * regions + region) * kFields * scene.num_links + first;
+  for (int i = threadIdx.x; i < kFields * links; i += kSumThreads) {
+    T sum = 0;
+    for (int w = 0; w < kSumWarps; ++w) sum += all_sums[w * kFields * links + i];
+    out[int64_t(i / links) * scene.num_links + i % links] = sum;
+  }
+  if (region == 0 && chunk == 0) {
+    T largest = 0;
+    bool bad = survey_keypoints(scene, sample, largest);
+    for (int e = threadIdx.x; e < scene.num_links; e += kSumThreads) bad = bad || build(scene, sample, e).poisoned;
+    bad = __syncthreads_or(bad);
+    if (threadIdx.x == 0) poisoned[sample] = bad;
+  }
+}
+
+template <class T>
+struct ReduceShared {
+  union {
+    struct {
+      T pull[4][kReduceThreads];
+      int ends[2][kReduceThreads];
+    };
+    T weight[kGroups][kWarp];
+  };
+};
+
+template <class S>
+struct Gradients {
+  S *keypoints, *weights;
+  bool shared_weights;
+  int64_t samples;
+};
+
+// grad_keypoints of one sample, and its grad_weights where they are its own; a warp a keypoint.
+template <class S, class T = Compute<S>>
+__device__ void reduce_sample(const Scene<S>& scene, const T* partial, bool poisoned, int regions, T pull_scale,
+                              int64_t sample, const Gradients<S>& out) {
+  auto& shared = shared_memory<ReduceShared<T>>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t row = scene.num_links, links = scene.num_links;
+  for (int key0 = 0; key0 < scene.num_keypoints; key0 += kGroups) {
+    const int key = key0 + warp;
+    T gx = 0, gy = 0;
+    for (int first = 0; first < links; first += kReduceThreads) {
+      const int e = first + threadIdx.x;
+      if (e < links) {
+        T total[kFields] = {};
+        const T* from = partial + sample * regions * kFields * row + e;
+        for (int r = 0; r < regions; ++r)
+          for (int f = 0; f < kFields; ++f, from += row) total[f] += *from;
+        const T w = T(scene.weights[sample * scene.weight_stride + e]);
+        for (int f = 0; f < 4; ++f) shared.pull[f][threadIdx.x] = w > 0 ? pull_scale * w * total[1 + f] : T(0);
+        for (int end = 0; end < 2; ++end) shared.ends[end][threadIdx.x] = int(scene.links[2 * e + end]);
+        if (key0 == 0 && !out.shared_weights)
+          out.weights[sample * links + e] = S(poisoned ? T(NAN) : w >= 0 ? total[0] : T(0));
+      }
+      __syncthreads();
+      for (int j = lane; j < min(int(links) - first, kReduceThreads); j += kWarp)
+        for (int end = 0; end < 2; ++end)
+          if (shared.ends[end][j] == key) gx += shared.pull[2 * end][j], gy += shared.pull[2 * end + 1][j];
+      __syncthreads();
+    }
+    gx = lane_sum<kWarp>(gx), gy = lane_sum<kWarp>(gy);
+    if (lane != 0 || key >= scene.num_keypoints) continue;
+    S* const to = out.keypoints + 2 * (sample * scene.num_keypoints + key);
+    to[0] = S(poisoned ? T(NAN) : gx), to[1] = S(poisoned ? T(NAN) : gy);
+  }
+}
+
+// grad_weights of 32 links that the samples share.
+template <class S, class T = Compute<S>>
+__device__ void reduce_weights(const Scene<S>& scene, const T* partial, const int* poisoned, int regions, int64_t group,
+                               const Gradients<S>& out) {
+  auto& shared = shared_memory<ReduceShared<T>>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t e = group * kWarp + lane;
+  bool bad = false;
+  for (int64_t b = threadIdx.x; b < out.samples; b += kReduceThreads) bad = bad || poisoned[b];
+  T sum = 0;
+  if (e < scene.num_links)
+    for (int64_t i = warp; i < out.samples * regions; i += kGroups) sum += partial[i * kFields * scene.num_links + e];
+  shared.weight[warp][lane] = sum;
+  bad = __syncthreads_or(bad);
+  if (warp != 0 || e >= scene.num_links) return;
+  sum = 0;
+  for (int g = 0; g < kGroups; ++g) sum += shared.weight[g][lane];
+  out.weights[e] = S(bad ? T(NAN) : T(scene.weights[e]) >= 0 ? sum : T(0));
+}
+
+template <class S>
+__global__ void __launch_bounds__(kReduceThreads)
+    link_heatmap_bwd_reduce_kernel(Scene<S> scene, const Compute<S>* partial, const int* poisoned, int regions,
+                                   Compute<S> pull_scale, Gradients<S> out) {
+  if (blockIdx.x < out.samples)
+    reduce_sample(scene, partial, poisoned[blockIdx.x], regions, pull_scale, blockIdx.x, out);
+  else
+    reduce_weights(scene, partial, poisoned, regions, blockIdx.x - out.samples, out);
+}
+
+// Blocks that a sample is divided among: enough to fill a GPU, but partial sums no larger than the heatmap. It depends
+// on shapes alone, so that the order of sums does.
+int64_t regions_of(int64_t samples, int64_t pixels, int64_t links) {
+  const int64_t tiles = ceil_div(pixels, kTileX * kTileY), room = pixels / (kFields * links);
+  return std::max<int64_t>(1, std::min({ceil_div(1024, samples), ceil_div(tiles, kSumWarps), room}));
+}
+
+template <class T>
+size_t sums_bytes(int64_t links) {
+  return sizeof(T) * kSumWarps * kFields * std::min<int64_t>(kChunk<T>, links);
+}
+
+std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap, const Tensor& keypoints,
+                                                      const Tensor& weights, const Tensor& links, const Tensor& winner,
+                                                      double thickness) {
+  check_link_heatmap(keypoints, weights, links, thickness);
+  check_size(winner.size(1), winner.size(2));
+  const OnDevice device(keypoints);
+  const auto type = keypoints.scalar_type();
+  const auto g = contiguous_as(grad_heatmap, type), x = torch::stable::contiguous(keypoints),
+             w = torch::stable::contiguous(weights), order = torch::stable::contiguous(links),
+             who = torch::stable::contiguous(winner);
+  const int64_t b = x.size(0), e = order.size(0), height = who.size(1), width = who.size(2);
+  if (b == 0 || e == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
+  const auto grad_x = torch::stable::new_empty(x, x.sizes()), grad_w = torch::stable::new_empty(w, w.sizes());
+  const int64_t regions = regions_of(b, height * width, e);
+  const bool shared_weights = w.dim() == 1;
+  const auto partial = empty(x, {b, regions, kFields, e}, compute_type(x)), poisoned = empty(x, {b}, ScalarType::Int);
+  dispatch_storage(type, "link_heatmap_backward", [&](auto zero) {
+    using S = decltype(zero);
+    using T = Compute<S>;
+    const auto scene = make_scene<S>(x, w, order, height, width, thickness);
+    const int64_t chunks = ceil_div(e, kChunk<T>);
+    launch(link_heatmap_bwd_sums_kernel<S>, b * regions * chunks, kSumThreads, sums_bytes<T>(e), device.stream(), scene,
+           read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, int(regions), int(chunks),
+           write<T>(partial), write<int>(poisoned));
+    launch(link_heatmap_bwd_reduce_kernel<S>, b + (shared_weights ? ceil_div(e, kWarp) : 0), kReduceThreads,
+           sizeof(ReduceShared<T>), device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions),
+           T(2 / (thickness * scale_of(thickness))),
+           Gradients<S>{write<S>(grad_x), write<S>(grad_w), shared_weights, b});
+  });
+  return {grad_x, grad_w};
+}
+
+}  // namespace
+
+void describe_link_heatmap_backward(KernelShapes& shapes) {
+  shapes.push_back(
+      describe("link_heatmap_bwd_sums", link_heatmap_bwd_sums_kernel<float>, kSumThreads, sums_bytes<float>(120)));
+  shapes.push_back(describe("link_heatmap_bwd_reduce", link_heatmap_bwd_reduce_kernel<float>, kReduceThreads,
+                            sizeof(ReduceShared<float>)));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
+  m.impl(PPL_FAST_CUDA_OP("link_heatmap_backward"), TORCH_BOX(&link_heatmap_backward_cuda));
+}
+
+}  // namespace ppl_fast

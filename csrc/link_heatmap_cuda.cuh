@@ -1,0 +1,99 @@
+// link_heatmap on CUDA: what forward and backward share.
+#pragma once
+
+#include "link_heatmap.h"
+
+#include "common.cuh"
+
+namespace ppl_fast {
+
+template <class S>
+struct Scene {  // inputs and pixel grid; x = (2 i - last) step + origin, in scaled coordinates, for pixel column i
+  using T = Compute<S>;
+  const S *keypoints, *weights;
+  const int64_t* links;
+  int num_keypoints, num_links, width, height;
+  int64_t weight_stride;
+  T scale, step_x, step_y, origin_x, origin_y;
+
+  __device__ T x(int i) const { return T(2 * i - (width - 1)) * step_x + origin_x; }
+  __device__ T y(int i) const { return T(2 * i - (height - 1)) * step_y + origin_y; }
+};
+
+template <class T>
+struct Built {
+  Link<T> link;
+  bool poisoned, positive;
+};
+
+template <class S, class T = Compute<S>>
+__device__ Built<T> build(const Scene<S>& scene, int64_t sample, int e) {
+  const int64_t i = scene.links[2 * e], j = scene.links[2 * e + 1];
+  if (i < 0 || j < 0 || i >= scene.num_keypoints || j >= scene.num_keypoints) return {{}, true, false};
+  const S *const p = scene.keypoints + 2 * (sample * scene.num_keypoints + i), *const q = p + 2 * (j - i);
+  const T px = T(p[0]), py = T(p[1]), qx = T(q[0]), qy = T(q[1]),
+          w = T(scene.weights[sample * scene.weight_stride + e]);
+  const T dx = qx - px, dy = qy - py;
+  const T lw = w > 0 ? log_of_two(w) : -T(INFINITY), s = scene.scale;
+  return {make_link(px * s, py * s, qx * s, qy * s, lw), !isfinite(w) || !isfinite(dx * dx + dy * dy), w > 0};
+}
+
+// Whether this thread, of a block that shares the work, finds a keypoint that is not finite; `largest` grows to the
+// largest scaled coordinate that it finds.
+template <class S, class T = Compute<S>>
+__device__ bool survey_keypoints(const Scene<S>& scene, int64_t sample, T& largest) {
+  bool poisoned = false;
+  const S* const keypoints = scene.keypoints + 2 * sample * scene.num_keypoints;
+  for (int i = threadIdx.x; i < 2 * scene.num_keypoints; i += blockDim.x) {
+    const T value = T(keypoints[i]) * scene.scale;
+    poisoned = poisoned || !isfinite(T(keypoints[i]));
+    largest = fmax(largest, absolute(value));
+  }
+  return poisoned;
+}
+
+struct Winner {  // (B, H, W), int16 or int32
+  void* at;
+  bool wide;
+
+  __device__ int load(int64_t i) const {
+    return wide ? static_cast<const int32_t*>(at)[i] : static_cast<const int16_t*>(at)[i];
+  }
+};
+
+inline void check_link_heatmap(const Tensor& keypoints, const Tensor& weights, const Tensor& links, double thickness) {
+  const int64_t b = keypoints.size(0), e = links.size(0);
+  STD_TORCH_CHECK(keypoints.dim() == 3 && keypoints.size(2) == 2, "link_heatmap: keypoints must have shape (B, N, 2)");
+  STD_TORCH_CHECK(links.scalar_type() == ScalarType::Long && links.dim() == 2 && links.size(1) == 2,
+                  "link_heatmap: links must be int64 of shape (E, 2)");
+  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(),
+                  "link_heatmap: weights must share keypoints' dtype");
+  STD_TORCH_CHECK(weights.size(weights.dim() - 1) == e && (weights.dim() == 1 || weights.size(0) == b),
+                  "link_heatmap: weights must have shape (E,) or (B, E)");
+  STD_TORCH_CHECK(keypoints.size(1) <= INT32_MAX / 2 && e <= INT32_MAX / 2,
+                  "link_heatmap: too many links or keypoints");
+  STD_TORCH_CHECK(thickness > 0, "link_heatmap: thickness must be above 0");
+}
+
+inline void check_size(int64_t height, int64_t width) {
+  STD_TORCH_CHECK(height >= 1 && width >= 1 && height <= INT32_MAX / 4 && width <= INT32_MAX / 4,
+                  "link_heatmap: height and width must be from 1 to 2^29, got ", height, " and ", width);
+}
+
+inline double scale_of(double thickness) { return std::sqrt(1.4426950408889634 / thickness); }
+
+// All tensors contiguous, keypoints and weights of type S.
+template <class S>
+Scene<S> make_scene(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t height, int64_t width,
+                    double thickness) {
+  using T = Compute<S>;
+  const double scale = scale_of(thickness);
+  const auto step = [&](int64_t size) { return T(size > 1 ? scale / double(size - 1) : 0); };
+  const auto origin = [&](int64_t size) { return T(size > 1 ? 0 : -scale); };
+  return {read<S>(keypoints), read<S>(weights), read<int64_t>(links), int(keypoints.size(1)),
+          int(links.size(0)), int(width),       int(height),          weights.dim() == 2 ? links.size(0) : 0,
+          T(scale),           step(width),      step(height),         origin(width),
+          origin(height)};
+}
+
+}  // namespace ppl_fast

@@ -1,0 +1,125 @@
+"""The CUDA kernels on a CPU: csrc/*_cuda.cu compiled by g++ against a stand-in for cuda_runtime.h, as a backend.
+
+`register()` makes ``<op>_emulated`` siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with
+the threads of each block taking turns in a given order. Objects are kept under build/ by the hash of what went in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from ppl_fast import _backend, _library
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+OBJECTS = ROOT / "build" / "cuda_emulator"
+TORCH = Path(torch.__file__).parent
+ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g1")
+FLAGS = (
+    "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra",
+    "-isystem", str(HERE), "-I", str(ROOT / "csrc"), "-isystem", str(TORCH / "include"), "-DUSE_CUDA",
+    "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPPL_FAST_EMULATE_CUDA", "-DPPL_FAST_CUDA_KEY=CPU",
+    "-include", str(HERE / "cuda_runtime.h"),  # as nvcc does
+    '-DPPL_FAST_CUDA_OP(name)=name "_emulated"',
+)  # fmt: skip
+
+
+def reason_against() -> str | None:
+    """Return why the emulator cannot be built here, or None where it can."""
+    return None if shutil.which("g++") else "there is no g++ to compile the CUDA emulator with"
+
+
+def _run(command) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{(done.stdout + done.stderr)[:4000]}")
+
+
+def _once(path: Path, command) -> Path:
+    """Run a command that writes a file, unless the file is there; it appears under its name only when complete."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}{path.suffix}")
+        _run([*command, "-o", str(unfinished)])
+        unfinished.replace(path)
+    return path
+
+
+def build(sources: list[Path], *, sanitize: bool = False) -> Path:
+    """Compile the sources with the emulator into one shared library and return its path."""
+    flags = [*FLAGS, *(SANITIZERS if sanitize else ())]
+    headers = sorted([*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc").glob("*.cuh"), *HERE.glob("*.h")])
+    common = hashlib.sha256("".join([torch.__version__, *flags, *(h.read_text() for h in headers)]).encode())
+
+    def compile_one(source: Path) -> Path:
+        key = common.copy()
+        key.update(source.read_bytes())
+        target = OBJECTS / f"{source.stem}-{key.hexdigest()[:16]}.o"
+        return _once(target, ["g++", *flags, "-x", "c++", "-c", str(source)])
+
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
+        objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
+    name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
+    link = ["g++", "-shared", *flags[:3], *(SANITIZERS if sanitize else ()), *map(str, objects)]
+    link += ["-L", str(TORCH / "lib"), "-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
+    return _once(OBJECTS / f"lib{name}.so", link)
+
+
+def operator_sources() -> list[Path]:
+    return [HERE / "torch_stand_in.cpp", *sorted((ROOT / "csrc").glob("*_cuda.cu"))]
+
+
+def load(library: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(library))
+    loaded.cuda_emulator_launches.restype = ctypes.c_int64
+    return loaded
+
+
+@functools.cache
+def register(sanitize: bool = False) -> ctypes.CDLL:
+    """Compile the operators' CUDA sources, load them and define the ``_emulated`` siblings; returns the library."""
+    library = load(build(operator_sources(), sanitize=sanitize))
+    for op in ("affine_warp", "link_heatmap", "memory_attention"):
+        module = importlib.import_module(f"ppl_fast.ops.{op}")
+        _library.define_sibling(f"{op}_emulated", module._SCHEMA, module._fake)
+        _library.define_sibling(f"{op}_backward_emulated", module._SCHEMA_BACKWARD, module._fake_backward)
+        _library.register_autograd(op, module._setup_context, module._backward, siblings=("_emulated",))
+        if op == "memory_attention":
+            _library.define_sibling("prototype_sums_emulated", module._SCHEMA_SUMS, module._fake_sums)
+    return library
+
+
+@contextlib.contextmanager
+def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
+    """Let the threads of a block, and the blocks, take turns forwards, backwards or shuffled."""
+    library.cuda_emulator_set_order(ORDERS[order], seed)
+    try:
+        yield
+    finally:
+        library.cuda_emulator_set_order(ORDERS["forwards"], 0)
+
+
+@contextlib.contextmanager
+def emulation(order: str = "forwards", *, sanitize: bool = False):
+    """Make ``emulated`` a backend; yields the library."""
+    library = register(sanitize)
+    names, reason = _backend.BACKENDS, _backend.reason_against
+    _backend.BACKENDS = (*names, "emulated")
+    _backend.reason_against = lambda op, backend, device: None if backend == "emulated" else reason(op, backend, device)
+    try:
+        with order_of_threads(library, order):
+            yield library
+    finally:
+        _backend.BACKENDS, _backend.reason_against = names, reason

@@ -1,0 +1,133 @@
+// Stands in for CUDA's cuda_runtime.h, so that g++ compiles csrc/*.cu and the emulator (emulator.cpp) runs them.
+//
+// Only what the kernels use, each with CUDA's meaning. A collective that breaks CUDA's rules (a barrier that not all
+// threads reach, a shuffle with a lane that is not there) throws std::runtime_error from the launch.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#define __global__
+#define __host__
+#define __device__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+// Dynamic shared memory only, as an extern array: g++ refuses this attribute on a variable of a function.
+#define __shared__ __attribute__((section("cuda_shared")))
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace cuda_emulator {
+
+struct Site {
+  const char* file;
+  int line;
+};
+
+// Waits for all threads of the block; returns how many came with a nonzero predicate.
+int block_barrier(bool predicate, Site site);
+// Waits for the lanes of the mask, hands in a value and returns the 32 lanes' values.
+const uint64_t* exchange(unsigned mask, uint64_t value, Site site);
+int current_lane();
+[[noreturn]] void fail(const char* what, Site site);
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+
+template <class T>
+T lane_value(const uint64_t* values, unsigned mask, int lane, Site site) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  if (!(mask >> lane & 1)) fail("a shuffle reads from a lane outside its mask", site);
+  T value;
+  std::memcpy(&value, values + lane, sizeof(T));
+  return value;
+}
+
+template <class T>
+T shuffle(unsigned mask, T value, int lane, Site site) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  return lane_value<T>(exchange(mask, bits, site), mask, lane, site);
+}
+
+}  // namespace cuda_emulator
+
+#define CUDA_EMULATOR_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(CUDA_EMULATOR_SITE) { cuda_emulator::block_barrier(false, {file, line}); }
+inline int __syncthreads_or(int p, CUDA_EMULATOR_SITE) { return cuda_emulator::block_barrier(p, {file, line}) > 0; }
+inline int __syncthreads_count(int p, CUDA_EMULATOR_SITE) { return cuda_emulator::block_barrier(p, {file, line}); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, CUDA_EMULATOR_SITE) {
+  cuda_emulator::exchange(mask, 0, {file, line});
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, CUDA_EMULATOR_SITE) {
+  return cuda_emulator::shuffle(mask, value, lane & 31, {file, line});
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, CUDA_EMULATOR_SITE) {
+  return cuda_emulator::shuffle(mask, value, cuda_emulator::current_lane() ^ bits, {file, line});
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate, CUDA_EMULATOR_SITE) {
+  const uint64_t* const values = cuda_emulator::exchange(mask, predicate != 0, {file, line});
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1) bits |= unsigned(values[lane]) << lane;
+  return bits;
+}
+inline int __any_sync(unsigned mask, int predicate, CUDA_EMULATOR_SITE) {
+  return __ballot_sync(mask, predicate, file, line) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, CUDA_EMULATOR_SITE) {
+  return __ballot_sync(mask, predicate, file, line) == mask;
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value, CUDA_EMULATOR_SITE) {
+  const uint64_t* const values = cuda_emulator::exchange(mask, value, {file, line});
+  for (int lane = 0; lane < 32; ++lane)
+    if (mask >> lane & 1 && values[lane] < value) value = unsigned(values[lane]);
+  return value;
+}
+
+using std::isfinite;
+using std::max;
+using std::min;
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1.0f : 0.0f; }
+
+template <class T>
+T atomicAdd(T* address, T value) {  // threads take turns, so nothing can come between
+  const T before = *address;
+  *address += value;
+  return before;
+}
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+typedef struct CUstream_st* cudaStream_t;
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  const dim3 &grid = config->gridDim, &block = config->blockDim;
+  // What every device grants without opting in.
+  if (!grid.x || !grid.y || !grid.z || block.x * block.y * block.z == 0 || block.x * block.y * block.z > 1024 ||
+      grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > 48 * 1024)
+    return cudaErrorInvalidConfiguration;
+  cuda_emulator::run(grid, block, config->dynamicSmemBytes, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

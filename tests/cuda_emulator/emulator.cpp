@@ -1,0 +1,273 @@
+// Runs kernels on the CPU: blocks one after another, the threads of a block as fibres that take turns.
+//
+// A fibre runs until it waits at a barrier or a warp's collective, or ends. When no fibre can go on, waits that are
+// complete are released; when none is, a rule was broken and the launch throws. Fibres run in a chosen order between
+// two waits, blocks too, so a result that depends on the order is a race. Shared memory starts as NaN in every block.
+#include "cuda_runtime.h"
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+extern "C" {
+alignas(64) __attribute__((section("cuda_shared"))) unsigned char ppl_fast_shared[48 * 1024];
+}
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace cuda_emulator {
+namespace {
+
+constexpr size_t kStack = 256 * 1024;  // of address space; pages are touched as needed
+
+enum class State { ready, at_block_barrier, at_warp_collective, ended };
+enum class Order { forwards, backwards, shuffled };
+
+struct Fibre {
+  dim3 index;
+  int lane;
+  ucontext_t context;
+  State state;
+  Site site;
+  unsigned mask;
+  uint64_t value;     // handed in
+  uint64_t seen[32];  // handed out
+};
+
+struct Scheduler {
+  std::mutex mutex;  // the backward pass of torch runs on another thread
+  ucontext_t main;
+  std::vector<Fibre> fibres;
+  Fibre* current = nullptr;
+  std::vector<int> turn;
+  unsigned char* stacks = nullptr;
+  size_t stacks_for = 0;
+  const std::function<void()>* kernel = nullptr;
+  std::string error;
+  Order order = Order::forwards;
+  std::mt19937 random;
+  int64_t launches = 0;
+  void* main_fake_stack = nullptr;  // AddressSanitizer's
+  const void* main_stack = nullptr;
+  size_t main_stack_size = 0;
+} scheduler;
+
+std::string name(Site site) {
+  const std::string file = site.file;
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(site.line);
+}
+
+Fibre& self() { return *scheduler.current; }
+
+void entering([[maybe_unused]] bool first) {
+#if defined(__SANITIZE_ADDRESS__)
+  if (first) __sanitizer_finish_switch_fiber(nullptr, &scheduler.main_stack, &scheduler.main_stack_size);
+#endif
+}
+
+void leave(bool for_good) {
+  Fibre& fibre = self();
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake_stack = nullptr;
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &fake_stack, scheduler.main_stack, scheduler.main_stack_size);
+#endif
+  if (for_good) fibre.state = State::ended;
+  swapcontext(&fibre.context, &scheduler.main);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+}
+
+void fibre_main() {
+  entering(true);
+  (*scheduler.kernel)();
+  leave(true);
+}
+
+void resume(int id) {
+  Fibre& fibre = scheduler.fibres[id];
+  scheduler.current = &fibre;
+  threadIdx = fibre.index;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&scheduler.main_fake_stack, scheduler.stacks + id * kStack, kStack);
+#endif
+  swapcontext(&scheduler.main, &fibre.context);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(scheduler.main_fake_stack, nullptr, nullptr);
+#endif
+  if (!scheduler.error.empty()) throw std::runtime_error("CUDA emulator: " + scheduler.error);
+}
+
+void wait(State state, Site site) {
+  self().state = state;
+  self().site = site;
+  leave(false);
+}
+
+bool same(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+
+// Releases the fibre's warp collective if all lanes of its mask are there.
+bool release_warp(Fibre& fibre, int warp) {
+  Fibre* const lanes = scheduler.fibres.data() + warp * 32;
+  const int present = std::min<int>(32, scheduler.fibres.size() - warp * 32);
+  for (int lane = 0; lane < 32; ++lane) {
+    if (!(fibre.mask >> lane & 1)) continue;
+    if (lane >= present || lanes[lane].state != State::at_warp_collective || lanes[lane].mask != fibre.mask ||
+        !same(lanes[lane].site, fibre.site))
+      return false;
+  }
+  const unsigned mask = fibre.mask;
+  uint64_t values[32] = {};
+  for (int lane = 0; lane < present; ++lane)
+    if (mask >> lane & 1) values[lane] = lanes[lane].value;
+  for (int lane = 0; lane < present; ++lane)
+    if (mask >> lane & 1) {
+      std::copy(values, values + 32, lanes[lane].seen);
+      lanes[lane].state = State::ready;
+    }
+  return true;
+}
+
+bool release_block() {
+  uint64_t predicates = 0;
+  for (const Fibre& fibre : scheduler.fibres) {
+    if (fibre.state != State::at_block_barrier || !same(fibre.site, scheduler.fibres[0].site)) return false;
+    predicates += fibre.value;
+  }
+  for (Fibre& fibre : scheduler.fibres) fibre.seen[0] = predicates, fibre.state = State::ready;
+  return true;
+}
+
+[[noreturn]] void report_deadlock() {
+  std::string text = "in block " + std::to_string(blockIdx.x) + " no thread can go on:";
+  const char* const waits[] = {"", "waits at the barrier of ", "waits at the warp collective of ", "has ended"};
+  std::vector<std::string> said;
+  for (size_t id = 0; id < scheduler.fibres.size(); ++id) {
+    const Fibre& fibre = scheduler.fibres[id];
+    const std::string what = waits[int(fibre.state)] + (fibre.state == State::ended ? std::string() : name(fibre.site));
+    if (std::find(said.begin(), said.end(), what) != said.end()) continue;
+    text += (said.empty() ? " thread " : ", thread ") + std::to_string(id) + " " + what;
+    said.push_back(what);
+  }
+  throw std::runtime_error("CUDA emulator: " + text);
+}
+
+template <class T>
+void arrange(std::vector<T>& items) {
+  std::iota(items.begin(), items.end(), T(0));
+  if (scheduler.order == Order::backwards) std::reverse(items.begin(), items.end());
+  if (scheduler.order == Order::shuffled) std::shuffle(items.begin(), items.end(), scheduler.random);
+}
+
+void start_fibres() {
+  for (size_t id = 0; id < scheduler.fibres.size(); ++id) {
+    Fibre& fibre = scheduler.fibres[id];
+    const unsigned x = id % blockDim.x, rest = id / blockDim.x;
+    fibre.index = dim3(x, rest % blockDim.y, rest / blockDim.y);
+    fibre.lane = id % 32;
+    fibre.state = State::ready;
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = scheduler.stacks + id * kStack;
+    fibre.context.uc_stack.ss_size = kStack;
+    fibre.context.uc_link = nullptr;
+    makecontext(&fibre.context, fibre_main, 0);
+  }
+}
+
+void run_block() {
+  start_fibres();
+  for (;;) {
+    arrange(scheduler.turn);
+    for (int id : scheduler.turn)
+      if (scheduler.fibres[id].state == State::ready) resume(id);
+    bool all_ended = true, released = false;
+    for (size_t id = 0; id < scheduler.fibres.size(); ++id) {
+      Fibre& fibre = scheduler.fibres[id];
+      all_ended = all_ended && fibre.state == State::ended;
+      if (fibre.state == State::at_warp_collective) released |= release_warp(fibre, id / 32);
+      released |= fibre.state == State::ready;
+    }
+    if (all_ended) return;
+    if (!released && !release_block()) report_deadlock();
+  }
+}
+
+void prepare_shared_memory([[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(ppl_fast_shared, sizeof(ppl_fast_shared));
+#endif
+  std::memset(ppl_fast_shared, 0xff, sizeof(ppl_fast_shared));  // not a number as any floating-point type
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_poison_memory_region(ppl_fast_shared + bytes, sizeof(ppl_fast_shared) - bytes);
+#endif
+}
+
+}  // namespace
+
+int current_lane() { return self().lane; }
+
+int block_barrier(bool predicate, Site site) {
+  self().value = predicate;
+  wait(State::at_block_barrier, site);
+  return int(self().seen[0]);
+}
+
+const uint64_t* exchange(unsigned mask, uint64_t value, Site site) {
+  if (!(mask >> self().lane & 1)) fail("a warp collective is called by a lane outside its mask", site);
+  self().mask = mask;
+  self().value = value;
+  wait(State::at_warp_collective, site);
+  return self().seen;
+}
+
+void fail(const char* what, Site site) {
+  scheduler.error = name(site) + ": " + what;
+  leave(true);
+  __builtin_unreachable();
+}
+
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
+  const std::lock_guard<std::mutex> lock(scheduler.mutex);
+  const size_t threads = size_t(block.x) * block.y * block.z;
+  if (threads > scheduler.stacks_for) {
+    if (scheduler.stacks) munmap(scheduler.stacks, scheduler.stacks_for * kStack);
+    void* const memory =
+        mmap(nullptr, threads * kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::runtime_error("CUDA emulator: no memory for the threads' stacks");
+    scheduler.stacks = static_cast<unsigned char*>(memory), scheduler.stacks_for = threads;
+  }
+  scheduler.fibres.resize(threads), scheduler.turn.resize(threads);
+  scheduler.kernel = &thread, scheduler.error.clear(), ++scheduler.launches;
+  gridDim = grid, blockDim = block;
+  std::vector<int64_t> blocks(size_t(grid.x) * grid.y * grid.z);
+  arrange(blocks);
+  for (int64_t b : blocks) {
+    blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
+    prepare_shared_memory(shared_bytes);
+    run_block();
+  }
+}
+
+}  // namespace cuda_emulator
+
+extern "C" {
+// 0: forwards, 1: backwards, 2: shuffled, by the seed.
+__attribute__((visibility("default"))) void cuda_emulator_set_order(int order, unsigned seed) {
+  cuda_emulator::scheduler.order = cuda_emulator::Order(order);
+  cuda_emulator::scheduler.random.seed(seed);
+}
+__attribute__((visibility("default"))) int64_t cuda_emulator_launches() { return cuda_emulator::scheduler.launches; }
+}
