@@ -15,7 +15,7 @@
 namespace ppl_fast {
 namespace {
 
-constexpr int64_t kBandRows = 32;  // a backward job; fixed, so that the order of sums does not depend on the threads
+constexpr int64_t kBandRows = 64;  // a backward job; fixed, so that the order of sums does not depend on the threads
 
 enum class Sample : char { drawn, dark, poisoned };  // dark: no weight is positive, so S = 0 and link 0 wins the tie
 
@@ -36,13 +36,21 @@ struct Scene {  // the links of all samples in scaled coordinates
     state.resize(samples);
     std::vector<T> largest(samples);
     const int64_t weight_stride = weights.dim() == 2 ? num_links : 0;
+    const auto logs = log2_weights(read<T>(weights), weights.numel());
     torch::stable::parallel_for(0, samples, 16, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b)
         largest[b] = fill(b, read<T>(keypoints) + b * keypoints.size(1) * 2, keypoints.size(1),
-                          read<T>(weights) + b * weight_stride, read<int64_t>(links));
+                          read<T>(weights) + b * weight_stride, logs.data() + b * weight_stride, read<int64_t>(links));
     });
     largest_coordinate = scale;
     for (T value : largest) largest_coordinate = std::max(largest_coordinate, value);
+  }
+
+  static std::vector<T> log2_weights(const T* weights, int64_t count) {
+    std::vector<T> logs(count);
+    for (int64_t i = 0; i < count; ++i)
+      logs[i] = weights[i] > 0 ? std::log2(weights[i]) : -std::numeric_limits<T>::infinity();
+    return logs;
   }
 
   std::vector<T> centres(int64_t size) const {
@@ -51,7 +59,7 @@ struct Scene {  // the links of all samples in scaled coordinates
     return at;
   }
 
-  T fill(int64_t b, const T* keypoints, int64_t num_keypoints, const T* weights, const int64_t* links) {
+  T fill(int64_t b, const T* keypoints, int64_t num_keypoints, const T* weights, const T* logs, const int64_t* links) {
     T* const fields = table.data() + b * groups * kFields * lanes;
     for (int64_t i = num_links; i < groups * lanes; ++i)
       fields[(i / lanes * kFields + 6) * lanes + i % lanes] = -std::numeric_limits<T>::infinity();
@@ -63,8 +71,7 @@ struct Scene {  // the links of all samples in scaled coordinates
     }
     for (int64_t e = 0; e < num_links; ++e) {
       const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
-      const T lw = weights[e] > 0 ? std::log2(weights[e]) : -std::numeric_limits<T>::infinity();
-      const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, lw);
+      const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, logs[e]);
       const T value[kFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw, index_bits(e)};
       T* const at = fields + e / lanes * kFields * lanes + e % lanes;
       for (int c = 0; c < kFields; ++c) at[c * lanes] = value[c];
@@ -130,22 +137,20 @@ void forward(const Scene<T>& scene, T* heatmap, I* winner) {
   });
 }
 
-// Sums of each (sample, band, link), (samples, bands, links, kGradFields).
+// Sums of each (sample, band, link): (samples, bands, groups * lanes, kGradFields).
 template <class T, class I>
 std::vector<T> band_sums(const Scene<T>& scene, const T* grad_heatmap, const I* winner) {
   const auto kernels = pick_kernels<T, I>();
   const int64_t pixels = scene.height * scene.width, bands = (scene.height + kBandRows - 1) / kBandRows;
-  const int64_t fields = scene.num_links * kGradFields;
+  const int64_t fields = scene.groups * scene.lanes * kGradFields;
   std::vector<T> sums(scene.samples * bands * fields);
   torch::stable::parallel_for(0, scene.samples * bands, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> lanes(fields * kernels.lanes);
+    std::vector<T> scratch(fields * scene.lanes);
     for (int64_t job = begin; job < end; ++job) {
       const int64_t b = job / bands, y0 = job % bands * kBandRows, y1 = std::min(y0 + kBandRows, scene.height);
-      if (scene.state[b] == Sample::poisoned) continue;
-      std::fill(lanes.begin(), lanes.end(), T(0));
-      kernels.backward(scene.rows(b, y0, y1), grad_heatmap + b * pixels, winner + b * pixels, lanes.data());
-      for (int64_t i = 0; i < fields; ++i)
-        for (int64_t lane = 0; lane < kernels.lanes; ++lane) sums[job * fields + i] += lanes[i * kernels.lanes + lane];
+      if (scene.state[b] != Sample::poisoned)
+        kernels.backward(scene.rows(b, y0, y1), grad_heatmap + b * pixels, winner + b * pixels, scratch.data(),
+                         sums.data() + job * fields);
     }
   });
   return sums;
@@ -156,6 +161,7 @@ template <class T>
 void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights, const int64_t* links,
             int64_t num_keypoints, double thickness, T* grad_keypoints, T* grad_weights, bool shared) {
   const int64_t bands = (scene.height + kBandRows - 1) / kBandRows, e = scene.num_links;
+  const int64_t padded = scene.groups * scene.lanes;
   for (int64_t b = 0; b < scene.samples; ++b) {
     T* const grad_x = grad_keypoints + b * num_keypoints * 2;
     T* const grad_w = grad_weights + (shared ? 0 : b * e);
@@ -167,7 +173,7 @@ void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights,
     for (int64_t i = 0; i < e; ++i) {
       T total[kGradFields] = {};
       for (int64_t band = 0; band < bands; ++band)
-        for (int c = 0; c < kGradFields; ++c) total[c] += sums[((b * bands + band) * e + i) * kGradFields + c];
+        for (int c = 0; c < kGradFields; ++c) total[c] += sums[((b * bands + band) * padded + i) * kGradFields + c];
       const T w = weights[(shared ? 0 : b * e) + i];
       const T pull = w > 0 ? T(2 * w / (thickness * scene.scale)) : T(0);
       if (w >= 0) grad_w[i] += total[0];

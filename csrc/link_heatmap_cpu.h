@@ -26,8 +26,9 @@ struct LinkHeatmapKernels {
   int64_t lanes;
   // scratch: kScratch * groups * lanes + 16 values. heatmap and winner are the whole sample's, (height, width).
   void (*forward)(const LinkRows<T>& rows, T* scratch, T* heatmap, I* winner);
-  // lane_sums: (links, kGradFields, lanes), zero on entry. G is the gradient times 2^-|r|^2.
-  void (*backward)(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T* lane_sums);
+  // G is the gradient times 2^-|r|^2. scratch: kGradFields * groups * lanes * lanes values; sums: (links, kGradFields),
+  // padded to groups * lanes links.
+  void (*backward)(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T* scratch, T* sums);
 };
 
 namespace baseline {

@@ -201,8 +201,11 @@ PPL_HD void accumulate(const Link<T>& link, Vec<T> x, Vec<T> y, Vec<T> grad, Vec
 }
 
 template <class T, class I>
-void backward(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T* lane_sums) {
+void backward(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T* scratch, T* sums) {
   constexpr int n = kLanes<T>;
+  const int64_t fields = rows.groups * n * kGradFields;
+  T* const lane_sums = scratch;
+  for (int64_t i = 0; i < fields * n; i += n) store(lane_sums + i, Vec<T>{});
   for (int64_t y = rows.y0; y < rows.y1; y += kBlock)
     for (int64_t x = 0; x < rows.width; x += kBlock) {
       const int64_t columns = rows.width - x < kBlock ? rows.width - x : kBlock;
@@ -234,6 +237,7 @@ void backward(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T
           }
         }
     }
+  for (int64_t i = 0; i < fields; ++i) sums[i] = add_lanes<T>(load(lane_sums + i * n));
 }
 
 template <class T, class I>
