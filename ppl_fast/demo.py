@@ -11,16 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.atomic import replacing
-from ppl_fast.data.figures import SMALLEST_SIZE
 from ppl_fast.evaluation import evaluate_model, occlude, predict
 from ppl_fast.models import PPL
 from ppl_fast.training import TrainConfig, train
-from ppl_fast.training.logging import read_records
-from ppl_fast.visualization import save_poses, save_prior, save_prototypes, save_rounds, save_training
+from ppl_fast.visualization import save_poses, save_prototypes, save_rounds
 
 MODEL = {
     "num_keypoints": 16,
@@ -55,6 +54,8 @@ TRAIN = {
     "channels_last": True,
     "device": "cpu",
     "tensorboard": False,
+    "checkpoint_every": 1000,
+    "picture_every": 1000,
 }
 STEPS = 4000
 ROUNDS = 5  # passes of iterative inference: the first, and four more
@@ -95,9 +96,8 @@ def run_demo(
         for split, count in (("train", images), ("test", test_images))
     }
     drawn = time.perf_counter()
-    every = max(1, steps // 4)
-    options = TRAIN | {"steps": steps, "seed": seed, "checkpoint_every": every, "picture_every": every}
-    model = train(MODEL, TrainConfig(**options), folders["train"], run, resume=(run / "config.yaml").is_file())
+    begun = (run / "config.yaml").is_file()
+    model = train(MODEL, TrainConfig(steps=steps, seed=seed, **TRAIN), folders["train"], run, resume=begun)
     trained = time.perf_counter()
     metrics, test = _measure(model, folders)
     _draw(run, model, test)
@@ -121,7 +121,7 @@ def run_demo(
 def _figures(folder: Path, count: int, seed: int, split: str) -> Path:
     """The folder with these figures, drawn unless an earlier demo did: a set appears whole or not at all."""
     if not folder.exists():
-        make_figures(folder, count, size=max(MODEL["image_size"], SMALLEST_SIZE), seed=seed, split=split)
+        make_figures(folder, count, size=MODEL["image_size"], seed=seed, split=split)
     return folder
 
 
@@ -133,8 +133,8 @@ def _measure(model: PPL, folders: dict[str, Path]) -> tuple[dict[str, Any], Imag
     mean_pose = predict(model, pairs["test"][0], progress=False).mean(axis=0)
     prior = model.prior().keypoints.cpu().double().numpy()
     metrics["prior"] = {
-        "distance": float(((prior - mean_pose) ** 2).sum(-1).__pow__(0.5).mean() / 2),
-        "protocol": "mean distance of the prior's keypoints to the mean estimated pose, as a fraction of the image size",
+        "distance": float(np.linalg.norm(prior - mean_pose, axis=1).mean() / 2),
+        "protocol": "mean distance of the prior to the mean estimated pose, as a fraction of the image size",
     }
     metrics["memory"] = {
         "perplexity": float(perplexity.mean()),
@@ -146,7 +146,7 @@ def _measure(model: PPL, folders: dict[str, Path]) -> tuple[dict[str, Any], Imag
 
 
 def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
-    """Everything there is to look at, from held-out images and the run's log."""
+    """Held-out figures and the memory; training has drawn its curves and the prior."""
     images = torch.stack([test[i] for i in range(SHOWN)])
     links, weights = model.links, model.link_weights().detach()
     save_poses(run / "poses.png", images, model.estimate(images), links, weights)
@@ -155,7 +155,4 @@ def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
     rounds = model.estimate_rounds(seen, 4, visible=visible)
     whole = images[:3].repeat(len(SHOWN_HIDDEN), 1, 1, 1)
     save_rounds(run / "occlusion.png", whole, rounds, links, weights, cell=128)
-    priors = read_records(run / "prior.jsonl")
-    save_prior(run / "prior.png", [(prior["step"], prior["keypoints"], prior["connectivity"]) for prior in priors])
     save_prototypes(run / "memory.png", model.prototypes(), links, weights)
-    save_training(run / "training.png", read_records(run / "log.jsonl"))
