@@ -21,3 +21,31 @@ def backend(request) -> str:
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder of ten small images to train on; tests leave it as it is."""
+    from tiny import draw_images
+
+    return draw_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory):
+    """A config file of the tiny model and three steps."""
+    import yaml
+    from tiny import MODEL, TRAIN
+
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Steps as small as the tiny model's only wait for each other on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,40 +4,20 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
 import yaml
-from tiny import MODEL, TRAIN, draw_images, fails, run_steps
+from tiny import MODEL, fails, run_steps
 
 from ppl_fast.cli import COMMANDS, main
 from ppl_fast.models import PPLConfig
 from ppl_fast.training import TrainConfig, load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Steps this small only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
-    return path
 
 
 def test_help_and_version(capsys):

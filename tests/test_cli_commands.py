@@ -11,26 +11,14 @@ import torch
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
-from tiny import draw_images, fails, run_steps
+from tiny import fails, run_steps
 from torch._utils import ExceptionWrapper
 
 from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, load_labels, make_figures, to_pixels
 from ppl_fast.training import load_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Steps this small only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("data") / "images")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

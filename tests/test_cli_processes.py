@@ -7,26 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
-from tiny import MODEL, TRAIN, draw_images, run_steps
+from tiny import run_steps
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
-    return path
 
 
 def launch(*arguments, **options) -> subprocess.Popen:

@@ -10,26 +10,14 @@ import torch
 
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
-from tiny import MODEL, TRAIN, draw_images, run_steps
+from tiny import MODEL, TRAIN, run_steps
 
 from ppl_fast import PPL
 from ppl_fast.training import TrainConfig, TrainingInterrupted, load_model, trainer
 from ppl_fast.training.checkpoint import list_checkpoints
 from ppl_fast.training.logging import RunLog, read_records
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Steps this small only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("data") / "images")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

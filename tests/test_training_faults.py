@@ -3,7 +3,6 @@
 from contextlib import contextmanager
 
 import pytest
-import torch
 
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
@@ -12,19 +11,7 @@ from tiny import draw_images, run_steps
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.checkpoint import list_checkpoints
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Steps this small only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return draw_images(tmp_path_factory.mktemp("data") / "images")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
