@@ -1,5 +1,7 @@
 """Which implementation runs: ``auto`` takes cpp, then triton, then reference; one asked for by name runs or raises."""
 
+import importlib.util
+import os
 import warnings
 
 import torch
@@ -19,27 +21,46 @@ def reason_against(op: str, backend: str, device: str) -> str | None:
         if device not in ("cpu", "cuda"):
             return f"there are no C++ kernels for the device type '{device}'"
         return _library.failure(f"_C_{device}")
-    if not hasattr(torch.ops.ppl_fast, f"{op}_triton"):
-        return f"ppl_fast has no Triton kernel for {op} yet"
+    return _against_triton(device)
+
+
+@torch.compiler.assume_constant_result
+def _against_triton(device: str) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if device == "cpu":
+        if os.environ.get("TRITON_INTERPRET") == "1":
+            return None
+        return "Triton compiles for GPUs alone (TRITON_INTERPRET=1 interprets its kernels on the CPU, to debug them)"
+    if device != "cuda":
+        return f"there are no Triton kernels for the device type '{device}'"
+    major, minor = torch.cuda.get_device_capability()
+    if major < 7:
+        return f"Triton needs a GPU of compute capability 7.0 or later, this one has {major}.{minor}"
     return None
 
 
-def select(op: str, backend: str, device: torch.device):
+def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32):
     """Return the op overload that implements `op` under `backend` on `device`.
 
-    Raises ValueError for an unknown name and RuntimeError, with the reason and the remedy, for a backend that was
-    asked for and cannot run.
+    Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
+    RuntimeError, with the reason and the remedy, for one that cannot run.
     """
-    found = _selected.get((op, backend, device))
+    found = _selected.get((op, backend, device, dtype))
     if found is None:
-        found = _selected[op, backend, device] = _find(op, backend, device)
+        found = _selected[op, backend, device, dtype] = _find(op, backend, device, dtype)
     return found
 
 
-def _find(op: str, backend: str, device: torch.device):
+def _find(op: str, backend: str, device: torch.device, dtype: torch.dtype):
     if backend not in BACKENDS:
         raise ValueError(f"{op}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    wanted = ("cpp", "triton") if backend == "auto" else (backend,)
+    if backend == "triton" and dtype == torch.float64:
+        raise TypeError(
+            f"{op}: backend 'triton' takes float16, bfloat16 and float32, got float64, which 'cpp' and 'reference' take"
+        )
+    best = ("cpp", "triton") if dtype != torch.float64 else ("cpp",)
+    wanted = best if backend == "auto" else (backend,)
     for candidate in wanted:
         if reason_against(op, candidate, device.type) is None:
             suffix = "" if candidate == "cpp" else f"_{candidate}"
@@ -47,10 +68,10 @@ def _find(op: str, backend: str, device: torch.device):
     if backend == "auto":
         _say_once(device)
         return getattr(torch.ops.ppl_fast, f"{op}_reference").default
+    remedy = "reinstall with a C++ compiler (and nvcc for CUDA) present: pip install --no-build-isolation ppl_fast; "
     raise RuntimeError(
         f"{op}: backend '{backend}' cannot run on '{device.type}': {reason_against(op, backend, device.type)}; "
-        "reinstall with a C++ compiler (and nvcc for CUDA) present: pip install --no-build-isolation ppl_fast; "
-        "meanwhile backend='auto' or 'reference' work ('ppl-fast doctor' shows what runs where)"
+        f"{remedy if backend == 'cpp' else ''}meanwhile backend='auto' or 'reference' work ('ppl-fast doctor' shows what runs where)"
     )
 
 

@@ -41,10 +41,21 @@ def failure(name: str) -> str | None:
 
 
 def define(op: str, schema: str, reference, fake) -> None:
-    """Define ppl_fast::`op` and its sibling `op`_reference, both with `fake` and served by `reference`."""
-    for name in (op, f"{op}_reference"):
+    """Define ppl_fast::`op`, `op`_reference (both served by `reference`) and `op`_triton with one schema and fake."""
+    for name, function in ((op, reference), (f"{op}_reference", reference), (f"{op}_triton", _triton(op))):
         define_sibling(name, schema, fake)
-        _library.impl(name, reference, "CompositeExplicitAutograd")
+        _library.impl(name, function, "CompositeExplicitAutograd")
+
+
+def _triton(op: str):
+    """Return a function that calls the Triton implementation of `op`, importing triton when it is first called."""
+
+    def run(*arguments):
+        from ppl_fast import kernels
+
+        return kernels.implementation(op)(*arguments)
+
+    return run
 
 
 def define_sibling(name: str, schema: str, fake) -> None:
@@ -58,7 +69,7 @@ def implement(name: str, function, key: str) -> None:
     _library.impl(name, function, key)
 
 
-def register_autograd(op: str, setup_context, backward, siblings=("", "_reference")) -> None:
+def register_autograd(op: str, setup_context, backward, siblings=("", "_reference", "_triton")) -> None:
     """Give each sibling of `op` the same autograd formula.
 
     `backward(ops, ctx, *grads)` gets the sibling's own ``<op>_backward`` as its first argument, so that a gradient is

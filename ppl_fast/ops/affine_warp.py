@@ -72,6 +72,6 @@ def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: str =
     _check.tensor("affine_warp", "affine", affine, ("B", "N", 2, 3))
     b, n = affine.shape[:2]
     _check.tensor("affine_warp", "keypoints", keypoints, (n, 2), (b, n, 2), like=affine)
-    op = _backend.select("affine_warp", backend, keypoints.device)
     dtype = torch.promote_types(keypoints.dtype, affine.dtype)
+    op = _backend.select("affine_warp", backend, keypoints.device, dtype)
     return op(keypoints.to(dtype), affine.to(dtype))

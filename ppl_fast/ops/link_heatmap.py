@@ -175,6 +175,6 @@ def link_heatmap(
     _check.tensor("link_heatmap", "weights", weights, (e,), (b, e), like=keypoints)
     height, width = _check.size("link_heatmap", "size", size)
     thickness = _check.positive("link_heatmap", "thickness", thickness)
-    op = _backend.select("link_heatmap", backend, keypoints.device)
     dtype = torch.promote_types(keypoints.dtype, weights.dtype)
+    op = _backend.select("link_heatmap", backend, keypoints.device, dtype)
     return op(keypoints.to(dtype), weights.to(dtype), links, height, width, thickness)[0]

@@ -136,8 +136,8 @@ def memory_attention(
         raise ValueError(f"memory_attention: prototypes must hold k >= 1 vectors a bank, got {prototypes.shape[1]}")
     if temperature is not None:
         temperature = _check.positive("memory_attention", "temperature", temperature)
-    op = _backend.select("memory_attention", backend, tokens.device)
     dtype = torch.promote_types(tokens.dtype, prototypes.dtype)
+    op = _backend.select("memory_attention", backend, tokens.device, dtype)
     values, indices, distances, _ = op(tokens.to(dtype), prototypes.to(dtype), temperature)
     return values, indices, distances
 
@@ -165,5 +165,5 @@ def prototype_sums(
     _check.tensor("prototype_sums", "indices", indices, tuple(tokens.shape[:2]), dtypes=(torch.int64,), like=tokens)
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"prototype_sums: k must be an int of at least 1, got {k!r}")
-    op = _backend.select("prototype_sums", backend, tokens.device)
+    op = _backend.select("prototype_sums", backend, tokens.device, tokens.dtype)
     return op(tokens.detach(), indices, k)
