@@ -14,7 +14,8 @@ constexpr int kThreads = 256;
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)
-    affine_warp_fwd_kernel(const S* keypoints, const S* affine, int64_t points, int64_t period, S* out) {
+    affine_warp_fwd_kernel(const S* __restrict__ keypoints, const S* __restrict__ affine, int64_t points,
+                           int64_t period, S* out) {
   using T = Compute<S>;
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= points) return;
@@ -36,8 +37,8 @@ __device__ void point_backward(const S* grad, const S* keypoint, const S* affine
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)
-    affine_warp_bwd_own_kernel(const S* grad, const S* keypoints, const S* affine, int64_t points, S* grad_keypoints,
-                               S* grad_affine) {
+    affine_warp_bwd_own_kernel(const S* grad, const S* __restrict__ keypoints, const S* __restrict__ affine,
+                               int64_t points, S* grad_keypoints, S* grad_affine) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= points) return;
   Compute<S> sum[2] = {};
@@ -82,7 +83,7 @@ Tensor affine_warp_cuda(const Tensor& keypoints, const Tensor& affine) {
   const auto points = empty(x, {b, n, 2}, type);
   dispatch_storage(type, "affine_warp", [&](auto zero) {
     using S = decltype(zero);
-    launch(affine_warp_fwd_kernel<S>, ceil_div(b * n, kThreads), kThreads, 0, device.stream(), read<S>(x),
+    launch(affine_warp_fwd_kernel<S>, Grid{ceil_div(b * n, kThreads)}, kThreads, 0, device.stream(), read<S>(x),
            read<S>(theta), b * n, period, write<S>(points));
   });
   return points;
@@ -101,10 +102,10 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
   dispatch_storage(type, "affine_warp_backward", [&](auto zero) {
     using S = decltype(zero);
     if (x.dim() == 2)
-      launch(affine_warp_bwd_shared_kernel<S>, ceil_div(n, kThreads / kWarp), kThreads, 0, device.stream(), read<S>(g),
-             read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
+      launch(affine_warp_bwd_shared_kernel<S>, Grid{ceil_div(n, kThreads / kWarp)}, kThreads, 0, device.stream(),
+             read<S>(g), read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
     else
-      launch(affine_warp_bwd_own_kernel<S>, ceil_div(b * n, kThreads), kThreads, 0, device.stream(), read<S>(g),
+      launch(affine_warp_bwd_own_kernel<S>, Grid{ceil_div(b * n, kThreads)}, kThreads, 0, device.stream(), read<S>(g),
              read<S>(x), read<S>(theta), b * n, write<S>(grad_x), write<S>(grad_theta));
   });
   return {grad_x, grad_theta};

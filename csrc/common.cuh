@@ -74,14 +74,19 @@ class OnDevice {
   cudaStream_t stream_;
 };
 
-// Launches kernel(arguments...) with a one-dimensional grid, or nothing for an empty one.
+// The grid of a launch; an empty one launches nothing. Only the first extent may pass 65,535.
+struct Grid {
+  int64_t x, y = 1, z = 1;
+};
+
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
+void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes, cudaStream_t stream,
             Arguments... arguments) {
-  if (blocks == 0) return;
-  STD_TORCH_CHECK(blocks <= INT32_MAX, "ppl_fast: ", blocks, " thread blocks are more than a CUDA grid holds");
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  STD_TORCH_CHECK(grid.x <= INT32_MAX && grid.y <= 65535 && grid.z <= 65535, "ppl_fast: ", grid.x, " x ", grid.y, " x ",
+                  grid.z, " thread blocks are more than a CUDA grid holds");
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(blocks));
+  config.gridDim = dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
@@ -128,10 +133,7 @@ __device__ T lane_sum(T value) {
 
 template <int Width, class T>
 __device__ T lane_max(T value) {
-  for (int offset = Width / 2; offset > 0; offset /= 2) {
-    const T other = __shfl_xor_sync(kAllLanes, value, offset);
-    value = other > value ? other : value;
-  }
+  for (int offset = Width / 2; offset > 0; offset /= 2) value = fmax(value, __shfl_xor_sync(kAllLanes, value, offset));
   return value;
 }
 

@@ -1,11 +1,11 @@
 // link_heatmap's backward on CUDA: gradients of the winners that the forward stored.
 //
-// A warp takes tiles of 16 x 8 pixels, four slots of 8 x 4, and goes through the links that won there, in order: each
-// lane adds up its pixels, then the five sums are added across the lanes (8 shuffles) and into the warp's own row of
-// shared memory. A block adds its warps and writes partial sums (samples, regions, 5, links); a second kernel adds the
-// regions and hands them to keypoints and weights. No float atomics: every sum has one order, fixed by the shapes.
-// B = 64, N = 16, 128 x 128: 6.3 MB of winners and gradients, 2.5 MB of partial sums.
-// Not taken: one thread a pixel with atomics in shared memory (the order of sums varies), sorting pixels by link.
+// A block puts the links into shared memory. A warp takes tiles of 16 x 8 pixels, four slots of 8 x 4, and goes through
+// the links that won there, in order: each lane adds up its pixels, then the five sums are added across the lanes (8
+// shuffles) and into the warp's own row of shared memory. A block adds its warps and writes partial sums (samples,
+// regions, 5, links); a second kernel adds the regions and hands them to keypoints and weights. No float atomics: every
+// sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: 6.3 MB of winners and gradients, 2.5 MB of partial
+// sums. Not taken: one thread a pixel with atomics in shared memory (the order of sums varies), sorting pixels by link.
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {
@@ -18,9 +18,11 @@ constexpr int kFields = 5;  // of a link: G, (1 - t) G r (x, y), t G r (x, y), s
 constexpr int kReduceThreads = 1024;
 constexpr int kGroups = kReduceThreads / kWarp;
 
-// Links whose sums a warp holds at once: as many as 48 KB a block allow.
+// Links that a block takes at once: as many as 48 KB of shared memory hold, for the table and each warp's sums.
 template <class T>
-constexpr int kChunk = 2048 / int(sizeof(T));
+constexpr int kChunk = 1664 / int(sizeof(T));
+static_assert(kChunk<float> * (sizeof(Entry<float>) + kSumWarps * kFields * sizeof(float)) <= 48 * 1024);
+static_assert(kChunk<double> * (sizeof(Entry<double>) + kSumWarps * kFields * sizeof(double)) <= 48 * 1024);
 
 // Adds five values across the lanes with 8 shuffles: lanes that differ in bit 4, 3 or 2 share the work, one keeping the
 // even and one the odd of two values. Field f ends up in lane field_lane(f).
@@ -42,24 +44,34 @@ __device__ inline int field_of_lane(int lane) {  // -1: of no use
   return lane == 4 ? 4 : lane & 7 ? -1 : (lane >> 4 & 1) + (lane >> 2 & 2);
 }
 
+struct Tiles {  // of a sample, row by row, and how many each warp of its blocks takes
+  int across, count, per_warp;
+};
+
 template <class S>
 __global__ void __launch_bounds__(kSumThreads)
-    link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, int regions, int chunks,
-                                 Compute<S>* partial, int* poisoned) {
+    link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, Tiles tiles, Compute<S>* partial,
+                                 int* poisoned) {
   using T = Compute<S>;
-  T* const all_sums = &shared_memory<T>();
+  auto* const table = &shared_memory<Entry<T>>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, field = field_of_lane(lane);
-  const int chunk = blockIdx.x % chunks, region = blockIdx.x / chunks % regions;
-  const int64_t sample = blockIdx.x / chunks / regions;
+  const int region = blockIdx.y, regions = gridDim.y, chunk = blockIdx.z, chunks = gridDim.z;
+  const int64_t sample = blockIdx.x;
   const int first = chunk * kChunk<T>, links = min(kChunk<T>, scene.num_links - first);
-  T* const sums = all_sums + warp * kFields * links;
+  T *const all_sums = reinterpret_cast<T*>(table + links), *const sums = all_sums + warp * kFields * links;
   for (int i = threadIdx.x; i < kSumWarps * kFields * links; i += kSumThreads) all_sums[i] = 0;
-  __syncthreads();
+  T largest = 0;
+  bool bad = region == 0 && chunk == 0 && survey_keypoints(scene, sample, largest);
+  for (int i = threadIdx.x; i < links; i += kSumThreads) {
+    const auto built = build(scene, sample, first + i);
+    table[i].link = built.link, bad = bad || built.poisoned;
+  }
+  bad = __syncthreads_or(bad);
+  if (region == 0 && threadIdx.x == 0) poisoned[sample * chunks + chunk] = bad;
 
-  const int tiles_x = (scene.width + kTileX - 1) / kTileX, tiles_y = (scene.height + kTileY - 1) / kTileY;
-  const int64_t tiles = int64_t(tiles_x) * tiles_y, unit = region * kSumWarps + warp, units = regions * kSumWarps;
-  for (int64_t tile = tiles * unit / units, end = tiles * (unit + 1) / units; tile < end; ++tile) {
-    const int x0 = int(tile % tiles_x) * kTileX + lane % 8, y0 = int(tile / tiles_x) * kTileY + lane / 8;
+  const int begin = (region * kSumWarps + warp) * tiles.per_warp, end = min(begin + tiles.per_warp, tiles.count);
+  for (int tile = begin; tile < end; ++tile) {
+    const int x0 = tile % tiles.across * kTileX + lane % 8, y0 = tile / tiles.across * kTileY + lane / 8;
     int who[kSlots];
     T grad[kSlots];
     for (int s = 0; s < kSlots; ++s) {
@@ -75,7 +87,7 @@ __global__ void __launch_bounds__(kSumThreads)
       for (int s = 1; s < kSlots; ++s) next = min(next, unsigned(who[s]));
       const int e = int(warp_min(next));
       if (e < 0) break;
-      const auto link = build(scene, sample, e).link;
+      const Link<T> link = table[e - first].link;
       T v[kFields] = {};
       for (int s = 0; s < kSlots; ++s) {
         if (!__any_sync(kAllLanes, who[s] == e)) continue;
@@ -96,13 +108,6 @@ __global__ void __launch_bounds__(kSumThreads)
     T sum = 0;
     for (int w = 0; w < kSumWarps; ++w) sum += all_sums[w * kFields * links + i];
     out[int64_t(i / links) * scene.num_links + i % links] = sum;
-  }
-  if (region == 0 && chunk == 0) {
-    T largest = 0;
-    bool bad = survey_keypoints(scene, sample, largest);
-    for (int e = threadIdx.x; e < scene.num_links; e += kSumThreads) bad = bad || build(scene, sample, e).poisoned;
-    bad = __syncthreads_or(bad);
-    if (threadIdx.x == 0) poisoned[sample] = bad;
   }
 }
 
@@ -126,11 +131,13 @@ struct Gradients {
 
 // grad_keypoints of one sample, and its grad_weights where they are its own; a warp a keypoint.
 template <class S, class T = Compute<S>>
-__device__ void reduce_sample(const Scene<S>& scene, const T* partial, bool poisoned, int regions, T pull_scale,
-                              int64_t sample, const Gradients<S>& out) {
+__device__ void reduce_sample(const Scene<S>& scene, const T* partial, const int* poisoned_chunks, int regions,
+                              int chunks, T pull_scale, int64_t sample, const Gradients<S>& out) {
   auto& shared = shared_memory<ReduceShared<T>>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t row = scene.num_links, links = scene.num_links;
+  bool poisoned = false;
+  for (int c = 0; c < chunks; ++c) poisoned = poisoned || poisoned_chunks[sample * chunks + c];
   for (int key0 = 0; key0 < scene.num_keypoints; key0 += kGroups) {
     const int key = key0 + warp;
     T gx = 0, gy = 0;
@@ -162,13 +169,13 @@ __device__ void reduce_sample(const Scene<S>& scene, const T* partial, bool pois
 
 // grad_weights of 32 links that the samples share.
 template <class S, class T = Compute<S>>
-__device__ void reduce_weights(const Scene<S>& scene, const T* partial, const int* poisoned, int regions, int64_t group,
-                               const Gradients<S>& out) {
+__device__ void reduce_weights(const Scene<S>& scene, const T* partial, const int* poisoned, int regions, int chunks,
+                               int64_t group, const Gradients<S>& out) {
   auto& shared = shared_memory<ReduceShared<T>>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t e = group * kWarp + lane;
   bool bad = false;
-  for (int64_t b = threadIdx.x; b < out.samples; b += kReduceThreads) bad = bad || poisoned[b];
+  for (int64_t i = threadIdx.x; i < out.samples * chunks; i += kReduceThreads) bad = bad || poisoned[i];
   T sum = 0;
   if (e < scene.num_links)
     for (int64_t i = warp; i < out.samples * regions; i += kGroups) sum += partial[i * kFields * scene.num_links + e];
@@ -183,23 +190,23 @@ __device__ void reduce_weights(const Scene<S>& scene, const T* partial, const in
 template <class S>
 __global__ void __launch_bounds__(kReduceThreads)
     link_heatmap_bwd_reduce_kernel(Scene<S> scene, const Compute<S>* partial, const int* poisoned, int regions,
-                                   Compute<S> pull_scale, Gradients<S> out) {
+                                   int chunks, Compute<S> pull_scale, Gradients<S> out) {
   if (blockIdx.x < out.samples)
-    reduce_sample(scene, partial, poisoned[blockIdx.x], regions, pull_scale, blockIdx.x, out);
+    reduce_sample(scene, partial, poisoned, regions, chunks, pull_scale, blockIdx.x, out);
   else
-    reduce_weights(scene, partial, poisoned, regions, blockIdx.x - out.samples, out);
+    reduce_weights(scene, partial, poisoned, regions, chunks, blockIdx.x - out.samples, out);
 }
 
 // Blocks that a sample is divided among: enough to fill a GPU, but partial sums no larger than the heatmap. It depends
 // on shapes alone, so that the order of sums does.
-int64_t regions_of(int64_t samples, int64_t pixels, int64_t links) {
-  const int64_t tiles = ceil_div(pixels, kTileX * kTileY), room = pixels / (kFields * links);
+int64_t regions_of(int64_t samples, int64_t pixels, int64_t links, int64_t tiles) {
+  const int64_t room = pixels / (kFields * links);
   return std::max<int64_t>(1, std::min({ceil_div(1024, samples), ceil_div(tiles, kSumWarps), room}));
 }
 
 template <class T>
 size_t sums_bytes(int64_t links) {
-  return sizeof(T) * kSumWarps * kFields * std::min<int64_t>(kChunk<T>, links);
+  return (sizeof(Entry<T>) + sizeof(T) * kSumWarps * kFields) * std::min<int64_t>(kChunk<T>, links);
 }
 
 std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap, const Tensor& keypoints,
@@ -215,20 +222,24 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
   const int64_t b = x.size(0), e = order.size(0), height = who.size(1), width = who.size(2);
   if (b == 0 || e == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
   const auto grad_x = torch::stable::new_empty(x, x.sizes()), grad_w = torch::stable::new_empty(w, w.sizes());
-  const int64_t regions = regions_of(b, height * width, e);
+  const int64_t across = ceil_div(width, kTileX), count = across * ceil_div(height, kTileY);
+  const int64_t regions = regions_of(b, height * width, e, count);
+  STD_TORCH_CHECK(count <= INT32_MAX / 2, "link_heatmap_backward: the heatmap is too large");
+  const Tiles tiles = {int(across), int(count), int(ceil_div(count, regions * kSumWarps))};
   const bool shared_weights = w.dim() == 1;
-  const auto partial = empty(x, {b, regions, kFields, e}, compute_type(x)), poisoned = empty(x, {b}, ScalarType::Int);
+  const auto partial = empty(x, {b, regions, kFields, e}, compute_type(x));
   dispatch_storage(type, "link_heatmap_backward", [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
     const auto scene = make_scene<S>(x, w, order, height, width, thickness);
     const int64_t chunks = ceil_div(e, kChunk<T>);
-    launch(link_heatmap_bwd_sums_kernel<S>, b * regions * chunks, kSumThreads, sums_bytes<T>(e), device.stream(), scene,
-           read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, int(regions), int(chunks),
+    const auto poisoned = empty(x, {b, chunks}, ScalarType::Int);
+    launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(e), device.stream(),
+           scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,
            write<T>(partial), write<int>(poisoned));
-    launch(link_heatmap_bwd_reduce_kernel<S>, b + (shared_weights ? ceil_div(e, kWarp) : 0), kReduceThreads,
+    launch(link_heatmap_bwd_reduce_kernel<S>, Grid{b + (shared_weights ? ceil_div(e, kWarp) : 0)}, kReduceThreads,
            sizeof(ReduceShared<T>), device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions),
-           T(2 / (thickness * scale_of(thickness))),
+           int(chunks), T(2 / (thickness * scale_of(thickness))),
            Gradients<S>{write<S>(grad_x), write<S>(grad_w), shared_weights, b});
   });
   return {grad_x, grad_w};

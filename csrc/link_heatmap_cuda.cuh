@@ -18,6 +18,18 @@ struct Scene {  // inputs and pixel grid; x = (2 i - last) step + origin, in sca
 
   __device__ T x(int i) const { return T(2 * i - (width - 1)) * step_x + origin_x; }
   __device__ T y(int i) const { return T(2 * i - (height - 1)) * step_y + origin_y; }
+
+  // The part of the image in columns x0 ... x0 + columns - 1 and as many rows; some pixel at the border if there is
+  // none.
+  __device__ Tile<T> tile(int x0, int y0, int columns, int rows, T largest) const {
+    return make_tile(x(min(x0, width - 1)), x(min(x0 + columns, width) - 1), y(min(y0, height - 1)),
+                     y(min(y0 + rows, height) - 1), largest);
+  }
+};
+
+template <class T>
+struct alignas(16) Entry {  // of a table in shared memory; padded, so that it is read with vector loads
+  Link<T> link;
 };
 
 template <class T>

@@ -115,11 +115,18 @@ def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
 def emulation(order: str = "forwards", *, sanitize: bool = False):
     """Make ``emulated`` a backend; yields the library."""
     library = register(sanitize)
-    names, reason = _backend.BACKENDS, _backend.reason_against
-    _backend.BACKENDS = (*names, "emulated")
-    _backend.reason_against = lambda op, backend, device: None if backend == "emulated" else reason(op, backend, device)
+    select = _backend.select
+
+    def select_emulated(op, backend, *rest):
+        return (
+            getattr(torch.ops.ppl_fast, f"{op}_emulated").default
+            if backend == "emulated"
+            else select(op, backend, *rest)
+        )
+
+    _backend.select = select_emulated
     try:
         with order_of_threads(library, order):
             yield library
     finally:
-        _backend.BACKENDS, _backend.reason_against = names, reason
+        _backend.select = select
