@@ -93,6 +93,17 @@ class PPLConfig:
     link_length_weight: float = option(0.0, "weight of the link regularisation; the published code has it at 0")
     separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
     separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
+    withhold: float = option(
+        0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
+    )
+    foreground_weight: float = option(
+        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
+    )
+    coverage_weight: float = option(
+        0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
+    )
+    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
+    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
     def __post_init__(self):
         for item in dataclasses.fields(self):
@@ -102,6 +113,9 @@ class PPLConfig:
                 f"PPL: map_stride must be a power of two from 2 to 2**regressor_levels = {2**self.regressor_levels}, "
                 f"got {self.map_stride}"
             )
+        for name in ("foreground_weight", "coverage_weight", "stray_weight"):
+            if getattr(self, name) and not self.withhold:
+                raise ValueError(f"PPL: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
         step = 2 ** max(self.regressor_levels, self.translator_levels)
         if self.image_size % step:
             raise ValueError(f"PPL: image_size must be a multiple of {step}, got {self.image_size}")

@@ -88,6 +88,10 @@ class HierarchicalMemory(nn.Module):
     @torch.no_grad()
     def prior(self) -> Tensor:
         """The keypoint prior (N, 2): the decoded mean of each bank's vectors, without gradient."""
+        return self.decoded_mean()
+
+    def decoded_mean(self) -> Tensor:
+        """Like `prior`, with its gradient to the decoder."""
         with torch.autocast(self.codebook.device.type, enabled=False):
             return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 

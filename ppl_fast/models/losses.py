@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,3 +27,54 @@ def link_length(keypoints: Tensor, prior: Tensor, links: Tensor, weights: Tensor
         return offset.square().sum(dim=-1).clamp_min(1e-12).sqrt()
 
     return (weights * (lengths(prior) - lengths(keypoints)).abs()).sum(dim=1).mean()
+
+
+def missed(images: Tensor, reconstruction: Tensor) -> Tensor:
+    """Where a reconstruction without the pose fails, (B, 1, H, W) in [0, 1], without gradient: there is the figure.
+
+    A pixel counts as far as its error e, the mean over the channels of images and reconstruction (B, 3, H, W), stands
+    out from the image's: 1 - exp(-(e / (2 RMS(e)))^4). A translator that has not yet learned the scene errs
+    everywhere, and nothing stands out.
+    """
+    error = (images - reconstruction).detach().float().abs().mean(dim=1, keepdim=True)
+    rms = error.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+    return 1 - torch.exp(-((error / (2 * rms)) ** 4))
+
+
+def foreground(heatmap: Tensor, figure: Tensor, levels: int = 4) -> Tensor:
+    """Mean squared difference of link heatmap and figure, both (B, 1, H, W), for each sample: (B,).
+
+    Summed over a pyramid of `levels` resolutions, each half the one before, so that a link is drawn to a limb that it
+    does not touch yet.
+    """
+    difference = heatmap - figure
+    total = difference.square().mean(dim=(1, 2, 3))
+    for _ in range(levels - 1):
+        difference = F.avg_pool2d(difference, 2)
+        total = total + difference.square().mean(dim=(1, 2, 3))
+    return total
+
+
+def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32) -> tuple[Tensor, Tensor]:
+    """The two directions of the Chamfer distance of keypoints (B, N, 2) and figure (B, 1, H, W) in [0, 1], both (B,).
+
+    Coverage: mean over the figure's pixels of the squared distance to the nearest keypoint. Stray: mean over the
+    keypoints of the squared distance to the nearest pixel, one outside of the figure counting 1 more. The figure is
+    first averaged to about `cells` x `cells`, which bounds the (B, cells^2, N) distances.
+    """
+    height, width = figure.shape[2:]
+    step = max(1, min(height, width) // cells)
+    figure = F.avg_pool2d(figure, step)
+    axes = [
+        (torch.arange(count, device=figure.device) * step + (step - 1) / 2) * (2 / (pixels - 1)) - 1
+        for count, pixels in zip(figure.shape[2:], (height, width), strict=True)
+    ]
+    grid, share = torch.cartesian_prod(*axes).flip(1), figure.flatten(1)
+    distances = (grid[:, None] - keypoints[:, None]).square().sum(dim=3)
+    coverage = (share * distances.amin(dim=2)).sum(dim=1) / share.sum(dim=1).clamp_min(1e-6)
+    return coverage, (distances + (1 - share).unsqueeze(2)).amin(dim=1).mean(dim=1)
+
+
+def prior_distance(prior: Tensor, keypoints: Tensor) -> Tensor:
+    """Mean squared distance of the prior (N, 2) to the mean of keypoints (B, N, 2) over the batch."""
+    return (prior - keypoints.mean(dim=0)).square().mean()

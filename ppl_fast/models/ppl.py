@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,32 +15,13 @@ from ppl_fast.models import checkpoint, losses
 from ppl_fast.models.blocks import random_blocks
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
+from ppl_fast.models.output import PPLOutput, Prior
 from ppl_fast.models.perceptual import load_perceptual
 from ppl_fast.models.regressor import Regressor
 from ppl_fast.models.translator import TRANSLATORS
 from ppl_fast.ops import affine_warp, default_links, link_heatmap
 
 RANGE = 1.01  # images may leave [-1, 1] by what resizing and bfloat16 round
-
-
-class Prior(NamedTuple):
-    """What the model has learned about all poses."""
-
-    keypoints: Tensor  # (N, 2), (x, y) in [-1, 1]
-    connectivity: Tensor  # (N, N), symmetric link weights >= 0, zero diagonal
-
-
-class PPLOutput(NamedTuple):
-    """What a forward pass gives. `losses` are weighted: they sum to `loss`."""
-
-    keypoints: Tensor  # (B, N, 2), (x, y), in [-1, 1] once the boundary loss has done its work
-    prior: Prior
-    link_heatmap: Tensor  # (B, 1, H, W)
-    reconstruction: Tensor  # (B, 3, H, W)
-    losses: dict[str, Tensor]
-    loss: Tensor
-    affine: Tensor  # (B, N, 2, 3), takes prior.keypoints to keypoints
-    recalled: Tensor  # (B, N, 2), the keypoints as the memory recalls them
 
 
 class PPL(nn.Module):
@@ -118,7 +99,9 @@ class PPL(nn.Module):
         keypoints = affine_warp(prior.keypoints, affine)
         weights = self.link_weights()
         heatmap = self._draw(keypoints, weights)
-        reconstruction = self.translator(self.alpha * self._reference(images, reference), heatmap)
+        withheld = self._withheld(images)
+        drawn = heatmap if withheld is None else heatmap.masked_fill(withheld.view(-1, 1, 1, 1), 0)
+        reconstruction = self.translator(self.alpha * self._reference(images, reference), drawn)
         recalled, commitment = self.memory(keypoints.detach())
         terms = {
             "reconstruction": self._reconstruction_loss(reconstruction, images),
@@ -129,6 +112,13 @@ class PPL(nn.Module):
         s = self.settings
         if s.separation_weight:
             terms["separation"] = losses.separation(keypoints, self.links, s.separation_sigma)
+        if withheld is not None:
+            figure, shares = losses.missed(images, reconstruction), withheld / withheld.sum().clamp_min(1)
+            found = losses.foreground(heatmap, figure), *losses.figure_distances(keypoints, figure)
+            for name, distances in zip(("foreground", "coverage", "stray"), found, strict=True):
+                terms[name] = (distances * shares).sum()
+        if s.prior_weight:
+            terms["prior"] = losses.prior_distance(self.memory.decoded_mean(), keypoints.detach())
         if s.link_length_weight:
             terms["link_length"] = losses.link_length(keypoints, prior.keypoints, self.links, weights)
         terms = {name: getattr(s, f"{name}_weight") * term for name, term in terms.items()}
@@ -157,6 +147,11 @@ class PPL(nn.Module):
         if reference is not None:
             return reference
         return self._drop(images, self.settings.mask_ratio) if self.training else images
+
+    def _withheld(self, images: Tensor) -> Tensor | None:
+        """(B,) bool, the samples whose heatmap the translator does not see; None where it sees all."""
+        share = self.settings.withhold if self.training else 0
+        return torch.rand(len(images), device=images.device) < share if share else None
 
     def _occluded(self, images: Tensor) -> Tensor:
         s = self.settings

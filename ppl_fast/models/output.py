@@ -1,0 +1,25 @@
+"""What a model returns."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Prior(NamedTuple):
+    """What the model has learned about all poses."""
+
+    keypoints: Tensor  # (N, 2), (x, y) in [-1, 1]
+    connectivity: Tensor  # (N, N), symmetric link weights >= 0, zero diagonal
+
+
+class PPLOutput(NamedTuple):
+    """What a forward pass gives. `losses` are weighted: they sum to `loss`."""
+
+    keypoints: Tensor  # (B, N, 2), (x, y), in [-1, 1] once the boundary loss has done its work
+    prior: Prior
+    link_heatmap: Tensor  # (B, 1, H, W)
+    reconstruction: Tensor  # (B, 3, H, W)
+    losses: dict[str, Tensor]
+    loss: Tensor
+    affine: Tensor  # (B, N, 2, 3), takes prior.keypoints to keypoints
+    recalled: Tensor  # (B, N, 2), the keypoints as the memory recalls them

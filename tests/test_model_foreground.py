@@ -1,0 +1,86 @@
+"""The options that keep links on the figure and the prior on the poses."""
+
+import pytest
+import torch
+from model_cases import inputs_of, pictures, tiny
+
+from ppl_fast.models import losses
+
+
+def bar(column: int) -> torch.Tensor:
+    """(1, 1, 32, 32), 1 on a vertical bar two pixels wide, 0 elsewhere."""
+    heatmap = torch.zeros(1, 1, 32, 32)
+    heatmap[..., column : column + 2] = 1
+    return heatmap
+
+
+def test_the_figure_is_what_the_reconstruction_misses():
+    images = 0.8 * bar(8).expand(1, 3, 32, 32)
+    figure = losses.missed(images, torch.full_like(images, 0.05).requires_grad_())
+    assert not figure.requires_grad
+    assert figure[bar(8) > 0].min() > 0.97 and figure[bar(8) == 0].max() < 0.01
+
+
+def test_nothing_stands_out_of_an_error_everywhere():
+    images = torch.full((1, 3, 32, 32), 0.7)
+    figure = losses.missed(images, torch.zeros_like(images))
+    torch.testing.assert_close(figure, (1 - torch.tensor(-1 / 16).exp()).expand_as(figure))
+    assert not losses.missed(images, images).any()
+
+
+def test_foreground_draws_a_link_nearer_before_it_touches():
+    on, near, far = (losses.foreground(bar(column), bar(8)).item() for column in (8, 12, 24))
+    assert on == 0 < near < far
+
+
+def test_figure_distances_in_both_directions():
+    figure = torch.zeros(1, 1, 32, 32)
+    figure[..., 4, 8] = figure[..., 20, 8] = 1
+    at = torch.tensor([[8.0, 4], [8, 20]]) / 31 * 2 - 1
+    off = torch.tensor([[8.0, 4], [11, 24]]) / 31 * 2 - 1
+    for points, coverage, stray in ((at, 0, 0), (off, 25 / 2, 25 / 2), (at[[0, 0]], 256 / 2, 0)):
+        found = losses.figure_distances(points[None], figure)
+        expected = torch.tensor([[coverage], [stray]]) * (2 / 31) ** 2
+        torch.testing.assert_close(torch.stack(found), expected, rtol=1e-4, atol=1e-6)
+    large = figure.repeat_interleave(4, 2).repeat_interleave(4, 3)  # averaged back to 32 x 32 cells
+    corner = torch.tensor([[[8 * 4 + 1.5, 4 * 4 + 1.5], [8 * 4 + 1.5, 20 * 4 + 1.5]]]) / 127 * 2 - 1
+    assert torch.stack(losses.figure_distances(corner, large)).max() < 1e-6
+
+
+def test_a_share_of_the_heatmaps_is_withheld_from_the_translator_in_training_alone():
+    model = tiny(withhold=0.5, foreground_weight=2.0, coverage_weight=1.0, stray_weight=1.0)
+    seen = inputs_of(model.translator)
+    torch.manual_seed(3)
+    out = model(pictures(8))
+    empty = (seen[-1][1] == 0).all(dim=(1, 2, 3))
+    assert 0 < empty.sum() < 8
+    assert torch.equal(seen[-1][1][~empty], out.link_heatmap[~empty])
+    figure = losses.missed(pictures(8), out.reconstruction)[empty]
+    coverage, stray = losses.figure_distances(out.keypoints[empty], figure)
+    expected = {"foreground": 2 * losses.foreground(out.link_heatmap[empty], figure)}
+    for name, value in (expected | {"coverage": coverage, "stray": stray}).items():
+        torch.testing.assert_close(out.losses[name], value.mean())
+    model.eval()
+    out = model(pictures(8))
+    assert torch.equal(seen[-1][1], out.link_heatmap) and "foreground" not in out.losses
+
+
+@pytest.mark.parametrize("name", ["foreground_weight", "coverage_weight", "stray_weight"])
+def test_weights_that_need_withheld_heatmaps(name):
+    with pytest.raises(ValueError, match=f"{name} needs a positive withhold"):
+        tiny(**{name: 1.0})
+
+
+def test_prior_weight_draws_the_prior_to_the_mean_pose():
+    torch.manual_seed(0)
+    distances = []
+    for weight in (0.0, 100.0):
+        model = tiny(prior_weight=weight, memory_weight=0.0)
+        optimizer = torch.optim.Adam(model.memory.parameters(), lr=1e-2)
+        for _ in range(60):
+            optimizer.zero_grad()
+            out = model(pictures(8))
+            out.loss.backward()
+            optimizer.step()
+        distances.append((model.prior().keypoints - out.keypoints.detach().mean(dim=0)).norm(dim=1).mean())
+    assert distances[1] < 0.1 * distances[0]
