@@ -24,7 +24,6 @@ def reason_against(op: str, backend: str, device: str) -> str | None:
     return _against_triton(device)
 
 
-@torch.compiler.assume_constant_result
 def _against_triton(device: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
@@ -38,6 +37,10 @@ def _against_triton(device: str) -> str | None:
     if major < 7:
         return f"Triton needs a GPU of compute capability 7.0 or later, this one has {major}.{minor}"
     return None
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, triton and all, with ppl_fast.
+_against_triton._dynamo_marked_constant = True
 
 
 def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32):
@@ -71,11 +74,11 @@ def _find(op: str, backend: str, device: torch.device, dtype: torch.dtype):
     remedy = "reinstall with a C++ compiler (and nvcc for CUDA) present: pip install --no-build-isolation ppl_fast; "
     raise RuntimeError(
         f"{op}: backend '{backend}' cannot run on '{device.type}': {reason_against(op, backend, device.type)}; "
-        f"{remedy if backend == 'cpp' else ''}meanwhile backend='auto' or 'reference' work ('ppl-fast doctor' shows what runs where)"
+        f"{remedy if backend == 'cpp' else ''}meanwhile backend='auto' or 'reference' work "
+        "('ppl-fast doctor' shows what runs where)"
     )
 
 
-@torch.compiler.disable
 def _warn(device_type: str) -> None:
     warnings.warn(
         f"ppl_fast: no compiled kernels for '{device_type}', so the slow PyTorch reference is used; "
