@@ -105,6 +105,7 @@ void describe_affine_warp(KernelShapes& shapes);
 void describe_link_heatmap(KernelShapes& shapes);
 void describe_link_heatmap_backward(KernelShapes& shapes);
 void describe_memory_attention(KernelShapes& shapes);
+void describe_memory_attention_soft(KernelShapes& shapes);
 
 template <class F>
 KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes = 0) {

@@ -1,0 +1,274 @@
+// memory_attention on CUDA: hard mode, and sums over the tokens that chose a prototype.
+//
+// Forward: a block takes 16 tokens of a bank (64 where there are many) past its prototypes, 64 at a time; threads hold
+// the running nearest in registers, so nothing of size B x m x k exists, and the block copies the prototypes chosen:
+// one launch. Where tokens alone do not fill the GPU, blocks share the prototypes of a bank and a second kernel
+// compares. Distances are float32 differences, so the choice is that of float32 arithmetic whatever the tokens' offset;
+// the tensor-core form |t|^2 - 2 t.p + |p|^2 cancels (memory_attention.h) and is not taken. Backward: a pass over the
+// tokens; for prototypes and for prototype_sums, a warp a prototype finds the tokens that chose it by ballot and adds
+// them in order: no atomics.
+#include "memory_attention_cuda.cuh"
+
+#include <optional>
+
+namespace ppl_fast {
+namespace {
+
+constexpr int kRowThreads = 128;
+constexpr int kSumSlice = 8;  // elements a lane holds of a prototype's sum
+
+template <class T>
+using Few = PairShape<T, 1, 4>;
+template <class T>
+using Many = PairShape<T, 4, 4>;
+
+template <class S>
+struct Chosen {
+  S* values;         // (b, m, d)
+  int64_t* indices;  // (b, m)
+  S* distances;      // (b, m)
+};
+
+template <class T, class Shape>
+struct HardShared {
+  typename Shape::Shared pairs;
+  int nearest[Shape::x];
+};
+
+// Prototypes [blockIdx.z * share, ...) of bank blockIdx.y; `partial` (shares, b, m) where there are several shares.
+template <class S, class Shape>
+__global__ void __launch_bounds__(kPairThreads, 2)
+    memory_attention_fwd_kernel(Attention<S> a, int64_t share, Choice<Compute<S>>* partial, Chosen<S> out) {
+  using T = Compute<S>;
+  auto& shared = shared_memory<HardShared<T, Shape>>();
+  const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
+  const int64_t b0 = int64_t(blockIdx.x) * Shape::x, bank = blockIdx.y;
+  const int64_t begin = blockIdx.z * share, end = min(begin + share, a.k);
+  const Rows<S> tokens = a.token_rows(a.tokens, bank, b0, Shape::x);
+  Choice<T> best[Shape::rows_x];
+  for (int i = 0; i < Shape::rows_x; ++i) best[i] = {T(INFINITY), int(begin)};
+  for (int64_t first = begin; first < end; first += Shape::y) {
+    const Rows<S> prototypes = a.prototype_rows(bank, first, end, Shape::y);
+    T distance[Shape::rows_x][Shape::rows_y];
+    pair_sums<Shape>(shared.pairs, tokens, prototypes, a.d, SquaredDifference(), distance);
+    for (int j = 0; j < Shape::rows_y; ++j) {
+      const int c = tx + kSide * j;
+      if (c >= prototypes.count) continue;
+      for (int i = 0; i < Shape::rows_x; ++i) best[i].meet(distance[i][j], int(first) + c);
+    }
+  }
+  for (int i = 0; i < Shape::rows_x; ++i) {
+    const Choice<T> choice = lane_choice<kSide>(best[i]);
+    const int r = ty + kSide * i;
+    if (tx != 0 || r >= tokens.count) continue;
+    const int64_t at = (b0 + r) * a.m + bank;
+    if (partial) {
+      partial[blockIdx.z * a.b * a.m + at] = choice;
+    } else {
+      shared.nearest[r] = choice.nearest();
+      out.indices[at] = choice.nearest(), out.distances[at] = S(choice.distance);
+    }
+  }
+  if (partial) return;
+  __syncthreads();
+  for (int r = thread / kWarp; r < tokens.count; r += kPairThreads / kWarp) {
+    const S* const from = a.prototypes + (bank * a.k + shared.nearest[r]) * a.d;
+    S* const to = out.values + ((b0 + r) * a.m + bank) * a.d;
+    for (int64_t i = thread % kWarp; i < a.d; i += kWarp) to[i] = from[i];
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kRowThreads)
+    memory_attention_compare_kernel(Attention<S> a, int shares, const Choice<Compute<S>>* partial, Chosen<S> out) {
+  const int64_t row = blockIdx.x, rows = a.b * a.m;
+  Choice<Compute<S>> choice = partial[row];
+  for (int s = 1; s < shares; ++s) choice.meet(partial[s * rows + row]);
+  if (threadIdx.x == 0) out.indices[row] = choice.nearest(), out.distances[row] = S(choice.distance);
+  const S* const from = a.prototypes + (row % a.m * a.k + choice.nearest()) * a.d;
+  for (int64_t i = threadIdx.x; i < a.d; i += kRowThreads) out.values[row * a.d + i] = from[i];
+}
+
+template <class S>
+__global__ void __launch_bounds__(kRowThreads)
+    memory_attention_bwd_tokens_kernel(Attention<S> a, const S* grad_values, const S* grad_distances,
+                                       const int64_t* indices, S* grad_tokens) {
+  using T = Compute<S>;
+  const int64_t row = blockIdx.x, nearest = min(max(indices[row], int64_t(0)), a.k - 1);
+  const S *const token = a.tokens + row * a.d, *const prototype = a.prototypes + (row % a.m * a.k + nearest) * a.d;
+  const T pull = 2 * T(grad_distances[row]);
+  for (int64_t i = threadIdx.x; i < a.d; i += kRowThreads)
+    grad_tokens[row * a.d + i] = S(T(grad_values[row * a.d + i]) + pull * (T(token[i]) - T(prototype[i])));
+}
+
+// For each prototype, over the tokens that chose it: their number and sum, or (kGradient) the gradient of the
+// distances. A warp has 256 elements of one prototype.
+template <class S, class Out, bool kGradient>
+__global__ void __launch_bounds__(kPairThreads)
+    memory_attention_sums_kernel(Attention<S> a, const int64_t* indices, const S* grad_distances, Out* counts,
+                                 Out* sums) {
+  using T = Compute<S>;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t j = int64_t(blockIdx.x) * (kPairThreads / kWarp) + threadIdx.x / kWarp, bank = blockIdx.y;
+  if (j >= a.k) return;  // a whole warp
+  const int64_t first = int64_t(blockIdx.z) * kSumSlice * kWarp + lane, row = (bank * a.k + j) * a.d;
+  T sum[kSumSlice] = {}, own[kSumSlice] = {};
+  if (kGradient)
+    for (int c = 0; c < kSumSlice; ++c)
+      if (first + c * kWarp < a.d) own[c] = T(a.prototypes[row + first + c * kWarp]);
+  int64_t count = 0;
+  for (int64_t b0 = 0; b0 < a.b; b0 += kWarp) {
+    const bool chose = b0 + lane < a.b && indices[(b0 + lane) * a.m + bank] == j;
+    unsigned left = __ballot_sync(kAllLanes, chose);
+    count += __popc(left);
+    for (; left; left &= left - 1) {
+      const int64_t at = (b0 + __ffs(left) - 1) * a.m + bank;
+      const T scale = kGradient ? -2 * T(grad_distances[at]) : T(1);
+      for (int c = 0; c < kSumSlice; ++c)
+        if (first + c * kWarp < a.d) sum[c] += scale * (T(a.tokens[at * a.d + first + c * kWarp]) - own[c]);
+    }
+  }
+  for (int c = 0; c < kSumSlice; ++c)
+    if (first + c * kWarp < a.d) sums[row + first + c * kWarp] = Out(sum[c]);
+  if (!kGradient && blockIdx.z == 0 && lane == 0) counts[bank * a.k + j] = Out(count);
+}
+
+template <class S>
+Grid sums_grid(const Attention<S>& a) {
+  return {ceil_div(a.k, kPairThreads / kWarp), a.m, std::max<int64_t>(1, ceil_div(a.d, kSumSlice * kWarp))};
+}
+
+void check(const Tensor& tokens, const Tensor& prototypes) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "memory_attention: tokens must have shape (B, m, d)");
+  STD_TORCH_CHECK(prototypes.dim() == 3 && prototypes.size(0) == tokens.size(1) &&
+                      prototypes.size(2) == tokens.size(2) && prototypes.size(1) >= 1,
+                  "memory_attention: prototypes must have shape (m, k, d), k >= 1");
+  STD_TORCH_CHECK(prototypes.size(1) <= INT32_MAX / 2, "memory_attention: more than 2^30 prototypes a bank");
+  STD_TORCH_CHECK(prototypes.scalar_type() == tokens.scalar_type(),
+                  "memory_attention: prototypes must share tokens' dtype");
+}
+
+void check_indices(const Tensor& indices, const Tensor& tokens, const char* name) {
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && indices.dim() == 2 &&
+                      indices.size(0) == tokens.size(0) && indices.size(1) == tokens.size(1),
+                  name, ": indices must be int64 of shape (B, m)");
+}
+
+// Prototypes that a block takes: all, or few enough that some 500 blocks share the work (two on each multiprocessor of
+// a large GPU); it depends on shapes alone.
+int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
+  const int64_t steps = ceil_div(k, step), shares = std::min(steps, ceil_div(512, std::max<int64_t>(1, blocks)));
+  return ceil_div(steps, shares) * step;
+}
+
+template <class Shape, class S>
+void launch_hard_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
+  using T = Compute<S>;
+  const int64_t tiles = ceil_div(a.b, Shape::x), share = share_of(tiles * a.m, a.k, Shape::y);
+  const int64_t shares = ceil_div(a.k, share);
+  const auto partial =
+      empty(like, {shares > 1 ? shares * a.b * a.m * int64_t(sizeof(Choice<T>)) : 0}, ScalarType::Byte);
+  auto* const choices = shares > 1 ? reinterpret_cast<Choice<T>*>(partial.mutable_data_ptr()) : nullptr;
+  launch(memory_attention_fwd_kernel<S, Shape>, Grid{tiles, a.m, shares}, kPairThreads, sizeof(HardShared<T, Shape>),
+         stream, a, share, choices, out);
+  if (shares > 1)
+    launch(memory_attention_compare_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, stream, a, int(shares), choices, out);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& tokens, const Tensor& prototypes,
+                                                                 std::optional<double> temperature) {
+  check(tokens, prototypes);
+  const OnDevice device(tokens);
+  const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
+  const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type);
+  const int64_t b = t.size(0), m = t.size(1), k = p.size(1), d = t.size(2);
+  const auto values = empty(t, {b, m, d}, type), distances = empty(t, {b, m}, type);
+  const auto indices = empty(t, {b, m}, ScalarType::Long);
+  const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, compute_type(t));
+  if (temperature) {
+    launch_soft_fwd(t, p, *temperature, values, indices, distances, logsumexp, device.stream());
+  } else {
+    dispatch_storage(type, "memory_attention", [&](auto zero) {
+      using S = decltype(zero);
+      using T = Compute<S>;
+      const auto a = describe_attention<S>(t, p);
+      const Chosen<S> out = {write<S>(values), write<int64_t>(indices), write<S>(distances)};
+      if (b > Few<T>::x && k >= 4 * Many<T>::y)
+        launch_hard_fwd<Many<T>>(a, t, out, device.stream());
+      else
+        launch_hard_fwd<Few<T>>(a, t, out, device.stream());
+    });
+  }
+  return {cast(values, given), indices, cast(distances, given), logsumexp};
+}
+
+std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_values, const Tensor& grad_distances,
+                                                          const Tensor& tokens, const Tensor& prototypes,
+                                                          const Tensor& values, const Tensor& indices,
+                                                          const Tensor& logsumexp, std::optional<double> temperature,
+                                                          bool needs_prototypes) {
+  check(tokens, prototypes);
+  check_indices(indices, tokens, "memory_attention_backward");
+  const OnDevice device(tokens);
+  const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
+  const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type),
+             gv = contiguous_as(grad_values, type), gd = contiguous_as(grad_distances, type),
+             chosen = torch::stable::contiguous(indices);
+  const auto grad_t = torch::stable::new_empty(t, t.sizes());
+  const auto grad_p = !needs_prototypes ? empty(p, {0}, type)
+                      : t.size(0) == 0  ? torch::stable::new_zeros(p, p.sizes())
+                                        : torch::stable::new_empty(p, p.sizes());
+  if (temperature) {
+    const auto v = contiguous_as(values, type), lse = contiguous_as(logsumexp, type);
+    launch_soft_bwd(gv, gd, t, p, v, chosen, lse, *temperature, grad_t, grad_p, device.stream());
+  } else {
+    dispatch_storage(type, "memory_attention_backward", [&](auto zero) {
+      using S = decltype(zero);
+      const auto a = describe_attention<S>(t, p);
+      launch(memory_attention_bwd_tokens_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, device.stream(), a, read<S>(gv),
+             read<S>(gd), read<int64_t>(chosen), write<S>(grad_t));
+      if (needs_prototypes)
+        launch(memory_attention_sums_kernel<S, S, true>, sums_grid(a), kPairThreads, 0, device.stream(), a,
+               read<int64_t>(chosen), read<S>(gd), nullptr, write<S>(grad_p));
+    });
+  }
+  return {cast(grad_t, given), cast(grad_p, given)};
+}
+
+std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tensor& indices, int64_t k) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "prototype_sums: tokens must have shape (B, m, d)");
+  check_indices(indices, tokens, "prototype_sums");
+  const OnDevice device(tokens);
+  const auto t = torch::stable::contiguous(tokens), chosen = torch::stable::contiguous(indices);
+  const int64_t m = t.size(1), d = t.size(2);
+  const auto counts = empty(t, {m, k}, compute_type(t)), sums = empty(t, {m, k, d}, compute_type(t));
+  dispatch_storage(t.scalar_type(), "prototype_sums", [&](auto zero) {
+    using S = decltype(zero);
+    const Attention<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
+    launch(memory_attention_sums_kernel<S, Compute<S>, false>, sums_grid(a), kPairThreads, 0, device.stream(), a,
+           read<int64_t>(chosen), nullptr, write<Compute<S>>(counts), write<Compute<S>>(sums));
+  });
+  return {counts, sums};
+}
+
+}  // namespace
+
+void describe_memory_attention(KernelShapes& shapes) {
+  shapes.push_back(describe("memory_attention_fwd, 16 tokens", memory_attention_fwd_kernel<float, Few<float>>,
+                            kPairThreads, sizeof(HardShared<float, Few<float>>)));
+  shapes.push_back(describe("memory_attention_fwd, 64 tokens", memory_attention_fwd_kernel<float, Many<float>>,
+                            kPairThreads, sizeof(HardShared<float, Many<float>>)));
+  shapes.push_back(describe("memory_attention_compare", memory_attention_compare_kernel<float>, kRowThreads));
+  shapes.push_back(describe("memory_attention_bwd_tokens", memory_attention_bwd_tokens_kernel<float>, kRowThreads));
+  shapes.push_back(
+      describe("memory_attention_bwd_prototypes", memory_attention_sums_kernel<float, float, true>, kPairThreads));
+  shapes.push_back(describe("prototype_sums", memory_attention_sums_kernel<float, float, false>, kPairThreads));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
+  m.impl(PPL_FAST_CUDA_OP("memory_attention"), TORCH_BOX(&memory_attention_cuda));
+  m.impl(PPL_FAST_CUDA_OP("memory_attention_backward"), TORCH_BOX(&memory_attention_backward_cuda));
+  m.impl(PPL_FAST_CUDA_OP("prototype_sums"), TORCH_BOX(&prototype_sums_cuda));
+}
+
+}  // namespace ppl_fast

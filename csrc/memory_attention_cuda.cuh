@@ -1,0 +1,155 @@
+// memory_attention on CUDA: sums over d of pairs of rows, and the running choice of the nearest prototype.
+#pragma once
+
+#include "memory_attention.h"
+
+#include "common.cuh"
+
+namespace ppl_fast {
+
+constexpr int kSide = 16;  // a block's threads, 16 x 16, meet two sets of rows
+constexpr int kPairThreads = kSide * kSide;
+
+// RowsX x RowsY pairs a thread: a block holds 16 RowsX rows of x and 16 RowsY of y, Depth of their elements at a time.
+template <class T, int RowsX, int RowsY>
+struct PairShape {
+  static constexpr int rows_x = RowsX, rows_y = RowsY, x = kSide * RowsX, y = kSide * RowsY;
+  static constexpr int depth = (RowsX * RowsY >= 16 ? 128 : 256) / int(sizeof(T));
+  static constexpr int vector = 16 / int(sizeof(T));
+  // Sums that a thread keeps of one pair: enough independent ones to hide the latency of an addition.
+  static constexpr int chains = RowsX * RowsY >= 16 ? 1 : vector;
+
+  struct alignas(16) Shared {
+    T row[x + y][depth + vector];  // the padding spreads neighbouring rows over the banks
+  };
+};
+
+template <class S>
+struct Rows {
+  const S* at;
+  int64_t stride;
+  int count;
+};
+
+struct SquaredDifference {
+  template <class T>
+  __device__ T operator()(T sum, T x, T y) const {
+    return add_squared_difference(sum, x, y);
+  }
+};
+struct Product {
+  template <class T>
+  __device__ T operator()(T sum, T x, T y) const {
+    return add_product(sum, x, y);
+  }
+};
+
+// sums[i][j] = the sum over d of pair(x_r, y_c), r = threadIdx.x / 16 + 16 i, c = threadIdx.x % 16 + 16 j; of no
+// meaning past the last row. Every sum has the same order, wherever its pair falls, so that equal prototypes are
+// equally far. The next piece is on its way from memory while the last is used.
+template <class Shape, class S, class T, class Pair>
+__device__ void pair_sums(typename Shape::Shared& shared, const Rows<S>& x, const Rows<S>& y, int64_t d, Pair pair,
+                          T (&sums)[Shape::rows_x][Shape::rows_y]) {
+  constexpr int step = kPairThreads / Shape::depth;  // rows that the block loads at once
+  constexpr int loads_x = Shape::x / step, loads = loads_x + Shape::y / step;
+  const int thread = threadIdx.x, column = thread % Shape::depth, row = thread / Shape::depth;
+  T next[loads];
+  const auto fetch = [&](int64_t from) {
+    const bool inside = from + column < d;
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      const bool of_x = i < loads_x;  // known when compiled
+      const int r = row + (of_x ? i : i - loads_x) * step;
+      const S* const at = (of_x ? x.at : y.at) + r * (of_x ? x.stride : y.stride) + from + column;
+      next[i] = inside && r < (of_x ? x.count : y.count) ? T(*at) : T(0);
+    }
+  };
+  T part[Shape::rows_x][Shape::rows_y][Shape::chains] = {};
+  fetch(0);
+  for (int64_t from = 0; from < d; from += Shape::depth) {
+    __syncthreads();  // the piece before was in use
+#pragma unroll
+    for (int i = 0; i < loads; ++i) shared.row[row + i * step][column] = next[i];
+    __syncthreads();
+    if (from + Shape::depth < d) fetch(from + Shape::depth);
+    for (int c = 0; c < Shape::depth; c += Shape::vector) {
+      using Vector = Pack<T, Shape::vector>;
+      Vector vx[Shape::rows_x];
+#pragma unroll
+      for (int i = 0; i < Shape::rows_x; ++i)
+        vx[i] = *reinterpret_cast<const Vector*>(&shared.row[thread / kSide + kSide * i][c]);
+#pragma unroll
+      for (int j = 0; j < Shape::rows_y; ++j) {
+        if (kSide * j >= y.count) break;
+        const Vector vy = *reinterpret_cast<const Vector*>(&shared.row[Shape::x + thread % kSide + kSide * j][c]);
+#pragma unroll
+        for (int i = 0; i < Shape::rows_x; ++i)
+#pragma unroll
+          for (int v = 0; v < Shape::vector; ++v) {
+            T& sum = part[i][j][v % Shape::chains];
+            sum = pair(sum, vx[i].at[v], vy.at[v]);
+          }
+      }
+    }
+  }
+  for (int i = 0; i < Shape::rows_x; ++i)
+    for (int j = 0; j < Shape::rows_y; ++j) {
+      sums[i][j] = part[i][j][0];
+      for (int v = 1; v < Shape::chains; ++v) sums[i][j] += part[i][j][v];
+    }
+}
+
+// The nearest prototype so far. A distance that is not a number stays; its index is then 0, as the reference has it.
+template <class T>
+struct Choice {
+  T distance;
+  int index;
+
+  __device__ void meet(T other, int at) {
+    if (other < distance || other != other) distance = other, index = at;
+  }
+  __device__ void meet(const Choice& other) {
+    if (distance != distance) return;
+    if (other.distance < distance || other.distance != other.distance ||
+        (other.distance == distance && other.index < index))
+      *this = other;
+  }
+  __device__ int nearest() const { return distance != distance ? 0 : index; }
+};
+
+// The nearest of what Width neighbouring lanes have met.
+template <int Width, class T>
+__device__ Choice<T> lane_choice(Choice<T> choice) {
+  for (int offset = Width / 2; offset > 0; offset /= 2)
+    choice.meet(Choice<T>{__shfl_xor_sync(kAllLanes, choice.distance, offset),
+                          __shfl_xor_sync(kAllLanes, choice.index, offset)});
+  return choice;
+}
+
+template <class S>
+struct Attention {
+  const S *tokens, *prototypes;  // (b, m, d), (m, k, d)
+  int64_t b, m, k, d;
+
+  __device__ Rows<S> token_rows(const S* tensor, int64_t bank, int64_t first,
+                                int most) const {  // of a (b, m, d) tensor
+    return {tensor + (first * m + bank) * d, m * d, int(min(b - first, int64_t(most)))};
+  }
+  __device__ Rows<S> prototype_rows(int64_t bank, int64_t first, int64_t end, int most) const {
+    return {prototypes + (bank * k + first) * d, d, int(min(end - first, int64_t(most)))};
+  }
+};
+
+template <class S>
+Attention<S> describe_attention(const Tensor& tokens, const Tensor& prototypes) {
+  return {read<S>(tokens), read<S>(prototypes), tokens.size(0), tokens.size(1), prototypes.size(1), tokens.size(2)};
+}
+
+// Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
+void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
+                     const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream);
+void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, const Tensor& tokens,
+                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& logsumexp,
+                     double temperature, const Tensor& grad_tokens, const Tensor& grad_prototypes, cudaStream_t stream);
+
+}  // namespace ppl_fast

@@ -1,0 +1,257 @@
+// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes.
+//
+// A block takes 16 tokens of a bank past its prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the running
+// minimum and sum of an online softmax and leave the weights in shared memory; then each thread has columns of d, and
+// adds the weighted prototypes to 16 tokens at a time in registers. The values so far wait in the output itself (in
+// L2), as long as there are more than 64 prototypes. The backward recomputes the weights the same way, once with tokens
+// and once with prototypes as the 16 rows, so both gradients are summed in order, without atomics. Not taken: keeping
+// the values so far in shared memory, which would bound d.
+#include "memory_attention_cuda.cuh"
+
+namespace ppl_fast {
+namespace {
+
+template <class T>
+using Shape = PairShape<T, 1, 4>;
+constexpr int kNear = Shape<float>::x, kFar = Shape<float>::y;  // 16 rows that stay, 64 that pass by
+static_assert(kNear == kSide && kFar == 4 * kSide);
+
+template <class T>
+struct alignas(16) SoftShared {
+  typename Shape<T>::Shared pairs;
+  T weight[kFar][kNear], slope[kFar][kNear];
+  T shrink[kNear], total[kNear];
+  T dot[kFar];    // g . values of a token
+  T pull[kNear];  // of a token to its nearest prototype, from the gradient of their distance
+  const T* nearest[kNear];
+};
+
+template <class T>
+struct Softmax {
+  T scale, inverse_temperature;  // scale = log2(e) / temperature
+};
+
+// sums[r] += weight[c][r] * x_c[i] over the rows x_c; the sums of 16 rows at once.
+template <class T>
+__device__ void add_weighted(const T (&weight)[kFar][kNear], const Rows<T>& x, int64_t i, T (&sums)[kNear]) {
+  for (int c = 0; c < x.count; ++c) {
+    const T value = x.at[c * x.stride + i];
+#pragma unroll
+    for (int r = 0; r < kNear; ++r) sums[r] += weight[c][r] * value;
+  }
+}
+
+template <class T>
+struct SoftOut {
+  T* values;
+  int64_t* indices;
+  T *distances, *logsumexp;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    memory_attention_soft_fwd_kernel(Attention<T> a, Softmax<T> softmax, SoftOut<T> out) {
+  auto& shared = shared_memory<SoftShared<T>>();
+  const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
+  const int64_t b0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
+  const Rows<T> tokens = a.token_rows(a.tokens, bank, b0, kNear);
+  T* const values = out.values + (b0 * a.m + bank) * a.d;
+  Choice<T> best = {T(INFINITY), 0};
+  T least = T(INFINITY), total = 0;  // the same in all 16 threads of a token
+  for (int64_t first = 0; first < a.k; first += kFar) {
+    const Rows<T> prototypes = a.prototype_rows(bank, first, a.k, kFar);
+    T distance[1][4];
+    pair_sums<Shape<T>>(shared.pairs, tokens, prototypes, a.d, SquaredDifference(), distance);
+    T nearest = least, sum = 0;
+    for (int j = 0; j < 4; ++j)
+      if (tx + kSide * j < prototypes.count) {
+        best.meet(distance[0][j], int(first) + tx + kSide * j);
+        nearest = fmin(nearest, distance[0][j]);
+      }
+    nearest = -lane_max<kSide>(-nearest);
+    const T shrink = power_of_two((nearest - least) * softmax.scale);
+    for (int j = 0; j < 4; ++j) {
+      const int c = tx + kSide * j;
+      const T weight = c < prototypes.count ? power_of_two((nearest - distance[0][j]) * softmax.scale) : T(0);
+      shared.weight[c][ty] = weight, sum += weight;
+    }
+    least = nearest, total = total * shrink + lane_sum<kSide>(sum);
+    if (tx == 0) shared.shrink[ty] = shrink, shared.total[ty] = total;
+    __syncthreads();
+    const bool last = first + kFar >= a.k;
+    for (int64_t i = thread; i < a.d; i += kPairThreads) {
+      T sums[kNear];
+#pragma unroll
+      for (int r = 0; r < kNear; ++r)
+        sums[r] = first > 0 && r < tokens.count ? values[r * a.m * a.d + i] * shared.shrink[r] : T(0);
+      add_weighted(shared.weight, prototypes, i, sums);
+#pragma unroll
+      for (int r = 0; r < kNear; ++r)
+        if (r < tokens.count) values[r * a.m * a.d + i] = last ? sums[r] / shared.total[r] : sums[r];
+    }
+  }
+  best = lane_choice<kSide>(best);
+  if (tx != 0 || ty >= tokens.count) return;
+  const int64_t at = (b0 + ty) * a.m + bank;
+  out.indices[at] = best.nearest(), out.distances[at] = best.distance;
+  out.logsumexp[at] = log(total) - least * softmax.inverse_temperature;
+}
+
+template <class T>
+struct SoftGrad {
+  const T *grad_values, *grad_distances, *values;
+  const int64_t* indices;
+  const T* logsumexp;
+  T *grad_tokens, *grad_prototypes;
+};
+
+// shared.dot[r] = g . values of each of the tokens.
+template <class T>
+__device__ void dot_rows(const Rows<T>& g, const Rows<T>& values, int64_t d, T* dot) {
+  for (int r = threadIdx.x / kWarp; r < g.count; r += kPairThreads / kWarp) {
+    T sum = 0;
+    for (int64_t i = threadIdx.x % kWarp; i < d; i += kWarp)
+      sum = add_product(sum, g.at[r * g.stride + i], values.at[r * values.stride + i]);
+    sum = lane_sum<kWarp>(sum);
+    if (threadIdx.x % kWarp == 0) dot[r] = sum;
+  }
+}
+
+template <class T>
+__device__ T softmax_weight(const Softmax<T>& softmax, T distance, T logsumexp) {
+  return power_of_two(-distance * softmax.scale - logsumexp * T(kLog2e));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    memory_attention_soft_bwd_tokens_kernel(Attention<T> a, Softmax<T> softmax, SoftGrad<T> g) {
+  auto& shared = shared_memory<SoftShared<T>>();
+  const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
+  const int64_t b0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
+  const Rows<T> tokens = a.token_rows(a.tokens, bank, b0, kNear), grads = a.token_rows(g.grad_values, bank, b0, kNear);
+  T* const out = g.grad_tokens + (b0 * a.m + bank) * a.d;
+  dot_rows(grads, a.token_rows(g.values, bank, b0, kNear), a.d, shared.dot);
+  const int64_t own = (b0 + min(ty, tokens.count - 1)) * a.m + bank;
+  const T logsumexp = g.logsumexp[own];
+  if (tx == 0) {
+    shared.pull[ty] = 2 * g.grad_distances[own];
+    shared.nearest[ty] = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
+  }
+  for (int64_t first = 0; first < a.k; first += kFar) {
+    const Rows<T> prototypes = a.prototype_rows(bank, first, a.k, kFar);
+    T distance[1][4], product[1][4];
+    pair_sums<Shape<T>>(shared.pairs, tokens, prototypes, a.d, SquaredDifference(), distance);
+    pair_sums<Shape<T>>(shared.pairs, grads, prototypes, a.d, Product(), product);
+    for (int j = 0; j < 4; ++j) {
+      const T weight = softmax_weight(softmax, distance[0][j], logsumexp);
+      shared.slope[tx + kSide * j][ty] =
+          2 * softmax_gradient(weight, product[0][j], shared.dot[ty], softmax.inverse_temperature);
+    }
+    __syncthreads();
+    for (int64_t i = thread; i < a.d; i += kPairThreads) {
+      T sums[kNear];
+#pragma unroll
+      for (int r = 0; r < kNear; ++r) {
+        sums[r] = 0;
+        if (r >= tokens.count) continue;
+        sums[r] = first > 0 ? out[r * a.m * a.d + i]
+                            : shared.pull[r] * (tokens.at[r * tokens.stride + i] - shared.nearest[r][i]);
+      }
+      add_weighted(shared.slope, prototypes, i, sums);
+#pragma unroll
+      for (int r = 0; r < kNear; ++r)
+        if (r < tokens.count) out[r * a.m * a.d + i] = sums[r];
+    }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    memory_attention_soft_bwd_prototypes_kernel(Attention<T> a, Softmax<T> softmax, SoftGrad<T> g) {
+  auto& shared = shared_memory<SoftShared<T>>();
+  const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
+  const int64_t j0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
+  const Rows<T> prototypes = a.prototype_rows(bank, j0, a.k, kNear);
+  T* const out = g.grad_prototypes + (bank * a.k + j0) * a.d;
+  for (int64_t first = 0; first < a.b; first += kFar) {
+    const Rows<T> tokens = a.token_rows(a.tokens, bank, first, kFar),
+                  grads = a.token_rows(g.grad_values, bank, first, kFar);
+    dot_rows(grads, a.token_rows(g.values, bank, first, kFar), a.d, shared.dot);
+    T distance[1][4], product[1][4];
+    pair_sums<Shape<T>>(shared.pairs, prototypes, tokens, a.d, SquaredDifference(), distance);
+    pair_sums<Shape<T>>(shared.pairs, prototypes, grads, a.d, Product(), product);
+    for (int j = 0; j < 4; ++j) {
+      const int c = tx + kSide * j;
+      if (c >= tokens.count) continue;
+      const int64_t at = (first + c) * a.m + bank;
+      const T weight = softmax_weight(softmax, distance[0][j], g.logsumexp[at]);
+      const T slope = softmax_gradient(weight, product[0][j], shared.dot[c], softmax.inverse_temperature);
+      shared.weight[c][ty] = weight;
+      shared.slope[c][ty] = 2 * (slope - (g.indices[at] == j0 + ty ? g.grad_distances[at] : T(0)));
+    }
+    __syncthreads();
+    for (int64_t i = thread; i < a.d; i += kPairThreads) {
+      T sums[kNear], own[kNear];
+#pragma unroll
+      for (int r = 0; r < kNear; ++r) {
+        own[r] = r < prototypes.count ? prototypes.at[r * a.d + i] : T(0);
+        sums[r] = first > 0 && r < prototypes.count ? out[r * a.d + i] : T(0);
+      }
+      for (int c = 0; c < tokens.count; ++c) {
+        const T grad = grads.at[c * grads.stride + i], token = tokens.at[c * tokens.stride + i];
+#pragma unroll
+        for (int r = 0; r < kNear; ++r) sums[r] += shared.weight[c][r] * grad + shared.slope[c][r] * (token - own[r]);
+      }
+#pragma unroll
+      for (int r = 0; r < kNear; ++r)
+        if (r < prototypes.count) out[r * a.d + i] = sums[r];
+    }
+  }
+}
+
+template <class T>
+Softmax<T> make_softmax(double temperature) {
+  return {T(kLog2e / temperature), T(1 / temperature)};
+}
+
+}  // namespace
+
+void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
+                     const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream) {
+  dispatch(tokens.scalar_type(), "memory_attention", [&](auto zero) {
+    using T = decltype(zero);
+    const auto a = describe_attention<T>(tokens, prototypes);
+    const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
+    launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
+           stream, a, make_softmax<T>(temperature), out);
+  });
+}
+
+void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, const Tensor& tokens,
+                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& logsumexp,
+                     double temperature, const Tensor& grad_tokens, const Tensor& grad_prototypes,
+                     cudaStream_t stream) {
+  dispatch(tokens.scalar_type(), "memory_attention_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const auto a = describe_attention<T>(tokens, prototypes);
+    const SoftGrad<T> g = {read<T>(grad_values),     read<T>(grad_distances), read<T>(values),
+                           read<int64_t>(indices),   read<T>(logsumexp),      write<T>(grad_tokens),
+                           write<T>(grad_prototypes)};
+    launch(memory_attention_soft_bwd_tokens_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads,
+           sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);
+    if (grad_prototypes.numel() == 0 || a.b == 0) return;
+    launch(memory_attention_soft_bwd_prototypes_kernel<T>, Grid{ceil_div(a.k, kNear), a.m}, kPairThreads,
+           sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);
+  });
+}
+
+void describe_memory_attention_soft(KernelShapes& shapes) {
+  shapes.push_back(describe("memory_attention_soft_fwd", memory_attention_soft_fwd_kernel<float>, kPairThreads,
+                            sizeof(SoftShared<float>)));
+  shapes.push_back(describe("memory_attention_soft_bwd_tokens", memory_attention_soft_bwd_tokens_kernel<float>,
+                            kPairThreads, sizeof(SoftShared<float>)));
+  shapes.push_back(describe("memory_attention_soft_bwd_prototypes", memory_attention_soft_bwd_prototypes_kernel<float>,
+                            kPairThreads, sizeof(SoftShared<float>)));
+}
+
+}  // namespace ppl_fast
