@@ -1,7 +1,7 @@
 """The CUDA kernels on a CPU: csrc/*_cuda.cu compiled by g++ against a stand-in for cuda_runtime.h, as a backend.
 
-`register()` makes ``<op>_emulated`` siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with
-the threads of each block taking turns in a given order. Objects are kept under build/ by the hash of what went in.
+`register()` makes ``<op>_emulated`` siblings of the operators; `emulation()` lets `backend="emulated"` choose them,
+with the threads of each block taking turns in a given order. Objects are kept under build/ by the hash of what went in.
 """
 
 from __future__ import annotations
@@ -73,8 +73,25 @@ def build(sources: list[Path], *, sanitize: bool = False) -> Path:
         objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
     link = ["g++", "-shared", *flags[:3], *(SANITIZERS if sanitize else ()), *map(str, objects)]
-    link += ["-L", str(TORCH / "lib"), "-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
+    link += [
+        "-L",
+        str(TORCH / "lib"),
+        "-Wl,--as-needed",
+        "-ltorch_cpu",
+        "-Wl,-Bsymbolic",
+        f"-Wl,-rpath,{TORCH / 'lib'}",
+    ]
     return _once(OBJECTS / f"lib{name}.so", link)
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """Return the environment in which a Python process can load a sanitized library."""
+    find = ["g++", "-print-file-name=libasan.so"]
+    return {
+        "LD_PRELOAD": subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python keeps memory until it ends
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
 
 
 def operator_sources() -> list[Path]:

@@ -1,0 +1,130 @@
+// Kernels with planted faults, each beside its right form: what the emulator must catch, and must let pass.
+#include <cstdio>
+#include <stdexcept>
+
+extern __shared__ __align__(16) unsigned char ppl_fast_shared[];
+
+namespace {
+
+constexpr int kThreads = 64;
+
+struct Arguments {
+  int* out;
+  bool fault;
+};
+
+__device__ int* shared() { return reinterpret_cast<int*>(ppl_fast_shared); }
+
+__global__ void missing_barrier(Arguments a) {  // reads what another thread may not have written yet
+  shared()[threadIdx.x] = threadIdx.x;
+  if (!a.fault) __syncthreads();
+  a.out[threadIdx.x] = shared()[kThreads - 1 - threadIdx.x];
+}
+
+__global__ void missing_warp_barrier(Arguments a) {
+  shared()[threadIdx.x] = threadIdx.x;
+  if (!a.fault) __syncwarp();
+  a.out[threadIdx.x] = shared()[threadIdx.x ^ 1];
+}
+
+__global__ void race(Arguments a) {  // two threads write one word
+  shared()[a.fault ? threadIdx.x / 2 : threadIdx.x] = threadIdx.x;
+  __syncthreads();
+  a.out[threadIdx.x] = shared()[threadIdx.x / 2];
+}
+
+__global__ void race_of_blocks(Arguments a) {
+  if (threadIdx.x < 2) a.out[a.fault ? 0 : blockIdx.x] = blockIdx.x;
+}
+
+__global__ void lost_update(Arguments a) {  // adds to a word that others add to
+  int* const sum = shared();
+  if (threadIdx.x == 0) *sum = 0;
+  __syncthreads();
+  if (a.fault) {
+    const int before = *sum;
+    __syncwarp();
+    *sum = before + threadIdx.x;
+  } else {
+    atomicAdd(sum, int(threadIdx.x));
+  }
+  __syncthreads();
+  a.out[threadIdx.x] = *sum;
+}
+
+__global__ void divergent_barrier(Arguments a) {
+  if (a.fault && threadIdx.x < 32)
+    __syncthreads();
+  else
+    __syncthreads();
+  a.out[threadIdx.x] = 1;
+}
+
+__global__ void unreached_barrier(Arguments a) {
+  if (!a.fault || threadIdx.x < 48) __syncthreads();
+  a.out[threadIdx.x] = 1;
+}
+
+__global__ void unreached_shuffle(Arguments a) {
+  int value = threadIdx.x;
+  if (!a.fault || threadIdx.x % 32 < 16) value = __shfl_xor_sync(0xffffffffu, value, 1);
+  a.out[threadIdx.x] = value;
+}
+
+__global__ void shuffle_outside_mask(Arguments a) {
+  int value = threadIdx.x;
+  if (threadIdx.x % 32 < 16) value = __shfl_xor_sync(0xffffu, value, a.fault ? 16 : 8);
+  a.out[threadIdx.x] = value;
+}
+
+__global__ void unwritten_shared_memory(Arguments a) {  // poisoned: every bit set
+  if (!a.fault) shared()[threadIdx.x] = 1;
+  a.out[threadIdx.x] = shared()[threadIdx.x];
+}
+
+__global__ void write_past_the_end(Arguments a) { a.out[threadIdx.x + (a.fault ? 1 : 0)] = 1; }
+
+__global__ void shared_memory_past_the_end(Arguments a) {
+  shared()[threadIdx.x + (a.fault ? 1 : 0)] = 1;
+  a.out[threadIdx.x] = 1;
+}
+
+const struct {
+  const char* name;
+  void (*kernel)(Arguments);
+} kKernels[] = {
+    {"missing_barrier", missing_barrier},
+    {"missing_warp_barrier", missing_warp_barrier},
+    {"race", race},
+    {"race_of_blocks", race_of_blocks},
+    {"lost_update", lost_update},
+    {"divergent_barrier", divergent_barrier},
+    {"unreached_barrier", unreached_barrier},
+    {"unreached_shuffle", unreached_shuffle},
+    {"shuffle_outside_mask", shuffle_outside_mask},
+    {"unwritten_shared_memory", unwritten_shared_memory},
+    {"write_past_the_end", write_past_the_end},
+    {"shared_memory_past_the_end", shared_memory_past_the_end},
+};
+
+}  // namespace
+
+// Runs a kernel with 2 blocks of 64 threads; returns 1 and a message if the emulator objects.
+extern "C" __attribute__((visibility("default"))) int run_fault(const char* name, bool fault, int* out, char* message) {
+  for (const auto& entry : kKernels) {
+    if (std::strcmp(name, entry.name) != 0) continue;
+    int* const memory = new int[kThreads]();
+    int failed = 0;
+    try {
+      cudaLaunchConfig_t config{dim3(2), dim3(kThreads), kThreads * sizeof(int), nullptr};
+      failed = cudaLaunchKernelEx(&config, entry.kernel, Arguments{memory, fault}) != cudaSuccess;
+    } catch (const std::exception& error) {
+      std::snprintf(message, 1000, "%s", error.what());
+      failed = 1;
+    }
+    std::memcpy(out, memory, kThreads * sizeof(int));
+    delete[] memory;
+    return failed;
+  }
+  return 2;
+}

@@ -1,0 +1,91 @@
+"""The emulator itself: each planted fault is caught, and the same kernel without it passes."""
+
+import ctypes
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_emulator
+import pytest
+
+pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
+
+ORDERS = list(cuda_emulator.ORDERS)
+DEPENDS_ON_ORDER = ["missing_barrier", "missing_warp_barrier", "race", "race_of_blocks", "lost_update"]
+REFUSED = {
+    "divergent_barrier": "no thread can go on: thread 0 waits at the barrier of faults.cu",
+    "unreached_barrier": "thread 48 has ended",
+    "unreached_shuffle": "thread 0 waits at the warp collective of faults.cu",
+    "shuffle_outside_mask": "a shuffle reads from a lane outside its mask",
+}
+SANITIZED = {
+    "write_past_the_end": "heap-buffer-overflow",
+    "shared_memory_past_the_end": "use-after-poison",
+}
+
+
+def library(sanitize=False) -> Path:
+    return cuda_emulator.build([cuda_emulator.HERE / "faults.cu"], sanitize=sanitize)
+
+
+@functools.cache
+def loaded():
+    return cuda_emulator.load(library())
+
+
+def run(name: str, fault: bool, order: str) -> tuple[list[int], str]:
+    """Return what the kernel wrote and the emulator's objection, if any."""
+    out, message = (ctypes.c_int * 64)(), ctypes.create_string_buffer(1000)
+    with cuda_emulator.order_of_threads(loaded(), order, seed=1):
+        failed = loaded().run_fault(name.encode(), ctypes.c_bool(fault), out, message)
+    assert failed != 2, f"faults.cu has no kernel {name}"
+    assert bool(failed) == bool(message.value)
+    return list(out), message.value.decode()
+
+
+@pytest.mark.parametrize("name", DEPENDS_ON_ORDER)
+def test_a_race_depends_on_the_order_of_threads(name):
+    faulty = [run(name, True, order)[0] for order in ORDERS]
+    assert faulty[0] != faulty[1]
+    assert faulty[0] != faulty[2]
+    right = [run(name, False, order) for order in ORDERS]
+    assert right[0] == right[1] == right[2]
+    assert right[0][1] == ""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_a_broken_collective_is_refused(name, order):
+    assert REFUSED[name] in run(name, True, order)[1]
+    out, objection = run(name, False, order)
+    assert objection == ""
+    assert any(out)
+
+
+def test_the_emulator_works_after_a_refusal():
+    run("unreached_barrier", True, "forwards")
+    assert run("missing_barrier", False, "forwards") == (list(range(63, -1, -1)), "")
+
+
+def test_unwritten_shared_memory_is_not_a_number():
+    out, _ = run("unwritten_shared_memory", True, "forwards")
+    assert {int(v) & 0xFFFFFFFF for v in out} == {0xFFFFFFFF}
+    assert set(run("unwritten_shared_memory", False, "forwards")[0]) == {1}
+
+
+@pytest.mark.parametrize("name", list(SANITIZED))
+def test_an_access_out_of_bounds_stops_the_sanitized_emulator(name):
+    code = (
+        "import ctypes, sys; library, name, fault = ctypes.CDLL(sys.argv[1]), sys.argv[2], sys.argv[3] == 'fault'\n"
+        "out, message = (ctypes.c_int * 64)(), ctypes.create_string_buffer(1000)\n"
+        "assert library.run_fault(name.encode(), ctypes.c_bool(fault), out, message) == 0"
+    )
+    command = [sys.executable, "-c", code, str(library(sanitize=True)), name]
+    environment = {**os.environ, **cuda_emulator.sanitizer_environment()}
+    right = subprocess.run([*command, "right"], env=environment, capture_output=True, text=True)
+    assert right.returncode == 0, right.stderr
+    wrong = subprocess.run([*command, "fault"], env=environment, capture_output=True, text=True)
+    assert wrong.returncode != 0
+    assert SANITIZED[name] in wrong.stderr, wrong.stderr[-2000:]

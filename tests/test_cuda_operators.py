@@ -1,0 +1,271 @@
+"""The CUDA kernels, run by the emulator: the operators' shared tester, and what the kernels claim for themselves."""
+
+import math
+import os
+import subprocess
+import sys
+
+import cuda_emulator
+import pytest
+import torch
+from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens, random_warp
+from op_tester import OPERATORS, check, evaluate, poisoned_memory, strided
+
+import ppl_fast
+
+pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
+
+ALL = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION, "affine_warp": AFFINE_WARP}
+EVERY = [pytest.param(op, case, id=f"{op}-{case.name}") for op, cases in ALL.items() for case in cases]
+FIRST = [pytest.param(op, cases[0], id=op) for op, cases in ALL.items()]
+MEDIUM = {
+    "link_heatmap": random_links(2, 5, (20, 36), 1e-2),
+    "memory_attention": random_tokens(3, 2, 5, 6),
+    "affine_warp": random_warp(3, 4, True),
+}
+
+
+@pytest.fixture
+def library():
+    with cuda_emulator.emulation() as loaded:
+        yield loaded
+
+
+def draw(make, seed=0, dtype=torch.float32):
+    inputs = make(torch.Generator().manual_seed(seed))
+    return {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+
+def emulated(op):
+    return getattr(torch.ops.ppl_fast, f"{op}_emulated").default
+
+
+@pytest.mark.parametrize(("op", "case"), EVERY)
+def test_agrees_with_the_reference(op, case):
+    with cuda_emulator.emulation("backwards") as library:
+        before = library.cuda_emulator_launches()
+        check(op, case, "emulated", torch.float32)
+        empty = case.name in ("no-samples", "no-banks", "no-keypoints", "soft-no-samples")
+        assert empty or library.cuda_emulator_launches() > before
+    with cuda_emulator.emulation("shuffled"):
+        check(op, case, "emulated", torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("op", "case"), FIRST)
+def test_half_types(op, case, dtype, library):
+    check(op, case, "emulated", dtype)
+
+
+@pytest.mark.parametrize(("op", "case"), FIRST)
+def test_strides(op, case, library):
+    check(op, case, "emulated", torch.float32, layout=strided)
+
+
+ORDERED = {
+    "link_heatmap": ("wide", "many-links", "weights-per-sample", "nan-keypoint"),
+    "memory_attention": ("published-like", "many-prototypes", "ties", "soft-odd-sizes", "soft-many-prototypes"),
+    "affine_warp": ("shared", "own"),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "case"), [p for p in EVERY if p.values[1].name in ORDERED[p.values[0]]]
+)  # a race shows as a result that depends on the order of threads
+def test_no_result_depends_on_the_order_of_threads(op, case):
+    results = []
+    for order in cuda_emulator.ORDERS:
+        with cuda_emulator.emulation(order), poisoned_memory():
+            outputs, gradients, _ = evaluate(op, case.inputs(torch.float32), "emulated")
+        results.append([x.nan_to_num(nan=-7.0) for x in outputs + gradients])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("op", list(MEDIUM))
+def test_gradcheck(op, library):
+    function, leaves = OPERATORS[op]
+    inputs = draw(MEDIUM[op], 3, torch.float64)
+    if op == "link_heatmap":
+        inputs["size"] = (6, 7)
+    if op == "memory_attention":
+        inputs["temperature"] = 2.0
+    rest = {name: value for name, value in inputs.items() if name not in leaves}
+
+    def smooth(*arguments):
+        outputs = function(**dict(zip(leaves, arguments, strict=True)), **rest, backend="emulated")
+        return tuple(o for o in (outputs if isinstance(outputs, tuple) else (outputs,)) if o.is_floating_point())
+
+    assert torch.autograd.gradcheck(smooth, [inputs[leaf].requires_grad_() for leaf in leaves], fast_mode=True)
+
+
+@pytest.mark.parametrize("thickness", [1e-6, 7.5e-5, 1e-3, 0.05, 2.0])
+def test_culling_never_drops_a_winner(thickness, library):
+    """Every pixel's winner reaches the best value of all links; sizes leave tiles cut by the border."""
+    winners = set()
+    for seed, n in enumerate((4, 10, 24)):  # 24 keypoints: more links than a block holds at once
+        inputs = draw(random_links(1, n, (35, 50), thickness, spread=0.5 + 0.4 * seed), seed)
+        arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(n), 35, 50, thickness)
+        heatmap, winner = emulated("link_heatmap")(*arguments)
+        double = [x.double() if x.is_floating_point() else x for x in arguments[:3]]
+        best, _ = torch.ops.ppl_fast.link_heatmap_reference(*double, *arguments[3:])
+        logs = best.log()[:, 0]
+        own = torch.where(heatmap[:, 0] > 0, heatmap[:, 0].double().log(), -math.inf)
+        visible = logs > math.log(torch.finfo(torch.float32).tiny) + 0.1
+        # the exponent is a difference of numbers as large as the coordinates squared over the thickness
+        slack = 40 * torch.finfo(torch.float32).eps * (logs.abs() + (2 / thickness) ** 0.5 * logs.abs().sqrt() + 10)
+        assert torch.all(own[visible] >= (logs - slack)[visible])
+        assert torch.all((winner >= 0) == (heatmap[:, 0] > 0))
+        winners.update(winner.unique().tolist())
+    assert len(winners) > 6
+
+
+def test_many_links_are_drawn_in_several_goes(library):
+    """276 links pass the 256 of a block and, in float64, the 208 of the backward; ties go to the lowest index."""
+    inputs = draw(random_links(2, 24, 33, 1e-3), 5, torch.float64)
+    links = ppl_fast.default_links(24)
+    twice = torch.cat([links, links])  # the second half must never win
+    weights = torch.cat([inputs["weights"]] * 2)
+    heatmap, winner = emulated("link_heatmap")(inputs["keypoints"], weights, twice, 33, 33, 1e-3)
+    expected, expected_winner = torch.ops.ppl_fast.link_heatmap_reference(
+        inputs["keypoints"], weights, twice, 33, 33, 1e-3
+    )
+    torch.testing.assert_close(heatmap, expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(winner, expected_winner)
+    assert winner.max() > 256
+
+
+def test_more_links_than_int16_holds(library):
+    n = 257
+    keypoints = torch.zeros(1, n, 2)
+    keypoints[0, -2:] = torch.tensor([[-0.5, -1.0], [0.5, -1.0]])  # one row of pixels lies at y = -1
+    weights = torch.full((n * (n - 1) // 2,), 1e-3)
+    weights[-1] = 1.0
+    links = ppl_fast.default_links(n)
+    heatmap, winner = emulated("link_heatmap")(keypoints, weights, links, 1, 9, 1e-2)
+    assert winner.dtype == torch.int32
+    assert winner[0, 0, 4] == 32895
+    assert heatmap[0, 0, 0, 4] == pytest.approx(1.0, rel=1e-5)
+    _, grad = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, weights, links, winner, 1e-2)
+    assert grad[-1] > 1
+
+
+@pytest.mark.parametrize("wrong", [-1, 4, 2**40])
+def test_a_link_to_no_keypoint_poisons_the_sample(wrong, library):
+    """Values on a GPU cannot be checked without waiting for it: the answer is NaN, and no access out of bounds."""
+    links = ppl_fast.default_links(4)
+    links[2, 1] = wrong
+    keypoints = torch.rand(2, 4, 2)
+    heatmap, winner = emulated("link_heatmap")(keypoints, torch.rand(6), links, 20, 20, 1e-2)
+    assert heatmap.isnan().all()
+    assert torch.all(winner == -1)
+    grads = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
+    assert all(g.isnan().all() for g in grads)
+
+
+def test_a_nan_gradient_stays_with_its_link(library):
+    keypoints = torch.tensor([[[-0.8, -0.8], [-0.8, 0.8], [0.8, -0.8], [0.8, 0.8]]], requires_grad=True)
+    links = torch.tensor([[0, 1], [2, 3]])
+    heatmap = ppl_fast.link_heatmap(keypoints, torch.ones(2), 16, 0.05, links, backend="emulated")
+    upstream = torch.ones_like(heatmap)
+    upstream[..., :4] = torch.nan  # columns that link 0 wins
+    (gradient,) = torch.autograd.grad(heatmap, keypoints, upstream)
+    assert gradient[0, :2].isnan().all()
+    assert gradient[0, 2:].isfinite().all()
+
+
+@pytest.mark.parametrize(("b", "k"), [(2, 700), (20, 600)], ids=["16-token-blocks", "64-token-blocks"])
+def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
+    """Few tokens, many prototypes: several blocks take parts of a bank, and a second kernel compares their choices."""
+    tokens, prototypes = torch.randn(b, 1, 5), torch.randn(1, k, 5)
+    prototypes[0, k // 2 :] = prototypes[0, : k - k // 2]  # every distance twice, in different blocks
+    before = library.cuda_emulator_launches()
+    values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    assert library.cuda_emulator_launches() == before + 2
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices, expected[1])
+    assert torch.equal(values, expected[0])
+    torch.testing.assert_close(distances, expected[2])
+
+
+def test_near_ties_resolve_as_float64_has_them(library):
+    """Far from the origin |t|^2 - 2 t.p + |p|^2 loses every digit of such distances; differences keep them."""
+    prototypes = (100 + 1e-2 * torch.randn(1, 50, 64)).float()
+    tokens = (prototypes[0] + 1e-3 * torch.randn(50, 64)).unsqueeze(1).float()
+    _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    exact = (tokens.double().unsqueeze(2) - prototypes.double()).square().sum(-1)
+    assert torch.equal(indices, exact.argmin(-1))
+    torch.testing.assert_close(distances.double(), exact.amin(-1), rtol=1e-5, atol=0)
+
+
+def test_soft_mode_survives_extreme_temperatures(library):
+    tokens, prototypes = torch.randn(5, 2, 16), torch.randn(2, 130, 16)
+    hard, indices, _ = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    cold, cold_indices, _ = ppl_fast.memory_attention(tokens, prototypes, 1e-6, backend="emulated")
+    hot, _, _ = ppl_fast.memory_attention(tokens, prototypes, 1e9, backend="emulated")
+    assert torch.equal(indices, cold_indices)
+    torch.testing.assert_close(cold, hard)
+    torch.testing.assert_close(hot, prototypes.mean(1).expand(5, 2, 16), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_prototype_sums_count_and_sum(dtype, library):
+    tokens, indices = torch.randn(70, 3, 300).to(dtype), torch.randint(9, (70, 3))
+    indices[:, 1] = 2
+    with poisoned_memory():
+        counts, sums = ppl_fast.prototype_sums(tokens, indices, 9, backend="emulated")
+    expected = ppl_fast.prototype_sums(tokens, indices, 9, backend="reference")
+    assert torch.equal(counts, expected[0])
+    torch.testing.assert_close(sums, expected[1], rtol=1e-5, atol=1e-5)
+    assert counts.dtype == sums.dtype == torch.promote_types(dtype, torch.float32)
+
+
+def test_launches(library):
+    """One launch each, but for the second kernel that adds up link_heatmap's partial sums."""
+
+    def launches(call):
+        before = library.cuda_emulator_launches()
+        result = call()
+        return library.cuda_emulator_launches() - before, result
+
+    warp, link, token = (draw(MEDIUM[op]) for op in ("affine_warp", "link_heatmap", "memory_attention"))
+    for inputs, name in ((warp, "keypoints"), (link, "keypoints"), (token, "tokens")):
+        inputs[name].requires_grad_()
+    count, points = launches(lambda: ppl_fast.affine_warp(**warp, backend="emulated"))
+    assert count == 1
+    assert launches(lambda: points.sum().backward())[0] == 1
+    count, heatmap = launches(lambda: ppl_fast.link_heatmap(**link, backend="emulated"))
+    assert count == 1
+    assert launches(lambda: heatmap.sum().backward())[0] == 2
+    count, (values, indices, _) = launches(lambda: ppl_fast.memory_attention(**token, backend="emulated"))
+    assert count == 1
+    assert launches(lambda: values.sum().backward())[0] == 1
+    assert launches(lambda: ppl_fast.prototype_sums(values, indices, 5, backend="emulated"))[0] == 1
+
+
+def test_opcheck(library):
+    """Schemas, fakes and autograd of the emulated siblings are those of the operators: one of each suffices here."""
+    inputs = draw(MEDIUM["link_heatmap"], 5, torch.float64)
+    head = (inputs["keypoints"].requires_grad_(), inputs["weights"].requires_grad_(), ppl_fast.default_links(5))
+    torch.library.opcheck(emulated("link_heatmap"), (*head, 20, 36, 1e-2))
+
+
+@pytest.mark.slow
+def test_the_sanitizers_find_nothing():
+    """All cases once more, in a process with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    code = f"""
+import sys; sys.path.insert(0, {str(cuda_emulator.HERE.parent)!r})
+import torch, cuda_emulator
+from test_cuda_operators import ALL, check
+with cuda_emulator.emulation("shuffled", sanitize=True):
+    for op, cases in ALL.items():
+        for case in cases:
+            check(op, case, "emulated", torch.float32)
+print("clean")
+"""
+    environment = {**os.environ, **cuda_emulator.sanitizer_environment(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip() == "clean"
+    assert "runtime error" not in done.stderr, done.stderr[-4000:]
