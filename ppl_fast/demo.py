@@ -30,6 +30,7 @@ MODEL = {
     "memory_width": 64,
     "memory_hidden": 64,
     "memory_layers": 2,
+    "memory_decay": 0.98,
     "memory_start": "balanced",
     "reseed_after": 50,
     "regressor_base": 16,
@@ -43,6 +44,11 @@ MODEL = {
     "reconstruction_loss": "mse",
     "reconstruction_weight": 4.0,
     "separation_weight": 0.01,
+    "withhold": 0.5,
+    "foreground_weight": 3.0,
+    "coverage_weight": 8.0,
+    "stray_weight": 1.6,
+    "prior_weight": 100.0,
 }
 TRAIN = {
     "batch_size": 8,
@@ -57,7 +63,7 @@ TRAIN = {
     "checkpoint_every": 1000,
     "picture_every": 1000,
 }
-STEPS = 4000
+STEPS = 4500
 ROUNDS = 5  # passes of iterative inference: the first, and four more
 SHOWN = 15
 SHOWN_HIDDEN = (("blocks", 0.5), ("centre", 0.14))
