@@ -29,12 +29,14 @@ clean:
 	rm -rf build dist *.egg-info ppl_fast/_C_*.so .pytest_cache .ruff_cache runs
 
 # A torch that is there is kept, and nothing that follows may replace it. A CUDA build of torch brings its own triton;
-# beside a CPU build, triton serves the tests alone (its interpreter and its compiler need no GPU).
+# beside a CPU build, triton serves the tests alone (its interpreter and its compiler need no GPU), and the CUDA kernels,
+# which would not load, are built by the tests alone, where nvcc is.
 $(READY): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) install -q "$(TORCH)"
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/constraints.txt
 	$(BIN)/python -c "import triton" 2>/dev/null || echo "$(TRITON)" >> $(VENV)/constraints.txt
 	$(PIP) install -q -c $(VENV)/constraints.txt numpy "setuptools>=77" wheel "cmake>=3.18" ninja pybind11
-	$(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
+	PPL_FAST_CUDA=$${PPL_FAST_CUDA:-$$($(BIN)/python -c "import torch; print('auto' if torch.version.cuda else 'off')")} \
+	  $(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
 	touch $@
