@@ -37,7 +37,7 @@ class TestDrawing:
         assert palette(16) == palette(16) and len(palette(1)) == 1 and palette(0) == []
 
     def test_opacity_follows_weight_and_is_bounded(self):
-        np.testing.assert_allclose(opacities(np.array([2.0, 1.0, 0.0, -3.0]), 16), [1, 0.5, 0, 0])
+        np.testing.assert_allclose(opacities(np.array([2.0, 1.0, 0.0, -3.0]), 16), [1, 0.5**1.5, 0, 0])
         assert opacities(np.ones(120), 16).sum() == pytest.approx(24)
         assert opacities(np.zeros(3), 4).tolist() == [0, 0, 0] and len(opacities(np.zeros(0), 4)) == 0
 

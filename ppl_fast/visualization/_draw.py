@@ -15,6 +15,7 @@ except ImportError:
 
 SUPERSAMPLE = 3  # drawn this many times larger, then averaged
 INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot
+CONTRAST = 1.5  # power of the relative weight: what carries the pose stands out from what is merely there
 FAINTEST = 0.1  # links below this fraction of the strongest opacity are not drawn
 
 
@@ -42,11 +43,11 @@ def _oklch(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
 
 
 def opacities(weights: np.ndarray, keypoints: int) -> np.ndarray:
-    """(E,) opacity in [0, 1] of links by weight: relative weight, held to an overall amount of ink."""
+    """(E,) opacity in [0, 1] of links: a power of the relative weight, held to an overall amount of ink."""
     weights = np.clip(weights, 0, None)
     if not len(weights) or weights.max() <= 0:
         return np.zeros(len(weights))
-    strength = weights / weights.max()
+    strength = (weights / weights.max()) ** CONTRAST
     return strength * min(1.0, INK * keypoints / strength.sum())
 
 

@@ -16,11 +16,13 @@ PANEL = (245, 246, 248)
 GHOST = (205, 208, 214)
 ROOM = 1.2  # half the side of a panel, relative to the keypoint farthest from the centre
 WIDEST = 1.12  # but at most this, in normalised coordinates: a little beyond the image's border
+SETTLED = 0.1  # paths begin at this share of the steps; before, the keypoints are anywhere
 EARLIER = 6  # earlier priors shown beside the last one
 
 
 def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell: int = 200) -> None:
-    """Write the prior as it evolved: earlier ones small, the last one large, with each keypoint's path to it.
+    """Write the prior as it evolved: earlier ones small, the last one large, with each keypoint's path to it
+    since the first tenth of the steps.
 
     priors: (step, keypoints (N, 2) xy in [-1, 1], connectivity (N, N) symmetric), in order of steps. Of many,
     those shown lie denser early on, where learning is fast.
@@ -31,7 +33,8 @@ def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell
     poses = [(f"step {step:,}", *_prior_arrays(keypoints, matrix)) for step, keypoints, matrix in priors]
     paths = np.stack([points for _, points, *_ in poses])
     title, *last = poses[-1]
-    large = _panel(2 * cell + CAPTION + GAP, *last, extent=_extent(paths[-1]), size=0.7, paths=paths)
+    settled = paths[[step >= SETTLED * priors[-1][0] for step, *_ in priors]]
+    large = _panel(2 * cell + CAPTION + GAP, *last, extent=_extent(paths[-1]), size=0.7, paths=settled)
     page = sheet([[captioned(large, title)]])
     shown = _denser_early([step for step, *_ in priors[:-1]], EARLIER)
     if shown:
