@@ -30,6 +30,8 @@ MODEL = {
     "memory_width": 64,
     "memory_hidden": 64,
     "memory_layers": 2,
+    "memory_banks": 8,
+    "memory_prototypes": 32,
     "memory_decay": 0.98,
     "memory_start": "balanced",
     "reseed_after": 50,
