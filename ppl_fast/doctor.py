@@ -65,7 +65,8 @@ def _no_gpu_reason() -> str:
 
 def _print_operator(op: str, device: str) -> bool:
     """Print one operator's backends on one device type; return whether any of them disagrees with the reference."""
-    chosen = _backend.select(op, "auto", torch.device(device)).name().removeprefix(f"ppl_fast::{op}").strip("_") or "cpp"
+    chosen = _backend.select(op, "auto", torch.device(device)).name()
+    chosen = chosen.removeprefix(f"ppl_fast::{op}").strip("_") or "cpp"
     print(f"  {op}: auto uses {chosen}")
     failed = False
     for backend in ("cpp", "triton", "reference"):
