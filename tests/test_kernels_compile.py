@@ -21,27 +21,49 @@ TYPES = {
 }  # fmt: skip
 
 
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(shape, device="meta", dtype=dtype)
+
+
+def draw(b, n, size, dtype=torch.float32, shared=True) -> None:
+    links = default_links(n, "meta")
+    keypoints, weights = meta(b, n, 2, dtype=dtype), meta(*([] if shared else [b]), len(links), dtype=dtype)
+    heatmap, winner = link_heatmap.link_heatmap(keypoints, weights, links, *size, 1e-3)
+    link_heatmap_backward.link_heatmap_backward(heatmap, keypoints, weights, links, winner, 1e-3)
+
+
+def attend(b, m, k, d, temperature, dtype=torch.float32) -> None:
+    tokens, prototypes = meta(b, m, d, dtype=dtype), meta(m, k, d, dtype=dtype)
+    values, indices, distances, lse = memory_attention.memory_attention(tokens, prototypes, temperature)
+    attention_backward.memory_attention_backward(
+        values, distances, tokens, prototypes, values, indices, lse, temperature, True
+    )
+    memory_attention.prototype_sums(tokens, indices, k)
+
+
+def warp(b, n, shared, dtype=torch.float32) -> None:
+    keypoints, affine = meta(*([] if shared else [b]), n, 2, dtype=dtype), meta(b, n, 2, 3, dtype=dtype)
+    points = affine_warp.affine_warp(keypoints, affine)
+    affine_warp.affine_warp_backward(points, keypoints, affine)
+
+
 def workloads(dtype: torch.dtype) -> None:
     """Call every launcher with the sizes that choose every block size in use."""
-
-    def meta(*shape, dtype=dtype):
-        return torch.empty(shape, device="meta", dtype=dtype)
-
     for n in (16, 32, 64):  # 120, 496 and 2016 links
-        links = default_links(n, "meta")
-        keypoints, weights = meta(64, n, 2), meta(len(links))
-        heatmap, winner = link_heatmap.link_heatmap(keypoints, weights, links, 128, 128, 1e-3)
-        link_heatmap_backward.link_heatmap_backward(heatmap, keypoints, weights, links, winner, 1e-3)
+        draw(64, n, (128, 128), dtype)
     for temperature, d in ((None, 512), (1.0, 512), (1.0, 33)):
-        tokens, prototypes = meta(64, 34, d), meta(34, 16, d)
-        values, indices, distances, lse = memory_attention.memory_attention(tokens, prototypes, temperature)
-        attention_backward.memory_attention_backward(
-            values, distances, tokens, prototypes, values, indices, lse, temperature, True
-        )
-        memory_attention.prototype_sums(tokens, indices, 16)
-    for keypoints in (meta(16, 2), meta(64, 16, 2)):
-        points = affine_warp.affine_warp(keypoints, meta(64, 16, 2, 3))
-        affine_warp.affine_warp_backward(points, keypoints, meta(64, 16, 2, 3))
+        attend(64, 34, 16, d, temperature, dtype)
+    for shared in (True, False):
+        warp(64, 16, shared, dtype)
+
+
+def ones(dtype: torch.dtype) -> None:
+    """Sizes of 1, which Triton takes as constants, and so compiles another kernel."""
+    draw(1, 2, (1, 1), dtype, shared=False)
+    attend(1, 1, 1, 1, None, dtype)
+    attend(1, 1, 1, 1, 1.0, dtype)
+    for shared in (True, False):
+        warp(1, 1, shared, dtype)
 
 
 def specialise(kernel, arguments, options):
@@ -62,8 +84,8 @@ def specialise(kernel, arguments, options):
     return source, {k: v for k, v in options.items() if k not in kernel.arg_names}, constant
 
 
-def recorded(dtype: torch.dtype) -> dict:
-    """Return what `specialise` makes of the launches of `workloads`, one for each choice of constants and warps."""
+def recorded(calls, dtype: torch.dtype) -> dict:
+    """Return what `specialise` makes of the launches of `calls`, one for each choice of constants and warps."""
     found = {}
 
     def record(kernel, programs, *arguments, **options):
@@ -72,7 +94,7 @@ def recorded(dtype: torch.dtype) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         for module in MODULES:
             patch.setattr(module, "launch", record)
-        workloads(dtype)
+        calls(dtype)
     return found
 
 
@@ -106,7 +128,7 @@ def inspect(binary, folder) -> dict:
     ],
 )
 def test_compiles_without_spills(architecture, dtype, tmp_path, capsys):
-    launches = recorded(dtype)
+    launches = recorded(workloads, dtype)
     target = triton.backends.compiler.GPUTarget("cuda", architecture, 32)
     table = [f"{'kernel':<40} {'warps':>5} {'registers':>9} {'shared':>7} {'instructions':>12}  constants"]
     faults = []
@@ -129,3 +151,9 @@ def test_compiles_without_spills(architecture, dtype, tmp_path, capsys):
     names = {source.name for source, _, _ in launches.values()}
     written = {name for module in MODULES for name in vars(module) if name.endswith("_kernel")}
     assert names == written, "a kernel that no launcher was seen to launch was not compiled"
+
+
+@pytest.mark.slow
+def test_sizes_of_one_compile():
+    for source, options, _ in recorded(ones, torch.float32).values():
+        triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", 90, 32), options=options)
