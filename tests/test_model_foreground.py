@@ -84,3 +84,20 @@ def test_prior_weight_draws_the_prior_to_the_mean_pose():
             optimizer.step()
         distances.append((model.prior().keypoints - out.keypoints.detach().mean(dim=0)).norm(dim=1).mean())
     assert distances[1] < 0.1 * distances[0]
+
+
+def test_the_regressor_learns_on_what_a_second_round_sees():
+    model, images = tiny(occlude_input=0.5, occlude_fill=True), pictures(8)
+    buffers = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    torch.manual_seed(1)
+    seen = inputs_of(model.regressor)
+    model(images)
+    first, second = (arguments[0] for arguments in seen)
+    changed = (second != images).flatten(1).any(dim=1)
+    assert 0 < changed.sum() < 8 and len(first) == changed.sum()
+    visible = (first != 0).any(dim=1, keepdim=True)
+    _, (_, expected) = tiny().estimate_rounds(images[changed], 2, visible)
+    torch.testing.assert_close(second[changed], expected)
+    # The pass that fills in counts for no running mean: one update of each, by the training pass.
+    assert all(not torch.equal(value, dict(model.named_buffers())[name]) for name, value in buffers.items())
+    assert {int(value) for name, value in model.named_buffers() if "num_batches" in name} == {1}

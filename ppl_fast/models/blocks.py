@@ -1,6 +1,8 @@
-"""Layers that the regressor and the translator share."""
+"""Layers and helpers that the models share."""
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 import torch.nn.functional as F
@@ -80,3 +82,15 @@ def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, int], 
     """(batch, 1, H, W) of 0 and 1: each of the blocks x blocks cells is 0 with probability `ratio`."""
     keep = torch.rand(batch, 1, blocks, blocks, device=like.device) > ratio
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module):
+    """Eval mode inside; afterwards every module is back in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -65,6 +65,9 @@ class PPLConfig:
     )
     occlude_input: float = option(0.0, "share of samples partly hidden from the regressor (not in the paper)", high=1)
     occlude_ratio: float = option(0.5, "share of blocks hidden from the regressor in such a sample", high=1)
+    occlude_fill: bool = option(
+        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
+    )
 
     translator: str = option(
         "unet",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_fast import _check
 from ppl_fast.models import checkpoint, losses
-from ppl_fast.models.blocks import random_blocks
+from ppl_fast.models.blocks import evaluating, random_blocks
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.output import PPLOutput, Prior
@@ -95,7 +94,7 @@ class PPL(nn.Module):
         if reference is not None:
             reference = self._checked("reference", reference, batch=len(images))
         prior = self.prior()
-        affine = self.regressor(self._occluded(images), prior.keypoints)
+        affine = self.regressor(self._occluded(images, prior.keypoints), prior.keypoints)
         keypoints = affine_warp(prior.keypoints, affine)
         weights = self.link_weights()
         heatmap = self._draw(keypoints, weights)
@@ -146,22 +145,30 @@ class PPL(nn.Module):
     def _reference(self, images: Tensor, reference: Tensor | None) -> Tensor:
         if reference is not None:
             return reference
-        return self._drop(images, self.settings.mask_ratio) if self.training else images
+        return images * self._kept_blocks(images, self.settings.mask_ratio) if self.training else images
 
     def _withheld(self, images: Tensor) -> Tensor | None:
         """(B,) bool, the samples whose heatmap the translator does not see; None where it sees all."""
         share = self.settings.withhold if self.training else 0
         return torch.rand(len(images), device=images.device) < share if share else None
 
-    def _occluded(self, images: Tensor) -> Tensor:
+    def _occluded(self, images: Tensor, prior: Tensor) -> Tensor:
+        """What the regressor sees in training: some samples partly hidden, or filled in as a second round sees them."""
         s = self.settings
         if not (self.training and s.occlude_input):
             return images
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < s.occlude_input
-        return torch.where(chosen, self._drop(images, s.occlude_ratio), images)
+        chosen = torch.rand(len(images), device=images.device) < s.occlude_input
+        visible = self._kept_blocks(images, s.occlude_ratio)
+        hidden = images * visible
+        if s.occlude_fill and chosen.any():
+            with torch.no_grad(), evaluating(self):
+                part, shown = hidden[chosen], visible[chosen] > 0
+                keypoints = affine_warp(prior, self.regressor(part, prior))
+                hidden[chosen] = self._imagined(part, shown, keypoints, self.link_weights())
+        return torch.where(chosen.view(-1, 1, 1, 1), hidden, images)
 
-    def _drop(self, images: Tensor, ratio: float) -> Tensor:
-        return images * random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
+    def _kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
+        return random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
 
     # Estimation
 
@@ -191,17 +198,20 @@ class PPL(nn.Module):
             _check.tensor("PPL", "visible", visible, (len(images), 1, s, s), dtypes=(torch.bool,), like=images)
             images = images * visible
         seen, rounds = images, []
-        with _evaluating(self):
+        with evaluating(self):
             prior, weights = self.memory.prior(), self.link_weights()
             while True:
                 keypoints = affine_warp(prior, self.regressor(seen, prior))
                 rounds.append((keypoints, seen))
                 if len(rounds) == iterations:
                     return rounds
-                heatmap = self._draw(self.memory(keypoints)[0], weights)
-                seen = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
-                if visible is not None:
-                    seen = torch.where(visible, images, seen)
+                seen = self._imagined(images, visible, keypoints, weights)
+
+    def _imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
+        """The images as reconstructed from the memory's version of the pose, where not visible or everywhere."""
+        heatmap = self._draw(self.memory(keypoints)[0], weights)
+        imagined = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
+        return imagined if visible is None else torch.where(visible, images, imagined)
 
     def _checked(self, name: str, images: Tensor, batch: int | str = "B") -> Tensor:
         s = self.settings.image_size
@@ -238,15 +248,3 @@ class PPL(nn.Module):
         model = cls(**(config | overrides))
         checkpoint.load_weights(directory, model)
         return model
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module):
-    """Eval mode inside; afterwards every module is back in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
