@@ -66,7 +66,7 @@ TRAIN = {
     "checkpoint_every": 1000,
     "picture_every": 1000,
 }
-STEPS = 4500
+STEPS = 4000
 ROUNDS = 5  # passes of iterative inference: the first, and four more
 SHOWN = 15
 SHOWN_HIDDEN = (("blocks", 0.5), ("centre", 0.14))
