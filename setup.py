@@ -26,6 +26,12 @@ def tool(name: str) -> str | None:
     return str(beside) if beside.exists() else shutil.which(name)
 
 
+def jobs() -> str:
+    """Return how many compilers may run at once: $MAX_JOBS, or as many as processors and 2 GB of memory each allow."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return os.environ.get("MAX_JOBS") or str(max(1, min(os.cpu_count() or 1, memory // 2**31)))
+
+
 class CMakeBuild(build_ext):
     """Runs CMake; without a C++ compiler (or the build tools) the package installs with its PyTorch reference only."""
 
@@ -44,9 +50,9 @@ class CMakeBuild(build_ext):
                 sys.exit(f"{message}; PPL_FAST_CUDA=on asks for them.")
             print(f"{message}; the PyTorch reference will serve, slowly.", file=sys.stderr)
             return
-        build = Path(self.build_temp).resolve()
+        # An editable installation is repeated as the sources change: what has not changed need not be compiled again.
+        build = ROOT / "build" / "editable" if self.editable_mode else Path(self.build_temp).resolve()
         target = Path(self.get_ext_fullpath("ppl_fast._C_cpu")).resolve().parent
-        jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         configure = [
             tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
@@ -59,7 +65,9 @@ class CMakeBuild(build_ext):
         ]  # fmt: skip
         target.mkdir(parents=True, exist_ok=True)
         subprocess.run(configure, check=True)
-        subprocess.run([tool("cmake"), "--build", str(build), "--parallel", jobs], check=True)
+        subprocess.run([tool("cmake"), "--build", str(build), "--parallel", jobs()], check=True)
+        for stale in target.glob("_C_*.so"):  # perhaps of an earlier build with other options
+            stale.unlink()
         subprocess.run([tool("cmake"), "--install", str(build)], check=True)
 
     def get_outputs(self):

@@ -14,9 +14,9 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "common.h"
+#include "kernel_shapes.h"
 #include "tensors.h"
 
 // Where the kernels register: STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
@@ -92,20 +92,6 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
   config.stream = stream;
   STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
-
-// A kernel and the shape of its typical launch, for kernel_info().
-struct KernelShape {
-  const char* name;
-  const void* kernel;
-  int threads;
-  size_t shared_bytes;
-};
-using KernelShapes = std::vector<KernelShape>;
-void describe_affine_warp(KernelShapes& shapes);
-void describe_link_heatmap(KernelShapes& shapes);
-void describe_link_heatmap_backward(KernelShapes& shapes);
-void describe_memory_attention(KernelShapes& shapes);
-void describe_memory_attention_soft(KernelShapes& shapes);
 
 template <class F>
 KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes = 0) {
