@@ -4,6 +4,8 @@ import torch
 import triton
 from triton.runtime import interpreter
 
+COMPILER = {"enable_fp_fusion": True}  # multiply-adds, whatever the default of the Triton at hand
+
 
 def launch(kernel, programs: int, *arguments, **options) -> None:
     """Run `programs` instances of `kernel` on the device of its first argument, a tensor, and on its current stream.
@@ -13,7 +15,7 @@ def launch(kernel, programs: int, *arguments, **options) -> None:
     """
     if programs:
         with torch.cuda.device_of(arguments[0]):  # does nothing for a CPU tensor, which the interpreter takes
-            kernel[(programs,)](*arguments, **options)
+            kernel[(programs,)](*arguments, **options, **COMPILER)
 
 
 def precision(tensor: torch.Tensor) -> str:

@@ -118,7 +118,7 @@ def link_heatmap_table_kernel(
     state = tl.where(poisoned > 0, POISONED, tl.where(positive > 0, 0, DARK))
     last_row = table + num_links * FIELDS
     tl.store(last_row, state.to(tl.float32))
-    tl.store(last_row + 1, 4 * EPSILON * tl.maximum(largest, 1.0) * scale)
+    tl.store(last_row + 1, tl.maximum(largest, 1.0) * scale * (4 * EPSILON))
 
 
 @triton.jit
@@ -178,7 +178,7 @@ def make_rival(table, e, x, y, hx, hy):
     ax, ay, dx, dy, ux, uy, lw = load_link(table, e)
     _, fx, fy = residual(x - ax, y - ay, dx, dy, ux, uy)
     v = log_value(lw, fx, fy)
-    return fx, fy, v - (hx * hx + hy * hy) - 16 * EPSILON * (2 * tl.abs(v) + v + 1)
+    return fx, fy, v - (hx * hx + hy * hy) - (2 * tl.abs(v) + v + 1) * (16 * EPSILON)
 
 
 @triton.jit

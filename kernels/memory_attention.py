@@ -76,12 +76,13 @@ def memory_attention_fwd_kernel(
 
     nearest = tl.where(missing > 0, 0, nearest)
     least = tl.where(missing > 0, float("nan"), least)
-    first = here & (chunk == 0)
-    tl.store(indices + token, nearest.to(tl.int64), mask=first)
-    tl.store(distances + token, least.to(distances.dtype.element_ty), mask=first)
+    if chunk == 0:
+        tl.store(indices + token, nearest.to(tl.int64), mask=here)
+        tl.store(distances + token, least.to(distances.dtype.element_ty), mask=here)
+        if SOFT:
+            tl.store(logsumexp + token, (high + tl.log2(weight)) / LOG2E, mask=here)
     at = values + token[:, None] * d
     if SOFT:
-        tl.store(logsumexp + token, (high + tl.log2(weight)) / LOG2E, mask=first)
         mixed = mixed / weight[:, None]
         tl.store(at + c, mixed.to(values.dtype.element_ty), mask=here[:, None] & (c < d))
     else:
@@ -124,8 +125,8 @@ def prototype_sums_kernel(
             count += chose
     mask = (j < k)[:, None] & (c < d)[None, :]
     tl.store(sums + (bank * k + j)[:, None] * d + c[None, :], total.to(sums.dtype.element_ty), mask=mask)
-    if not GRADIENT:
-        tl.store(counts + bank * k + j, count, mask=(j < k) & (chunk == 0))
+    if not GRADIENT and chunk == 0:
+        tl.store(counts + bank * k + j, count, mask=j < k)
 
 
 def launch_sums(tokens, indices, prototypes, grad_distances, counts, sums) -> None:

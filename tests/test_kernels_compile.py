@@ -10,6 +10,7 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 
 from ppl_fast.kernels import affine_warp, link_heatmap, link_heatmap_backward, memory_attention  # noqa: E402
 from ppl_fast.kernels import memory_attention_backward as attention_backward  # noqa: E402
+from ppl_fast.kernels._launch import COMPILER  # noqa: E402
 
 from ppl_fast import default_links  # noqa: E402
 
@@ -81,7 +82,7 @@ def specialise(kernel, arguments, options):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constants, attributes)
     constant = " ".join(f"{p.name}={given[p.name]}" for p in kernel.params if p.is_constexpr)
-    return source, {k: v for k, v in options.items() if k not in kernel.arg_names}, constant
+    return source, {k: v for k, v in options.items() if k not in kernel.arg_names} | COMPILER, constant
 
 
 def recorded(calls, dtype: torch.dtype) -> dict:
