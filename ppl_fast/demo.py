@@ -58,6 +58,7 @@ TRAIN = {
     "lr": 1e-3,
     "betas": (0.9, 0.99),
     "schedule": "cosine",
+    "flip": False,
     "cache": True,
     "workers": 0,
     "channels_last": True,
