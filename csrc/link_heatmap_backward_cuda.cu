@@ -1,11 +1,12 @@
 // link_heatmap's backward on CUDA: gradients of the winners that the forward stored.
 //
-// A block puts the links into shared memory. A warp takes tiles of 16 x 8 pixels, four slots of 8 x 4, and goes through
-// the links that won there, in order: each lane adds up its pixels, then the five sums are added across the lanes (8
-// shuffles) and into the warp's own row of shared memory. A block adds its warps and writes partial sums (samples,
-// regions, 5, links); a second kernel adds the regions and hands them to keypoints and weights. No float atomics: every
-// sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: 6.3 MB of winners and gradients, 2.5 MB of partial
-// sums. Not taken: one thread a pixel with atomics in shared memory (the order of sums varies), sorting pixels by link.
+// A block puts the links into shared memory. A warp takes tiles of 16 x 8 pixels, four a lane, evaluates each pixel's
+// winner and goes through the links that won, in order: each lane adds up its pixels, then the five sums are added
+// across the lanes (8 shuffles) and into the warp's own row of shared memory. A block adds its warps and writes partial
+// sums (samples, regions, 5, links); a second kernel adds the regions and hands them to keypoints and weights. No float
+// atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: 6.3 MB of winners and
+// gradients, 2.5 MB of partial sums. Not taken: one thread a pixel with atomics in shared memory (the order of sums
+// varies), sorting pixels by link.
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {
@@ -49,7 +50,7 @@ struct Tiles {  // of a sample, row by row, and how many each warp of its blocks
 };
 
 template <class S>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
     link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, Tiles tiles, Compute<S>* partial,
                                  int* poisoned) {
   using T = Compute<S>;
@@ -73,32 +74,33 @@ __global__ void __launch_bounds__(kSumThreads)
   for (int tile = begin; tile < end; ++tile) {
     const int x0 = tile % tiles.across * kTileX + lane % 8, y0 = tile / tiles.across * kTileY + lane / 8;
     int who[kSlots];
-    T grad[kSlots];
+    T v[kSlots][kFields];
     for (int s = 0; s < kSlots; ++s) {
       const int x = x0 + s % 2 * 8, y = y0 + s / 2 * 4;
       const bool inside = x < scene.width && y < scene.height;
       const int64_t at = (sample * scene.height + y) * scene.width + x;
       who[s] = inside ? winner.load(at) : -1;
+      v[s][0] = inside ? T(grad_heatmap[at]) : T(0);
+    }
+    for (int s = 0; s < kSlots; ++s) {
       if (who[s] < first || who[s] >= first + links) who[s] = -1;
-      grad[s] = who[s] >= 0 ? T(grad_heatmap[at]) : T(0);
+      const auto at = residual(table[max(who[s] - first, 0)].link, scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
+      const T g = v[s][0] * power_of_two(-at.d2), to_b = at.t * g, to_a = g - to_b;
+      v[s][0] = g, v[s][1] = to_a * at.rx, v[s][2] = to_a * at.ry, v[s][3] = to_b * at.rx, v[s][4] = to_b * at.ry;
     }
     for (;;) {
       unsigned next = unsigned(who[0]);
       for (int s = 1; s < kSlots; ++s) next = min(next, unsigned(who[s]));
       const int e = int(warp_min(next));
       if (e < 0) break;
-      const Link<T> link = table[e - first].link;
-      T v[kFields] = {};
+      T sum[kFields] = {};
       for (int s = 0; s < kSlots; ++s) {
-        if (!__any_sync(kAllLanes, who[s] == e)) continue;
-        const auto at = residual(link, scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
-        // Selected, not multiplied by 0: a gradient that is not a number must stay with the link that won its pixel.
-        const T g = who[s] == e ? grad[s] * power_of_two(-at.d2) : T(0), to_b = at.t * g, to_a = g - to_b;
-        v[0] += g, v[1] += to_a * at.rx, v[2] += to_a * at.ry, v[3] += to_b * at.rx, v[4] += to_b * at.ry;
-        if (who[s] == e) who[s] = -1;
+        if (who[s] != e) continue;  // not multiplied by 0: a gradient that is not a number stays with its link
+        for (int f = 0; f < kFields; ++f) sum[f] += v[s][f];
+        who[s] = -1;
       }
-      const T sum = lane_sums(v);
-      if (field >= 0) sums[field * links + e - first] += sum;  // a field's lane is always the same: no barrier
+      const T total = lane_sums(sum);
+      if (field >= 0) sums[field * links + e - first] += total;  // a field's lane is always the same: no barrier
     }
   }
 
@@ -178,6 +180,7 @@ __device__ void reduce_weights(const Scene<S>& scene, const T* partial, const in
   for (int64_t i = threadIdx.x; i < out.samples * chunks; i += kReduceThreads) bad = bad || poisoned[i];
   T sum = 0;
   if (e < scene.num_links)
+#pragma unroll 8
     for (int64_t i = warp; i < out.samples * regions; i += kGroups) sum += partial[i * kFields * scene.num_links + e];
   shared.weight[warp][lane] = sum;
   bad = __syncthreads_or(bad);

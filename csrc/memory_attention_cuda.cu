@@ -18,9 +18,16 @@ constexpr int kRowThreads = 128;
 constexpr int kSumSlice = 8;  // elements a lane holds of a prototype's sum
 
 template <class T>
+using Least = PairShape<T, 1, 1>;
+template <class T>
 using Few = PairShape<T, 1, 4>;
 template <class T>
 using Many = PairShape<T, 4, 4>;
+
+template <class S>
+__device__ void copy_row(const S* from, S* to, int64_t d, int lane, int lanes) {
+  for_elements<S>(d, lane, lanes, [&](int64_t i) { return from[i]; }, [&](int64_t i, S value) { to[i] = value; });
+}
 
 template <class S>
 struct Chosen {
@@ -74,7 +81,7 @@ __global__ void __launch_bounds__(kPairThreads, 2)
   for (int r = thread / kWarp; r < tokens.count; r += kPairThreads / kWarp) {
     const S* const from = a.prototypes + (bank * a.k + shared.nearest[r]) * a.d;
     S* const to = out.values + ((b0 + r) * a.m + bank) * a.d;
-    for (int64_t i = thread % kWarp; i < a.d; i += kWarp) to[i] = from[i];
+    copy_row(from, to, a.d, thread % kWarp, kWarp);
   }
 }
 
@@ -86,7 +93,7 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int s = 1; s < shares; ++s) choice.meet(partial[s * rows + row]);
   if (threadIdx.x == 0) out.indices[row] = choice.nearest(), out.distances[row] = S(choice.distance);
   const S* const from = a.prototypes + (row % a.m * a.k + choice.nearest()) * a.d;
-  for (int64_t i = threadIdx.x; i < a.d; i += kRowThreads) out.values[row * a.d + i] = from[i];
+  copy_row(from, out.values + row * a.d, a.d, threadIdx.x, kRowThreads);
 }
 
 template <class S>
@@ -96,9 +103,12 @@ __global__ void __launch_bounds__(kRowThreads)
   using T = Compute<S>;
   const int64_t row = blockIdx.x, nearest = min(max(indices[row], int64_t(0)), a.k - 1);
   const S *const token = a.tokens + row * a.d, *const prototype = a.prototypes + (row % a.m * a.k + nearest) * a.d;
+  const S* const grad = grad_values + row * a.d;
+  S* const out = grad_tokens + row * a.d;
   const T pull = 2 * T(grad_distances[row]);
-  for (int64_t i = threadIdx.x; i < a.d; i += kRowThreads)
-    grad_tokens[row * a.d + i] = S(T(grad_values[row * a.d + i]) + pull * (T(token[i]) - T(prototype[i])));
+  for_elements<S>(
+      a.d, threadIdx.x, kRowThreads, [&](int64_t i) { return S(T(grad[i]) + pull * (T(token[i]) - T(prototype[i]))); },
+      [&](int64_t i, S value) { out[i] = value; });
 }
 
 // For each prototype, over the tokens that chose it: their number and sum, or (kGradient) the gradient of the
@@ -195,6 +205,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
       const Chosen<S> out = {write<S>(values), write<int64_t>(indices), write<S>(distances)};
       if (b > Few<T>::x && k >= 4 * Many<T>::y)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
+      else if (k <= Least<T>::y)
+        launch_hard_fwd<Least<T>>(a, t, out, device.stream());
       else
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
@@ -254,6 +266,9 @@ std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tenso
 }  // namespace
 
 void describe_memory_attention(KernelShapes& shapes) {
+  shapes.push_back(describe("memory_attention_fwd, 16 tokens, 16 prototypes",
+                            memory_attention_fwd_kernel<float, Least<float>>, kPairThreads,
+                            sizeof(HardShared<float, Least<float>>)));
   shapes.push_back(describe("memory_attention_fwd, 16 tokens", memory_attention_fwd_kernel<float, Few<float>>,
                             kPairThreads, sizeof(HardShared<float, Few<float>>)));
   shapes.push_back(describe("memory_attention_fwd, 64 tokens", memory_attention_fwd_kernel<float, Many<float>>,

@@ -14,7 +14,7 @@ constexpr int kPairThreads = kSide * kSide;
 template <class T, int RowsX, int RowsY>
 struct PairShape {
   static constexpr int rows_x = RowsX, rows_y = RowsY, x = kSide * RowsX, y = kSide * RowsY;
-  static constexpr int depth = (RowsX * RowsY >= 16 ? 128 : 256) / int(sizeof(T));
+  static constexpr int depth = (RowsX * RowsY >= 16 ? 128 : RowsX * RowsY > 1 ? 256 : 512) / int(sizeof(T));
   static constexpr int vector = 16 / int(sizeof(T));
   // Sums that a thread keeps of one pair: enough independent ones to hide the latency of an addition.
   static constexpr int chains = RowsX * RowsY >= 16 ? 1 : vector;
@@ -97,6 +97,21 @@ __device__ void pair_sums(typename Shape::Shared& shared, const Rows<S>& x, cons
       sums[i][j] = part[i][j][0];
       for (int v = 1; v < Shape::chains; ++v) sums[i][j] += part[i][j][v];
     }
+}
+
+// store(i, load(i)) for those of the d elements that are this lane's, one of `lanes`; loads travel four together.
+template <class S, class Load, class Store>
+__device__ void for_elements(int64_t d, int lane, int lanes, Load load, Store store) {
+  constexpr int batch = 4;
+  for (int64_t i = lane; i < d; i += batch * lanes) {
+    S value[batch];
+#pragma unroll
+    for (int c = 0; c < batch; ++c)
+      if (i + c * lanes < d) value[c] = load(i + c * lanes);
+#pragma unroll
+    for (int c = 0; c < batch; ++c)
+      if (i + c * lanes < d) store(i + c * lanes, value[c]);
+  }
 }
 
 // The nearest prototype so far. A distance that is not a number stays; its index is then 0, as the reference has it.
