@@ -2,7 +2,7 @@
 // take every 32nd sample in order and then add up crosswise, so the order of sums is fixed; a thread a point where it
 // is not. 56 bytes a point forward, 72 backward, a dozen operations: at B = 64, N = 16 some 60 KB, 20 ns on an H200
 // (4.3 TB/s); the launch, about 2 us, is what it costs. Not taken: reducing over blocks, which would need a second
-// launch. Predicted: nothing here has run on a GPU.
+// launch. Predicted: this has not run on a GPU.
 #include "common.cuh"
 
 #include "affine_warp.h"

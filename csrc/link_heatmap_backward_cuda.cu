@@ -1,12 +1,11 @@
-// link_heatmap's backward on CUDA: gradients of the winners that the forward stored.
-//
-// A block puts the links into shared memory. A warp takes tiles of 16 x 8 pixels, four a lane, evaluates each pixel's
-// winner and goes through the links that won, in order: each lane adds up its pixels, then the five sums are added
-// across the lanes (8 shuffles) and into the warp's own row of shared memory. A block adds its warps and writes partial
-// sums (samples, regions, 5, links); a second kernel adds the regions and hands them to keypoints and weights. No float
-// atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: 6.3 MB of winners and
-// gradients, 2.5 MB of partial sums. Not taken: one thread a pixel with atomics in shared memory (the order of sums
-// varies), sorting pixels by link.
+// link_heatmap's backward on CUDA. A block of 128 threads puts the links into shared memory; a warp takes tiles of 16 x
+// 8 pixels, four a lane, evaluates each pixel's winner and goes through the links that won (4.3 a tile), in order: a
+// lane adds its pixels, then the five sums are added across the lanes (8 shuffles) into the warp's own row of shared
+// memory. The block adds its warps and writes partial sums (samples, regions, 5, links), no larger than the heatmap; a
+// second kernel adds the regions. No float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x
+// 128: 1,560 instructions a warp (sm_90), 4,096 warps: 6 us at an H200's full issue rate, some 9 us at two thirds; 6.3
+// MB in and 2.5 MB of partial sums, 2 us; the second kernel is latency, about 3 us. Predicted: this has not run on a
+// GPU. Not taken: atomics in shared memory (the order varies), sorting the pixels by link.
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {

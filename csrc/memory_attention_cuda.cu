@@ -1,12 +1,12 @@
-// memory_attention on CUDA: hard mode, and sums over the tokens that chose a prototype.
-//
-// Forward: a block takes 16 tokens of a bank (64 where there are many) past its prototypes, 64 at a time; threads hold
-// the running nearest in registers, so nothing of size B x m x k exists, and the block copies the prototypes chosen:
-// one launch. Where tokens alone do not fill the GPU, blocks share the prototypes of a bank and a second kernel
-// compares. Distances are float32 differences, so the choice is that of float32 arithmetic whatever the tokens' offset;
-// the tensor-core form |t|^2 - 2 t.p + |p|^2 cancels (memory_attention.h) and is not taken. Backward: a pass over the
-// tokens; for prototypes and for prototype_sums, a warp a prototype finds the tokens that chose it by ballot and adds
-// them in order: no atomics.
+// memory_attention on CUDA: hard mode, and sums over the tokens that chose a prototype. A block of 256 threads takes 16
+// tokens of a bank (64 where there are many) past its prototypes, 16 or 64 at a time, keeps the nearest in registers
+// and copies it: one launch, nothing of size B x m x k. Where tokens alone do not fill the GPU, blocks share the
+// prototypes and a second kernel compares. Backward: a pass over the tokens; sums over tokens by ballot, a warp a
+// prototype. B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s, four rounds of loads and a copy, each about
+// 0.5 us of latency: 5 us with the launch, 5 more backward. k = 16,384: 18 G differences and FFMAs, 1.1 ms at an H200's
+// full float32 rate, where reading the prototypes takes 0.27. Predicted: this has not run on a GPU. Not taken: |t|^2 -
+// 2 t.p + |p|^2 on tensor cores. It cancels (memory_attention.h): candidates would have to be compared again in
+// differences.
 #include "memory_attention_cuda.cuh"
 
 #include <optional>

@@ -1,11 +1,11 @@
-// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes.
-//
-// A block takes 16 tokens of a bank past its prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the running
-// minimum and sum of an online softmax and leave the weights in shared memory; then each thread has columns of d, and
-// adds the weighted prototypes to 16 tokens at a time in registers. The values so far wait in the output itself (in
-// L2), as long as there are more than 64 prototypes. The backward recomputes the weights the same way, once with tokens
-// and once with prototypes as the 16 rows, so both gradients are summed in order, without atomics. Not taken: keeping
-// the values so far in shared memory, which would bound d.
+// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes. A block takes 16 tokens
+// of a bank past its prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online
+// softmax and leave the weights in shared memory; then each thread has columns of d, and adds the weighted prototypes
+// to 16 tokens in registers. The values so far wait in the output itself (in L2), where there are more than 64
+// prototypes. The backward recomputes the weights the same way, once with tokens and once with prototypes as the 16
+// rows: both gradients are summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us
+// at 4.3 TB/s, 25 MB backward, 6 us; with latency about twice that. Predicted: this has not run on a GPU. Not taken:
+// keeping the values so far in shared memory, which would bound d.
 #include "memory_attention_cuda.cuh"
 
 namespace ppl_fast {
