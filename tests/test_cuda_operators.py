@@ -136,6 +136,20 @@ def test_many_links_are_drawn_in_several_goes(library):
     assert winner.max() > 256
 
 
+def test_more_links_than_a_block_reduces_at_once():
+    """1,128 links pass the 1,024 of the backward's second kernel, 48 keypoints its 32 warps."""
+    inputs = draw(random_links(1, 48, 9, 0.05), 6, torch.float64)
+    arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(48))
+    heatmap, winner = torch.ops.ppl_fast.link_heatmap_reference(*arguments, 9, 9, 0.05)
+    winner = torch.randint(1128, winner.shape, dtype=torch.int16)  # any will do, and these spread over all links
+    upstream = torch.randn_like(heatmap)
+    expected = torch.ops.ppl_fast.link_heatmap_backward_reference(upstream, *arguments, winner, 0.05)
+    for order in cuda_emulator.ORDERS:
+        with cuda_emulator.emulation(order):
+            actual = emulated("link_heatmap_backward")(upstream, *arguments, winner, 0.05)
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_more_links_than_int16_holds(library):
     n = 257
     keypoints = torch.zeros(1, n, 2)
