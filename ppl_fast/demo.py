@@ -70,6 +70,7 @@ TRAIN = {
 STEPS = 4000
 ROUNDS = 5  # passes of iterative inference: the first, and four more
 SHOWN = 15
+SHOWN_ROUNDS = 4
 SHOWN_HIDDEN = (("blocks", 0.5), ("centre", 0.14))
 
 
@@ -160,9 +161,12 @@ def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
     images = torch.stack([test[i] for i in range(SHOWN)])
     links, weights = model.links, model.link_weights().detach()
     save_poses(run / "poses.png", images, model.estimate(images), links, weights)
-    hidden = [occlude(images[:3], *mask, first=3 * i) for i, mask in enumerate(SHOWN_HIDDEN)]
+    each = 2  # figures a mask
+    shown = [images[each * i : each * (i + 1)] for i in range(len(SHOWN_HIDDEN))]
+    hidden = [
+        occlude(part, *mask, first=each * i) for i, (part, mask) in enumerate(zip(shown, SHOWN_HIDDEN, strict=True))
+    ]
     seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
-    rounds = model.estimate_rounds(seen, 4, visible=visible)
-    whole = images[:3].repeat(len(SHOWN_HIDDEN), 1, 1, 1)
-    save_rounds(run / "occlusion.png", whole, rounds, links, weights, cell=128)
+    rounds = model.estimate_rounds(seen, SHOWN_ROUNDS, visible=visible)
+    save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
     save_prototypes(run / "memory.png", model.prototypes(), links, weights)

@@ -41,7 +41,8 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
     log = (finished / "log.jsonl").read_bytes()
     assert run(finished) == 0
     assert (finished / "log.jsonl").read_bytes() == log
-    assert str(finished / "occlusion.png") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"In {finished}:" in printed and "occlusion.png" in printed and "regression" in printed
 
 
 def test_other_options_than_the_runs_stop_before_any_work(finished, tmp_path, capsys):

@@ -1,11 +1,9 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
-from pathlib import Path
-
 from .options import command_parser, parse
 
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
-PICTURES = {
+WRITTEN = {
     "poses.png": "held-out figures with the keypoints and links found",
     "prior.png": "the pose prior as it evolved",
     "memory.png": "what single memory vectors stand for",
@@ -28,15 +26,12 @@ def main(arguments: list[str]) -> int:
     metrics = run_demo(**options.as_dict())
     print(f"\n{table(metrics)}\n")
     for measure in ("prior", "memory"):
-        print(f"{measure}: " + ", ".join(f"{key} {_number(value)}" for key, value in metrics[measure].items()))
+        numbers = {key: value for key, value in metrics[measure].items() if key != "protocol"}
+        print(f"{measure}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items()))
+        print(f"    {metrics[measure]['protocol']}")
     seconds = metrics["demo"]["seconds"]
-    print(
-        f"\n{sum(seconds.values()) / 60:.1f} minutes: " + ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
-    )
-    for name, what in PICTURES.items():
-        print(f"  {Path(options.out) / name!s:<28}{what}")
+    parts = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    print(f"\n{sum(seconds.values()) / 60:.1f} minutes ({parts}). In {options.out}:")
+    for name, what in WRITTEN.items():
+        print(f"  {name:<16}{what}")
     return 0
-
-
-def _number(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
