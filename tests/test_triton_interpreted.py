@@ -1,6 +1,5 @@
 """The Triton kernels under Triton's interpreter, on the CPU: run by test_triton.py in a process of its own."""
 
-import inspect
 import os
 
 import pytest
@@ -9,15 +8,15 @@ import torch
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs with TRITON_INTERPRET=1, in a process that test_triton.py starts", allow_module_level=True)
 
-import triton.language as tl
+import interpreted
 from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, TOLERANCE, Case, random_links, random_tokens
 from op_tester import check, evaluate, strided
 from ppl_fast.kernels import affine_warp, link_heatmap, link_heatmap_backward, memory_attention
 from ppl_fast.kernels import memory_attention_backward as attention_backward
-from triton.runtime import interpreter
 
 import ppl_fast
 
+interpreted.faster()
 MODULES = (affine_warp, link_heatmap, link_heatmap_backward, memory_attention, attention_backward)
 WIDE = [  # more columns than one program takes
     Case("two-chunks", random_tokens(3, 2, 5, 530)),
@@ -31,36 +30,6 @@ FIRST = [
 ]
 # These run with the tile in use, the others in a larger one, which takes fewer steps to interpret.
 SMALL_TILES = ("wide", "tall-odd", "one-pixel", "one-row", "zero-weights")
-
-
-def _patch_once():
-    """Let a nested call keep the patches of the call around it: the interpreter makes them anew, half of its time."""
-    patch, made, kinds = interpreter._patch_lang, {}, {}
-
-    def patch_once(function):
-        if function not in kinds:
-            seen = [v for v in function.__globals__.values() if inspect.ismodule(v)]
-            kinds[function] = tl in seen, tl.core in seen
-        kind = kinds[function]
-        if kind in made:
-            return None
-        scope = made[kind] = patch(function)
-        if len(made) == 1:  # the kernel itself: when it ends, all ends
-            restore = scope.restore
-
-            def restore_all():
-                for inner in list(made.values())[:0:-1]:
-                    inner.restore()
-                made.clear()
-                restore()
-
-            scope.restore = restore_all
-        return scope
-
-    interpreter._patch_lang = patch_once
-
-
-_patch_once()
 
 
 @pytest.fixture(autouse=True)

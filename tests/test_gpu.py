@@ -1,0 +1,164 @@
+"""Triton and CUDA C++ on a GPU: all cases, sizes past 2^31, CUDA graphs, streams, and the model's gradients."""
+
+import os
+
+import pytest
+import torch
+from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens
+from op_tester import assert_close, check, evaluate, strided
+
+import ppl_fast
+from ppl_fast import _backend
+
+REHEARSE = os.environ.get("TRITON_INTERPRET") == "1"  # gpu_suite.sh --rehearse: what does not need a GPU, on the CPU
+if not torch.cuda.is_available() and not REHEARSE:
+    pytest.skip("no GPU", allow_module_level=True)
+if REHEARSE:
+    import interpreted
+
+    interpreted.faster()
+    interpreted.use_large_tiles()
+DEVICE = "cpu" if REHEARSE else "cuda"
+needs_gpu = pytest.mark.skipif(REHEARSE, reason="no GPU to rehearse on")
+
+CASES = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION, "affine_warp": AFFINE_WARP}
+HALVES = (torch.float16, torch.bfloat16)  # with the first case and with values that are not numbers
+EVERY = [
+    pytest.param(op, case, dtype, id=f"{op}-{case.name}-{str(dtype).removeprefix('torch.')}")
+    for op, cases in CASES.items()
+    for case in cases
+    for dtype in (torch.float32, *(HALVES if case is cases[0] or "nan" in case.name else ()))
+]
+BACKENDS = [name for name in ("triton", "cpp") if _backend.reason_against("affine_warp", name, DEVICE) is None]
+SUFFIX = {"triton": "_triton", "cpp": ""}
+FIRST = [pytest.param(op, cases[0], id=op) for op, cases in CASES.items()]
+
+
+@pytest.fixture(params=BACKENDS)
+def name(request) -> str:
+    """Each backend that runs on this GPU; CUDA C++ where it was built."""
+    return request.param
+
+
+@pytest.mark.parametrize(("op", "case", "dtype"), EVERY)
+def test_agrees_with_the_reference(name, op, case, dtype):
+    check(op, case, name, dtype, DEVICE)
+
+
+@pytest.mark.parametrize(("op", "case"), FIRST)
+def test_strides(name, op, case):
+    check(op, case, name, torch.float32, DEVICE, layout=strided)
+
+
+@pytest.mark.parametrize(
+    ("op", "make"),
+    [
+        ("link_heatmap", random_links(8, 32, 128, 1e-3)),
+        ("link_heatmap", random_links(2, 50, 96, 7.5e-5, shared=False)),
+        ("memory_attention", random_tokens(64, 34, 16, 512)),
+        ("memory_attention", random_tokens(33, 3, 1000, 700, temperature=100.0)),
+    ],
+)
+def test_large_sizes_agree_and_repeat_to_the_bit(name, op, make):
+    inputs = make(torch.Generator().manual_seed(0))
+    inputs = {k: v.float().to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    outputs, gradients, upstream = evaluate(op, inputs, name)
+    again, gradients_again, _ = evaluate(op, inputs, name, upstream)
+    for a, b in zip(outputs + gradients, again + gradients_again, strict=True):
+        assert torch.equal(a, b)
+    exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    expected, _, _ = evaluate(op, exact, "reference")
+    for i, (a, e) in enumerate(zip(outputs, expected, strict=True)):
+        if a.is_floating_point():
+            assert_close(f"{op} output {i}", a, e, 1e-4)
+
+
+def test_more_than_32767_links_need_a_wider_winner(name):
+    links = torch.tensor([[0, 1]], device=DEVICE).repeat(32768, 1)
+    weights = torch.zeros(32768, device=DEVICE)
+    weights[32767] = 1.0
+    keypoints = torch.tensor([[[-0.5, 0.1], [0.6, -0.2]]], device=DEVICE)
+    _, winner = getattr(torch.ops.ppl_fast, f"link_heatmap{SUFFIX[name]}")(keypoints, weights, links, 40, 40, 1.0)
+    assert winner.dtype == torch.int32 and (winner == 32767).all()
+
+
+@needs_gpu
+@pytest.mark.skipif(not REHEARSE and torch.cuda.mem_get_info()[1] < 60e9, reason="needs 60 GB of GPU memory")
+def test_offsets_past_two_to_the_31(name):
+    keypoints = torch.rand(33000, 3, 2, device="cuda") * 2 - 1  # 33000 x 256 x 256 = 2.16e9 pixels
+    links, weights = ppl_fast.default_links(3, "cuda"), torch.ones(3, device="cuda")
+    heatmap, winner = getattr(torch.ops.ppl_fast, f"link_heatmap{SUFFIX[name]}")(
+        keypoints, weights, links, 256, 256, 0.1
+    )
+    last = ppl_fast.link_heatmap(keypoints[-2:], weights, 256, 0.1, backend=name)
+    assert torch.equal(heatmap[-2:], last)
+    backward = getattr(torch.ops.ppl_fast, f"link_heatmap_backward{SUFFIX[name]}")
+    gradient = backward(heatmap, keypoints, weights, links, winner, 0.1)[0]
+    of_last = backward(heatmap[-2:], keypoints[-2:], weights, links, winner[-2:], 0.1)[0]
+    assert torch.equal(gradient[-2:], of_last)
+    del heatmap, winner
+
+    tokens = torch.randn(70000, 60, 512, device="cuda")  # 2.15e9 numbers
+    prototypes = torch.randn(60, 4, 512, device="cuda")
+    values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend=name)
+    for whole, part in zip(
+        (values, indices, distances), ppl_fast.memory_attention(tokens[-8:], prototypes, backend=name), strict=True
+    ):
+        assert torch.equal(whole[-8:], part)
+
+
+@needs_gpu
+def test_cuda_graph_replays_with_new_values(name):
+    keypoints = (torch.rand(4, 8, 2, device="cuda") * 2 - 1).requires_grad_()
+    weights = torch.rand(28, device="cuda")
+
+    def step():
+        heat = ppl_fast.link_heatmap(keypoints, weights, 64, 1e-2, backend=name)
+        return heat, *torch.autograd.grad(heat.square().sum(), keypoints)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        keypoints.mul_(0.7)
+    graph.replay()
+    for a, b in zip(captured, step(), strict=True):
+        assert torch.equal(a, b)
+
+
+@needs_gpu
+def test_runs_on_the_current_stream(name):
+    side = torch.cuda.Stream()
+    tokens, prototypes = torch.randn(64, 34, 512, device="cuda"), torch.randn(34, 16, 512, device="cuda")
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend=name)[0]
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        late = tokens * 0
+        torch.cuda._sleep(50_000_000)  # a kernel on another stream would read the zeros
+        late += tokens
+        actual = ppl_fast.memory_attention(late, prototypes, backend=name)[0]
+    side.synchronize()
+    assert torch.equal(actual, expected)
+
+
+def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
+    """The model on the GPU with the backend behind auto, against the reference behind auto."""
+    find = _backend._find
+    results = []
+    for wanted in (name, "reference"):
+        monkeypatch.setattr(_backend, "_selected", {})
+        monkeypatch.setattr(_backend, "_find", lambda op, _, *rest, wanted=wanted: find(op, wanted, *rest))
+        torch.manual_seed(0)
+        model = ppl_fast.PPL(num_keypoints=4, image_size=32, width=0.5, reconstruction_loss="mse").to(DEVICE)
+        torch.manual_seed(1)
+        images = torch.rand(2, 3, 32, 32, device=DEVICE) * 2 - 1
+        out = model(images)
+        out.loss.backward()
+        gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+        results.append(torch.stack([out.loss.detach(), *gradients]))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
