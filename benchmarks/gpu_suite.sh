@@ -17,7 +17,7 @@ elif [[ $# -gt 0 ]]; then
   echo "gpu_suite.sh takes --rehearse or nothing, got $*" >&2
   exit 2
 fi
-tests=(tests/test_gpu.py tests/test_cuda_gpu.py)
+tests=(test_gpu.py test_cuda_gpu.py)
 pytest=("$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider -W ignore::RuntimeWarning)
 failed=()
 
@@ -46,26 +46,29 @@ build() {
 
 export -f build
 if [[ ${#rehearse[@]} -gt 0 ]]; then
-  step build 200 env PPL_FAST_CUDA=off bash -c build
+  step build 120 env PPL_FAST_CUDA=off bash -c build
 else
-  step machine 60 bash -c 'nvidia-smi; nvcc --version; "$PYTHON" -m pip list 2>/dev/null | grep -iE "^(torch|triton|numpy) "'
-  step build 200 env TORCH_CUDA_ARCH_LIST="${TORCH_CUDA_ARCH_LIST:-9.0}" bash -c build
+  step machine 20 bash -c 'nvidia-smi; nvcc --version'
+  capability=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+  step build 120 env TORCH_CUDA_ARCH_LIST="$capability" bash -c build
 fi
-[[ ${#failed[@]} -eq 0 ]] || plain_build
-export PYTHONPATH=$SITE
+[[ -f $SITE/ppl_fast/kernels/__init__.py ]] || plain_build
+export PYTHONPATH=$SITE # python -m puts the working directory before it: tests run in tests/, where no ppl_fast is
+step doctor 30 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
 
 if [[ ${#rehearse[@]} -gt 0 ]]; then
-  step tests 100 env TRITON_INTERPRET=1 "${pytest[@]}" "${tests[@]}" -k "affine or strides or ties-float32 or training"
+  few="affine or strides or ties-float32 or training"
+  step tests 120 env -C tests TRITON_INTERPRET=1 "${pytest[@]}" "${tests[@]}" -k "$few"
 else
-  step tests 150 "${pytest[@]}" "${tests[@]}"
+  step tests 120 env -C tests "${pytest[@]}" "${tests[@]}"
   if command -v compute-sanitizer >/dev/null; then
     few="square-float32 or odd-sizes-float32 or shared-float32 or wide-float32"
-    step sanitizer 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 \
-      "${pytest[@]}" tests/test_gpu.py -k "$few"
+    step sanitizer 60 env -C tests PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 \
+      "${pytest[@]}" test_gpu.py -k "$few"
   fi
 fi
-step bench 200 "$PYTHON" benchmarks/gpu_bench.py "${rehearse[@]}" --out "$OUT/gpu.json" --seconds 150
-step tune 90 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
+step bench 100 "$PYTHON" benchmarks/gpu_bench.py "${rehearse[@]}" --out "$OUT/gpu.json" --seconds 75
+step tune 30 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
 
 echo "== all in $SECONDS s; logs and gpu.json in $OUT"
 if [[ ${#failed[@]} -gt 0 ]]; then

@@ -1,13 +1,12 @@
 """link_heatmap in Triton, forward; the backward is in link_heatmap_backward.py. The maths: csrc/link_heatmap.h.
 
-Two launches. table: a program per sample turns its links into rows of eight floats. fwd: a warp per 8 x 16 pixels looks
-at 32 links at a time, one a lane, from the tile's centre: once for the best, once for those that may win a pixel. These
-become the bits of one word, and the warp walks the bits in order with its pixels in registers: a compaction without a
-list in memory. One exp2 a pixel at the end. Not taken: lists written by prefix sum, two levels of tiles; both save
-fewer instructions than they add (24 links are left of 120 here, 14 on 8 x 8, and each 32 links cost 64 instructions).
-On an H200 at B = 64, N = 16, 128 x 128, thickness 1e-3: 6.3 MB written = 1.5 us; brute force 1.5 TFLOP/60 = 38 us at
-13 operations for 126 M pairs. Predicted: 8,192 tiles x (4 x 64 + 24 x 56 + 80) = 14 M warp instructions at 0.92 T/s =
-15 us, 2 us for the table; not measured.
+table: a program per sample turns its links into rows of eight floats. fwd: a warp per 8 x 16 pixels sees 32 links at a
+time, one a lane, from the tile's centre: once for the best, once for those that may win a pixel. Their flags become a
+word, and the warp walks its bits in order, its pixels in registers: no list in memory, any number of links. Not taken:
+lists by prefix sum and two levels of tiles, which cost more than they save (24 of 120 links left, 14 on 8 x 8).
+H200 at B = 64, N = 16, 128 x 128, thickness 1e-3: 6.3 MB written = 1.5 us; all 126 M pairs of pixel and link at 13
+operations = 50 us at 33 T/s. Predicted: 8,192 tiles x (4 words x 64 + 24 links x 53 + 240) = 14.7 M warp instructions,
+20 us at three quarters of the 1.05 T/s that can issue, and 2.5 us for the table. Not measured: no GPU was at hand.
 """
 
 import math
