@@ -4,13 +4,15 @@ Everywhere, keypoints are (x, y), x to the right, y down, with -1 and +1 at the 
 pixel (``align_corners=True``).
 """
 
-from ppl_fast.models import PPL, PPLOutput, Prior
+from ppl_fast.models import PPL, AutoLink, AutoLinkOutput, PPLOutput, Prior
 from ppl_fast.ops import affine_warp, default_links, link_heatmap, memory_attention, prototype_sums
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PPL",
+    "AutoLink",
+    "AutoLinkOutput",
     "PPLOutput",
     "Prior",
     "affine_warp",

@@ -19,8 +19,10 @@ def backend(request) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _start():
+    """The same random numbers, and one thread: on a busy machine, several that share tiny steps wait for each other."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +42,3 @@ def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
     return path
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Steps as small as the tiny model's only wait for each other on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """The command line: options, outputs, and one sentence with exit code 2 for whatever is wrong."""
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,8 @@ import yaml
 from tiny import MODEL, fails, run_steps
 
 from ppl_fast.cli import COMMANDS, main
-from ppl_fast.models import PPLConfig
+from ppl_fast.models import MODELS, PPLConfig
 from ppl_fast.training import TrainConfig, load_model
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,16 +29,18 @@ def test_help_and_version(capsys):
 
 
 def test_every_option_is_listed_with_both_names(capsys):
-    assert main(["train", "--help"]) == 0
-    shown = capsys.readouterr().out
-    for section, options in (("model", PPLConfig), ("train", TrainConfig)):
-        for name in options.__dataclass_fields__:
-            assert f"--{section}.{name}" in shown
-            assert f"--{name.replace('_', '-')}" in shown
+    for name, model in MODELS.items():
+        assert main(["train", "--help", "--model", name]) == 0
+        shown = capsys.readouterr().out
+        for section, options in (("model", model.Config), ("train", TrainConfig)):
+            for field in fields(options):
+                assert f"--{section}.{field.name}" in shown
+                assert f"--{field.name.replace('_', '-')}" in shown
 
 
 def test_option_names_of_model_and_training_do_not_clash():
-    assert not set(PPLConfig.__dataclass_fields__) & set(TrainConfig.__dataclass_fields__)
+    for model in MODELS.values():
+        assert not {field.name for field in fields(model.Config)} & {field.name for field in fields(TrainConfig)}
 
 
 def test_train_by_config_with_options_first(images, config, tmp_path):
@@ -76,6 +77,7 @@ def test_resume_takes_the_runs_own_options(images, config, tmp_path, capsys):
         ("model: {head: affin}", "option model.head must be one of 'affine', 'residual', got affin"),
         ("model: {num_keypoints: 1}", "num_keypoints must be at least 2, got 1"),
         ("train: {lr: -1}", "lr must be positive, got -1"),
+        ("architecture: gan", "architecture must be one of ppl, autolink, got 'gan'"),
         ("train: 3", "train must be a mapping of options, got 3"),
         ("- 3", "must hold the mappings model and train, got list"),
         ("model: {", "is not valid YAML"),
@@ -94,6 +96,7 @@ def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
         (["train", "x"], "required: out"),
         (["train", "--out", "y"], "no images given"),
         (["train", "x", "--out"], "--out"),
+        (["train", "x", "--out", "y", "--model", "gan"], "architecture must be one of 'ppl', 'autolink', got gan"),
         (["train", "x", "--out", "y", "--config"], "--config"),
         (["train", "x", "--out", "y", "--num-keypoint", "3"], "option --num-keypoint; did you mean --num-keypoints?"),
         (["train", "x", "--out", "y", "--config", "none.yaml"], "config file none.yaml does not exist"),

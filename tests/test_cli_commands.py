@@ -18,8 +18,6 @@ from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, load_labels, make_figures, to_pixels
 from ppl_fast.training import load_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
@@ -88,8 +86,10 @@ def test_damaged_model_is_named(run, images, tmp_path, capsys):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert str(weights) in fails(capsys, "estimate", tmp_path, images, "--out", tmp_path / "p.csv")
-    (tmp_path / "config.json").write_text('{"architecture": "AutoLink", "config": {}}')
-    assert "must hold a PPL" in fails(capsys, "estimate", tmp_path, images, "--out", tmp_path / "p.csv")
+    (tmp_path / "config.json").write_text('{"architecture": "AutoLoop", "config": {}}')
+    assert "the class PPL or AutoLink, got AutoLoop" in fails(
+        capsys, "estimate", tmp_path, images, "--out", tmp_path / "p.csv"
+    )
 
 
 def test_evaluate_prints_each_protocol_and_writes_metrics(run, figures, tmp_path, capsys):

@@ -31,7 +31,7 @@ def test_rounds_feed_the_reconstruction_back(model):
         # Appearance always comes from the given images, the pose from the memory's version of the round before.
         torch.testing.assert_close(reference, images * model.alpha.detach())
         recalled, _ = model.memory(rounds[number][0])
-        torch.testing.assert_close(heatmap, model._draw(recalled, model.link_weights()).detach())
+        torch.testing.assert_close(heatmap, model.draw(recalled, model.link_weights()).detach())
         with torch.no_grad():
             seen = model.translator(reference, heatmap).clamp(-1, 1)
         torch.testing.assert_close(rounds[number + 1][1], seen)

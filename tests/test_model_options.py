@@ -106,7 +106,7 @@ def test_broken_configs(tmp_path):
     with pytest.raises(ValueError, match="config.json: PPL: unknown option 'memory_bank'; did you mean 'memory_banks'"):
         PPL.from_pretrained(path)
     edit(file, lambda content: content.update(architecture="AutoLink"))
-    with pytest.raises(ValueError, match="config.json: must hold a PPL, got a AutoLink"):
+    with pytest.raises(ValueError, match="config.json: expected a model of the class PPL, got AutoLink"):
         PPL.from_pretrained(path)
     file.write_text("{")
     with pytest.raises(ValueError, match="config.json: not a model config"):

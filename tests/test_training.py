@@ -17,8 +17,6 @@ from ppl_fast.training import TrainConfig, TrainingInterrupted, load_model, trai
 from ppl_fast.training.checkpoint import list_checkpoints
 from ppl_fast.training.logging import RunLog, read_records
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory):

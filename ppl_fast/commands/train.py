@@ -4,6 +4,7 @@ import contextlib
 from argparse import ArgumentError, Namespace
 from argparse import ArgumentParser as PlainParser
 from pathlib import Path
+from typing import Literal
 
 from .options import add_dataclass, command_parser, parse
 
@@ -18,43 +19,54 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     import torch
 
-    from ppl_fast.models import PPLConfig
+    from ppl_fast.models import MODELS
     from ppl_fast.training import TrainConfig, train
-    from ppl_fast.training.config import read_config
+    from ppl_fast.training.config import check_options, read_config
 
-    parser = command_parser("train", DESCRIPTION, "DATA --out RUN [--config FILE] [--resume] [options]")
+    files, named, arguments = _take_configs(arguments)
+    read = [read_config(path) for path in files]
+    architecture = next((n for n in (named, *(config.get("architecture") for config in read)) if n in MODELS), "ppl")
+    for path, config in zip(files, read, strict=True):
+        check_options(path, config, architecture)
+
+    parser = command_parser("train", DESCRIPTION, "DATA --out RUN [--model NAME] [--config FILE] [--resume] [options]")
     parser.add_argument("data", nargs="?", type=str, help="folder of images, searched recursively")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_argument("--resume", action="store_true", help="continue RUN, with the options in its config.yaml")
-    add_dataclass(parser, "model", PPLConfig)
+    parser.add_argument(
+        "--architecture", type=Literal[tuple(MODELS)], default="ppl", help="what to train; also --model NAME"
+    )
+    add_dataclass(parser, "model", MODELS[architecture].Config)
     add_dataclass(parser, "train", TrainConfig)
-
-    files, arguments = _take_configs(arguments)
-    read = [read_config(path, PPLConfig.__dataclass_fields__) for path in files]
-    options = parse(parser, [*(f"--config={path}" for path in files), *arguments])
+    parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
+    first = [f"--architecture={named or architecture}", *(f"--config={path}" for path in files)]
+    options = parse(parser, [*first, *arguments])
     folders = [options.data, *(config["data"] for config in reversed(read) if "data" in config)]
     data = next((folder for folder in folders if folder is not None), None)
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
-    train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, resume=options.resume)
+    settings = options.model.as_dict(), TrainConfig(**options.train.as_dict())
+    train(*settings, data, options.out, resume=options.resume, architecture=options.architecture)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
 
 
-def _take_configs(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """Config files in the order they are read, that of the run to resume first, and the arguments without them.
+def _take_configs(arguments: list[str]) -> tuple[list[Path], str | None, list[str]]:
+    """Config files in the order they are read, that of the run to resume first; the architecture; other arguments.
 
-    The parser reads a file where it stands among the options; they are to come first wherever it stands.
+    The architecture decides what options there are. The parser reads a file where it stands among the options; the
+    files are to come first wherever they stand.
     """
-    known, rest = Namespace(config=[], out=None, resume=False), arguments
+    known, rest = Namespace(config=[], out=None, resume=False, architecture=None), arguments
     finder, peeker = (PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
     finder.add_argument("--config", action="append", type=Path)
+    finder.add_argument("--model", "--architecture", dest="architecture")  # the parser would confuse it with --model.*
     peeker.add_argument("--out", type=Path)
     peeker.add_argument("--resume", action="store_true")
     with contextlib.suppress(ArgumentError):  # the full parser reports it
         _, rest = finder.parse_known_args(arguments, known)
         peeker.parse_known_args(rest, known)
     own = known.out / "config.yaml" if known.resume and known.out else None
-    return ([own] if own and own.is_file() else []) + known.config, rest
+    return ([own] if own and own.is_file() else []) + known.config, known.architecture, rest

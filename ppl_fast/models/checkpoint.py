@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,17 +51,30 @@ def read_config(directory: str | os.PathLike, architecture: str) -> dict[str, An
 
     Raises: FileNotFoundError; ValueError for a file that is no such config or belongs to another architecture.
     """
+    read_architecture(directory, (architecture,))
+    return _read(directory)[1]
+
+
+def read_architecture(directory: str | os.PathLike, known: Iterable[str]) -> str:
+    """The architecture that config.json names, one of `known`.
+
+    Raises: FileNotFoundError; ValueError for a file that is no such config or names another architecture.
+    """
+    found = _read(directory)[0]
+    if found not in known:
+        raise ValueError(f"{Path(directory, CONFIG)}: expected a model of the class {' or '.join(known)}, got {found}")
+    return found
+
+
+def _read(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found, config = content["architecture"], dict(content["config"])
+        return str(content["architecture"]), dict(content["config"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error
-    if found != architecture:
-        raise ValueError(f"{path}: must hold a {architecture}, got a {found}")
-    return config
 
 
 def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""The options of `PPL`: one frozen record with a default, a meaning and bounds for each.
+"""The options of `PPL` and `AutoLink`: a frozen record with a default, a meaning and bounds for each.
 
-The defaults are the published model (Wang, Han, Zhang, "Pose Prior Learner", ICLR 2026, arXiv 2410.03858). What the
-published model does not have is off by default and marked "not in the paper".
+The defaults are the published models (Wang, Han, Zhang, "Pose Prior Learner", ICLR 2026, arXiv 2410.03858; He, Wandt,
+Rhodin, "AutoLink", NeurIPS 2022). What they do not have is off by default and marked "not in the paper".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, positive: bool = False, choices=()):
@@ -22,52 +22,23 @@ def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, p
 
 
 @dataclass(frozen=True)
-class PPLConfig:
-    """Every option of `PPL`. `PPLConfig.describe()` lists them with their meaning.
+class LinkModelConfig:
+    """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss.
 
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
 
+    model: ClassVar[str] = "LinkModel"  # names the model in errors
+
     num_keypoints: int = option(16, "number of keypoints, N", low=2)
     image_size: int = option(128, "side of the square input images in pixels", low=16)
     thickness: float = option(1e-3, "squared width of a drawn link, in units of half the image side", positive=True)
-    width: float = option(1.0, "factor on the channels of regressor and translator", positive=True)
+    width: float = option(1.0, "factor on the channels of all convolutional networks", positive=True)
 
     link_factor: float = option(512.0, "link weight = softplus(factor * parameter)", positive=True)
     link_start: float = option(-4.0, "mean of factor * parameter at the start", low=-math.inf)
-
-    memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
-    memory_prototypes: int = option(16, "vectors in a bank, k", low=1)
-    memory_width: int = option(512, "width of a memory vector, d", low=1)
-    memory_layers: int = option(4, "mixer layers of the memory's encoder")
-    memory_hidden: int = option(512, "hidden width of the encoder's channel MLPs", low=1)
-    memory_token_hidden: int = option(64, "hidden width of the token MLPs", low=1)
-    memory_decoder_width: int = option(32, "width of the memory's decoder", low=1)
-    memory_decoder_hidden: int = option(64, "hidden width of the decoder's channel MLPs", low=1)
-    memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder")
-    memory_decay: float = option(0.9, "decay of the moving averages behind the vectors", high=1)
-    memory_start: str = option(
-        "published",
-        "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
-        "vectors, which stay in place through the first steps (not in the paper)",
-        choices=("published", "balanced"),
-    )
-    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
-
-    regressor_base: int = option(64, "channels of the regressor's first block, doubled by each further one", low=1)
-    regressor_levels: int = option(4, "down-blocks of the regressor", low=1, high=8)
-    map_stride: int = option(4, "image pixels per cell of the regressor's maps (a power of two)", low=2)
-    head: str = option(
-        "affine",
-        "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map (not in the paper)",
-        choices=("affine", "residual"),
-    )
-    occlude_input: float = option(0.0, "share of samples partly hidden from the regressor (not in the paper)", high=1)
-    occlude_ratio: float = option(0.5, "share of blocks hidden from the regressor in such a sample", high=1)
-    occlude_fill: bool = option(
-        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
-    )
+    link_spread: float = option(1.0, "standard deviation of factor * parameter at the start")
+    map_stride: int = option(4, "image pixels per cell of the keypoints' attention maps (a power of two)", low=2)
 
     translator: str = option(
         "unet",
@@ -90,12 +61,96 @@ class PPLConfig:
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")
+    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
+    separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
+
+    def __post_init__(self):
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, _checked(self.model, item, getattr(self, item.name)))
+
+    def _check_size(self, size: str, *levels: str) -> None:
+        """A side that is halved `levels` times must divide."""
+        step = 2 ** max(getattr(self, name) for name in levels)
+        if getattr(self, size) % step:
+            raise ValueError(f"{self.model}: {size} must be a multiple of {step}, got {getattr(self, size)}")
+
+    def _check_stride(self, levels: str) -> None:
+        if self.map_stride & (self.map_stride - 1) or self.map_stride > 2 ** getattr(self, levels):
+            raise ValueError(
+                f"{self.model}: map_stride must be a power of two from 2 to 2**{levels} = "
+                f"{2 ** getattr(self, levels)}, got {self.map_stride}"
+            )
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> LinkModelConfig:
+        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in options:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{cls.model}: unknown option {key!r}{hint}")
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict of JSON types; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    def scaled(self, channels: int) -> int:
+        """`channels` times the width multiplier, at least one."""
+        return max(1, round(self.width * channels))
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line per option: name, default, meaning."""
+        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
+
+
+@dataclass(frozen=True)
+class PPLConfig(LinkModelConfig):
+    """Every option of `PPL`. `PPLConfig.describe()` lists them with their meaning.
+
+    Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
+    """
+
+    model: ClassVar[str] = "PPL"
+
+    memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
+    memory_prototypes: int = option(16, "vectors in a bank, k", low=1)
+    memory_width: int = option(512, "width of a memory vector, d", low=1)
+    memory_layers: int = option(4, "mixer layers of the memory's encoder")
+    memory_hidden: int = option(512, "hidden width of the encoder's channel MLPs", low=1)
+    memory_token_hidden: int = option(64, "hidden width of the token MLPs", low=1)
+    memory_decoder_width: int = option(32, "width of the memory's decoder", low=1)
+    memory_decoder_hidden: int = option(64, "hidden width of the decoder's channel MLPs", low=1)
+    memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder")
+    memory_decay: float = option(0.9, "decay of the moving averages behind the vectors", high=1)
+    memory_start: str = option(
+        "published",
+        "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
+        "vectors, which stay in place through the first steps (not in the paper)",
+        choices=("published", "balanced"),
+    )
+    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
+
+    regressor_base: int = option(64, "channels of the regressor's first block, doubled by each further one", low=1)
+    regressor_levels: int = option(4, "down-blocks of the regressor", low=1, high=8)
+    head: str = option(
+        "affine",
+        "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
+        "position of the attention map (not in the paper)",
+        choices=("affine", "residual"),
+    )
+    occlude_input: float = option(0.0, "share of samples partly hidden from the regressor (not in the paper)", high=1)
+    occlude_ratio: float = option(0.5, "share of blocks hidden from the regressor in such a sample", high=1)
+    occlude_fill: bool = option(
+        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
+    )
+
     boundary_weight: float = option(1.0, "weight of the boundary loss")
     memory_weight: float = option(100.0, "weight of the memory's reconstruction of the keypoints")
     commitment_weight: float = option(1.0, "weight of the memory's commitment loss")
     link_length_weight: float = option(0.0, "weight of the link regularisation; the published code has it at 0")
-    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
-    separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
     withhold: float = option(
         0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
     )
@@ -109,34 +164,12 @@ class PPLConfig:
     prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
     def __post_init__(self):
-        for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _checked(item, getattr(self, item.name)))
-        if self.map_stride & (self.map_stride - 1) or self.map_stride > 2**self.regressor_levels:
-            raise ValueError(
-                f"PPL: map_stride must be a power of two from 2 to 2**regressor_levels = {2**self.regressor_levels}, "
-                f"got {self.map_stride}"
-            )
+        super().__post_init__()
+        self._check_stride("regressor_levels")
         for name in ("foreground_weight", "coverage_weight", "stray_weight"):
             if getattr(self, name) and not self.withhold:
                 raise ValueError(f"PPL: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
-        step = 2 ** max(self.regressor_levels, self.translator_levels)
-        if self.image_size % step:
-            raise ValueError(f"PPL: image_size must be a multiple of {step}, got {self.image_size}")
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> PPLConfig:
-        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
-        known = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"PPL: unknown option {key!r}{hint}")
-        return cls(**options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dict of JSON types; `PPLConfig.from_dict` reads it back."""
-        return dataclasses.asdict(self)
+        self._check_size("image_size", "regressor_levels", "translator_levels")
 
     def memory_options(self) -> dict[str, Any]:
         """The arguments of HierarchicalMemory: the options `memory_*` without that prefix."""
@@ -144,33 +177,45 @@ class PPLConfig:
         del options["memory_weight"]
         return {name.removeprefix("memory_"): value for name, value in options.items()}
 
-    def scaled(self, channels: int) -> int:
-        """`channels` times the width multiplier, at least one."""
-        return max(1, round(self.width * channels))
 
-    @classmethod
-    def describe(cls) -> str:
-        """One line per option: name, default, meaning."""
-        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
+@dataclass(frozen=True)
+class AutoLinkConfig(LinkModelConfig):
+    """Every option of `AutoLink`. `AutoLinkConfig.describe()` lists them with their meaning.
+
+    Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
+    """
+
+    model: ClassVar[str] = "AutoLink"
+
+    link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")
+    detector_size: int = option(128, "side that images are resized to for the detector", low=16)
+    detector_base: int = option(64, "channels of the detector's first block, doubled by each further one", low=1)
+    detector_levels: int = option(4, "down-blocks of the detector", low=1, high=8)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_stride("detector_levels")
+        self._check_size("image_size", "translator_levels")
+        self._check_size("detector_size", "detector_levels")
 
 
-def _checked(item: dataclasses.Field, value: Any) -> Any:
+def _checked(model: str, item: dataclasses.Field, value: Any) -> Any:
     kind = str if item.default is None else type(item.default)
     if item.default is None and (value is None or isinstance(value, os.PathLike)):
         return None if value is None else os.fspath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"PPL: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{model}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
     limits = item.metadata
     if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"PPL: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
+        raise ValueError(f"{model}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
     if kind in (int, float):
-        _check_bounds(item.name, value, limits)
+        _check_bounds(model, item.name, value, limits)
     return value
 
 
-def _check_bounds(name: str, value: float, limits: Mapping[str, Any]) -> None:
+def _check_bounds(model: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
     low, high, positive = limits["low"], limits["high"], limits["positive"]
     if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
         return
@@ -180,4 +225,4 @@ def _check_bounds(name: str, value: float, limits: Mapping[str, Any]) -> None:
         expected = f"between {low} and {high}"
     else:
         expected = f"at least {low}" if low > -math.inf else "finite"
-    raise ValueError(f"PPL: {name} must be {expected}, got {value}")
+    raise ValueError(f"{model}: {name} must be {expected}, got {value}")

@@ -1,4 +1,4 @@
-"""What a model returns."""
+"""What the models return."""
 
 from typing import NamedTuple
 
@@ -23,3 +23,14 @@ class PPLOutput(NamedTuple):
     loss: Tensor
     affine: Tensor  # (B, N, 2, 3), takes prior.keypoints to keypoints
     recalled: Tensor  # (B, N, 2), the keypoints as the memory recalls them
+
+
+class AutoLinkOutput(NamedTuple):
+    """What a forward pass gives. `losses` are weighted: they sum to `loss`."""
+
+    keypoints: Tensor  # (B, N, 2), (x, y) in [-1, 1]
+    link_heatmap: Tensor  # (B, 1, H, W)
+    reconstruction: Tensor  # (B, 3, H, W)
+    losses: dict[str, Tensor]
+    loss: Tensor
+    attention: Tensor  # (B, N, h, w), where each keypoint was looked for; sums to 1 over the cells

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_fast import _check
-from ppl_fast.models import checkpoint, losses
-from ppl_fast.models.blocks import evaluating, random_blocks
+from ppl_fast.models import losses
+from ppl_fast.models.base import LinkModel
+from ppl_fast.models.blocks import evaluating
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.output import PPLOutput, Prior
-from ppl_fast.models.perceptual import load_perceptual
 from ppl_fast.models.regressor import Regressor
-from ppl_fast.models.translator import TRANSLATORS
-from ppl_fast.ops import affine_warp, default_links, link_heatmap
-
-RANGE = 1.01  # images may leave [-1, 1] by what resizing and bfloat16 round
+from ppl_fast.ops import affine_warp
 
 
-class PPL(nn.Module):
+class PPL(LinkModel):
     """Learns keypoints, their links and a pose prior from unlabelled images, and estimates poses.
 
     Args:
@@ -37,37 +32,22 @@ class PPL(nn.Module):
     Raises: TypeError, ValueError for an unknown option or one out of bounds.
     """
 
+    Config = PPLConfig
+
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
-        super().__init__()
-        options |= {"num_keypoints": num_keypoints, "image_size": image_size, "thickness": thickness}
-        self.settings = s = PPLConfig.from_dict(options)
-        self.register_buffer("links", default_links(s.num_keypoints), persistent=False)
-        self.link_parameters = nn.Parameter((torch.randn(len(self.links)) + s.link_start) / s.link_factor)
-        self.alpha = nn.Parameter(torch.ones(()))
+        super().__init__(num_keypoints, image_size, thickness, **options)
+        s = self.settings
         self.memory = HierarchicalMemory(s.num_keypoints, reseed_after=s.reseed_after, **s.memory_options())
         base = s.scaled(s.regressor_base)
         self.regressor = Regressor(s.num_keypoints, base, s.regressor_levels, s.map_stride, s.head)
-        self.translator = TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
-        self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All options as JSON types: `PPL(**model.config)` builds the same architecture."""
-        return self.settings.to_dict()
+        self.translator = self.new_translator()
 
     # Priors
-
-    def link_weights(self) -> Tensor:
-        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter)."""
-        return F.softplus(self.settings.link_factor * self.link_parameters)
 
     @torch.no_grad()
     def prior(self) -> Prior:
         """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient."""
-        i, j = self.links.unbind(dim=1)
-        upper = self.link_parameters.new_zeros(self.settings.num_keypoints, self.settings.num_keypoints)
-        upper[i, j] = self.link_weights()
-        return Prior(self.memory.prior(), upper + upper.mT)
+        return Prior(self.memory.prior(), self.connectivity())
 
     def prototypes(self) -> Tensor:
         """(m, k, N, 2): the pose that each memory vector stands for, all other banks at their means."""
@@ -76,6 +56,11 @@ class PPL(nn.Module):
     def usage(self) -> tuple[Tensor, Tensor]:
         """Per bank: perplexity (m,), 1 to k, of how often its vectors are chosen, and number of dead vectors (m,)."""
         return self.memory.usage()
+
+    def progress(self) -> dict[str, float]:
+        """Mean perplexity of the memory's banks and number of dead vectors."""
+        perplexity, dead = self.usage()
+        return {"perplexity": float(perplexity.float().mean()), "dead_vectors": int(dead.sum())}
 
     # Training
 
@@ -90,20 +75,18 @@ class PPL(nn.Module):
         Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
             the perceptual loss finds no weights.
         """
-        images = self._checked("images", images)
-        if reference is not None:
-            reference = self._checked("reference", reference, batch=len(images))
+        images, reference = self.checked(images, reference)
         prior = self.prior()
         affine = self.regressor(self._occluded(images, prior.keypoints), prior.keypoints)
         keypoints = affine_warp(prior.keypoints, affine)
         weights = self.link_weights()
-        heatmap = self._draw(keypoints, weights)
+        heatmap = self.draw(keypoints, weights)
         withheld = self._withheld(images)
         drawn = heatmap if withheld is None else heatmap.masked_fill(withheld.view(-1, 1, 1, 1), 0)
-        reconstruction = self.translator(self.alpha * self._reference(images, reference), drawn)
+        reconstruction = self.translator(self.alpha * self.reference(images, reference), drawn)
         recalled, commitment = self.memory(keypoints.detach())
         terms = {
-            "reconstruction": self._reconstruction_loss(reconstruction, images),
+            "reconstruction": self.reconstruction_loss(reconstruction, images),
             "boundary": losses.boundary(keypoints),
             "memory": F.mse_loss(recalled, keypoints.detach()),
             "commitment": commitment,
@@ -120,32 +103,8 @@ class PPL(nn.Module):
             terms["prior"] = losses.prior_distance(self.memory.decoded_mean(), keypoints.detach())
         if s.link_length_weight:
             terms["link_length"] = losses.link_length(keypoints, prior.keypoints, self.links, weights)
-        terms = {name: getattr(s, f"{name}_weight") * term for name, term in terms.items()}
-        loss = torch.stack(list(terms.values())).sum()
+        terms, loss = self.weighted(terms)
         return PPLOutput(keypoints, prior, heatmap, reconstruction, terms, loss, affine, recalled)
-
-    def load_perceptual(self) -> None:
-        """Load the perceptual loss's weights now rather than at the first loss, so that their absence shows early.
-
-        Raises: FileNotFoundError, ValueError (see `perceptual.load_perceptual`).
-        """
-        s = self.settings
-        if s.reconstruction_loss == "perceptual" and not self._perceptual:
-            self._perceptual.append(load_perceptual(s.perceptual, s.perceptual_weights, s.perceptual_download))
-
-    def _reconstruction_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        if self.settings.reconstruction_loss == "mse":
-            return F.mse_loss(reconstruction.to(images.dtype), images)
-        self.load_perceptual()
-        return self._perceptual[0].to(images)(reconstruction, images)
-
-    def _draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
-        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
-
-    def _reference(self, images: Tensor, reference: Tensor | None) -> Tensor:
-        if reference is not None:
-            return reference
-        return images * self._kept_blocks(images, self.settings.mask_ratio) if self.training else images
 
     def _withheld(self, images: Tensor) -> Tensor | None:
         """(B,) bool, the samples whose heatmap the translator does not see; None where it sees all."""
@@ -158,7 +117,7 @@ class PPL(nn.Module):
         if not (self.training and s.occlude_input):
             return images
         chosen = torch.rand(len(images), device=images.device) < s.occlude_input
-        visible = self._kept_blocks(images, s.occlude_ratio)
+        visible = self.kept_blocks(images, s.occlude_ratio)
         hidden = images * visible
         if s.occlude_fill and chosen.any():
             with torch.no_grad(), evaluating(self):
@@ -166,9 +125,6 @@ class PPL(nn.Module):
                 keypoints = affine_warp(prior, self.regressor(part, prior))
                 hidden[chosen] = self._imagined(part, shown, keypoints, self.link_weights())
         return torch.where(chosen.view(-1, 1, 1, 1), hidden, images)
-
-    def _kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
-        return random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
 
     # Estimation
 
@@ -190,13 +146,9 @@ class PPL(nn.Module):
         self, images: Tensor, iterations: int = 1, visible: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor]]:
         """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
-        images = self._checked("images", images)
+        images = self.masked(images, visible)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"PPL: iterations must be an int of at least 1, got {iterations!r}")
-        if visible is not None:
-            s = self.settings.image_size
-            _check.tensor("PPL", "visible", visible, (len(images), 1, s, s), dtypes=(torch.bool,), like=images)
-            images = images * visible
         seen, rounds = images, []
         with evaluating(self):
             prior, weights = self.memory.prior(), self.link_weights()
@@ -209,42 +161,6 @@ class PPL(nn.Module):
 
     def _imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The images as reconstructed from the memory's version of the pose, where not visible or everywhere."""
-        heatmap = self._draw(self.memory(keypoints)[0], weights)
+        heatmap = self.draw(self.memory(keypoints)[0], weights)
         imagined = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
         return imagined if visible is None else torch.where(visible, images, imagined)
-
-    def _checked(self, name: str, images: Tensor, batch: int | str = "B") -> Tensor:
-        s = self.settings.image_size
-        _check.tensor("PPL", name, images, (batch, 3, s, s))
-        if images.device != self.alpha.device:
-            raise ValueError(f"PPL: {name} must be on the model's device, {self.alpha.device}, got {images.device}")
-        # Looking at the values would stall a GPU's queue and break a compiled graph.
-        if images.device.type == "cpu" and not torch.compiler.is_compiling() and images.numel():
-            low, high = (value.item() for value in images.detach().aminmax())
-            if not (low >= -RANGE and high <= RANGE):
-                raise ValueError(f"PPL: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
-        return images.to(self.alpha.dtype)
-
-    # On disk
-
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write `model.safetensors` and `config.json` into a directory; VGG's weights are not among them.
-
-        Raises: OSError where it cannot be written.
-        """
-        checkpoint.save(directory, type(self).__name__, self.config, self.state_dict())
-
-    @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike, **overrides: Any) -> PPL:
-        """Read what `save_pretrained` wrote; `overrides` replace options that do not change the architecture.
-
-        Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
-        """
-        config = checkpoint.read_config(directory, cls.__name__)
-        try:
-            PPLConfig.from_dict(config)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.path.join(directory, checkpoint.CONFIG)}: {error}") from error
-        model = cls(**(config | overrides))
-        checkpoint.load_weights(directory, model)
-        return model

@@ -31,6 +31,19 @@ class UpBlock(nn.Sequential):
         super().__init__(Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
 
 
+def image_trunk(base: int, levels: int, map_stride: int) -> tuple[nn.Sequential, int]:
+    """Layers from an image (B, 3, H, W) to features (B, C, H / map_stride, W / map_stride), and C.
+
+    `levels` down-blocks of base * (1, 2, 4, ...) channels, then as many up-blocks as lead back to `map_stride`.
+    """
+    sizes = [base * 2**level for level in range(levels)]
+    blocks = [DownBlock(a, b) for a, b in zip([3, *sizes], sizes, strict=False)]
+    features = base * map_stride // 2
+    ups = 2**levels // map_stride
+    blocks += [UpBlock(features * ups >> k, features * ups >> (k + 1)) for k in range(ups.bit_length() - 1)]
+    return nn.Sequential(*blocks), features
+
+
 class Regressor(nn.Module):
     """Attention maps over image features, and from what they attend to an affine transformation per keypoint.
 
@@ -45,12 +58,7 @@ class Regressor(nn.Module):
     def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):
         super().__init__()
         self.head = head
-        sizes = [base * 2**level for level in range(levels)]
-        blocks = [DownBlock(a, b) for a, b in zip([3, *sizes], sizes, strict=False)]
-        features = base * map_stride // 2
-        ups = 2**levels // map_stride
-        blocks += [UpBlock(features * ups >> k, features * ups >> (k + 1)) for k in range(ups.bit_length() - 1)]
-        self.trunk = nn.Sequential(*blocks)
+        self.trunk, features = image_trunk(base, levels, map_stride)
         self.maps = conv(features, num_keypoints)
         self.embed = nn.Linear(2, features)
         self.affine = nn.Sequential(nn.Linear(3 * features, features), nn.LeakyReLU(0.01), nn.Linear(features, 6))
@@ -66,9 +74,8 @@ class Regressor(nn.Module):
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
         with torch.autocast(images.device.type, enabled=False):
-            dtype = self.embed.weight.dtype
-            features, attention = features.flatten(2).to(dtype), logits.flatten(2).to(dtype).softmax(dim=2)
-            position = attention @ cells(logits)
+            attention, position = attend(logits, self.embed.weight.dtype)
+            features, dtype = features.flatten(2).to(position.dtype), position.dtype
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
             attended, prior = attention @ features.mT, prior.to(dtype).expand_as(position)
             parts = attended, self.embed(position), self.embed(prior)
@@ -76,6 +83,12 @@ class Regressor(nn.Module):
             if self.head == "residual":
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine
+
+
+def attend(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Maps (B, N, H, W) -> attention (B, N, H * W), a softmax over the cells, and expected (x, y) (B, N, 2)."""
+    attention = logits.flatten(2).to(dtype).softmax(dim=2)
+    return attention, attention @ cells(logits)
 
 
 def cells(maps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: complete or absent under their name, and without pickles.
 
 A checkpoint is a directory: model.safetensors and config.json (the model, its memory's EMA included),
-optimizer.safetensors (Adam's moments by parameter name) and state.json (the step and what a resumed run must match).
+optimizer.safetensors (AdamW's moments by parameter name) and state.json (the step and what a resumed run must match).
 Random numbers need no state: the trainer seeds every step by its number.
 """
 

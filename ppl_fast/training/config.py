@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.atomic import replacing
+from ppl_fast.models import MODELS
 from ppl_fast.models.config import option
 
-SECTIONS = ("data", "model", "train")
+SECTIONS = ("architecture", "data", "model", "train")
 
 
 @dataclass
@@ -19,14 +20,15 @@ class TrainConfig:
     """How to train; what to train is the model's own configuration.
 
     The defaults for steps, batch size, optimizer and flips are those of the Pose Prior Learner (Wang, Han, Zhang,
-    ICLR 2026, arXiv 2410.03858).
+    ICLR 2026, arXiv 2410.03858); `train_defaults` of a model holds what its publication does otherwise.
 
     Raises: TypeError for an option of the wrong type, ValueError for one out of bounds; the sentence names it.
     """
 
     steps: int = option(20_000, "optimizer steps in all", low=1)
     batch_size: int = option(64, "images a step, shared out over the processes", low=1)
-    lr: float = option(1e-4, "learning rate of Adam", positive=True)
+    lr: float = option(1e-4, "learning rate of AdamW", positive=True)
+    weight_decay: float = option(0.0, "decoupled weight decay of AdamW; at 0 it is Adam")
     betas: tuple[float, float] = option((0.9, 0.999), "decay rates of Adam's two moments")
     warmup_steps: int = option(0, "steps over which the learning rate rises linearly from near zero")
     schedule: str = option(
@@ -93,8 +95,8 @@ def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}; {hint}")
 
 
-def read_config(path: str | os.PathLike, model_keys: Iterable[str]) -> dict[str, Any]:
-    """Read a YAML file with the optional keys data (a folder), model and train (mappings of options).
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a YAML file with the optional keys architecture, data (text), model and train (mappings of options).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -111,19 +113,35 @@ def read_config(path: str | os.PathLike, model_keys: Iterable[str]) -> dict[str,
     if not isinstance(config, dict):
         raise ValueError(f"config file {path} must hold the mappings model and train, got {type(config).__name__}")
     check_keys(config, SECTIONS, f"config file {path}")
-    for section, valid in (("model", list(model_keys)), ("train", [field.name for field in fields(TrainConfig)])):
-        options = config.setdefault(section, {})
-        if not isinstance(options, dict):
-            raise ValueError(f"config file {path}: {section} must be a mapping of options, got {options!r}")
-        check_keys(options, valid, f"config file {path}, section {section}")
     return config
 
 
-def write_config(path: Path, data: str, model_config: dict[str, Any], train_config: TrainConfig) -> None:
+def check_options(path: str | os.PathLike, config: dict[str, Any], architecture: str) -> None:
+    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`.
+
+    Raises: ValueError naming file and key: another architecture, no mapping where there should be one, unknown options.
+    """
+    named = config.get("architecture", architecture)
+    if named not in MODELS:
+        raise ValueError(f"config file {path}: architecture must be one of {', '.join(MODELS)}, got {named!r}")
+    if named != architecture:
+        raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
+    valid = {"model": MODELS[architecture].Config, "train": TrainConfig}
+    for section, options in valid.items():
+        given = config.get(section, {})
+        if not isinstance(given, dict):
+            raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
+        check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
+
+
+def write_config(
+    path: Path, architecture: str, data: str, model_config: dict[str, Any], train_config: TrainConfig
+) -> None:
     """Write a run's options so that `--config` and `--resume` can read them again."""
     import yaml
 
     options = asdict(train_config) | {"betas": list(train_config.betas)}
-    text = yaml.safe_dump({"data": data, "model": model_config, "train": options}, sort_keys=False)
+    sections = {"architecture": architecture, "data": data, "model": model_config, "train": options}
+    text = yaml.safe_dump(sections, sort_keys=False)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -19,16 +19,17 @@ def check_drawing() -> None:
 
 
 def draw_pictures(run: Path, model, images: torch.Tensor, log: RunLog) -> None:
-    """Refresh poses.png, prior.png and training.png.
+    """Refresh poses.png, training.png and, where the model has a prior, prior.png.
 
     Args:
         run: the run's directory.
-        model: a PPL.
+        model: a PPL or AutoLink.
         images: float32 (B, 3, S, S) in [-1, 1] on the model's device, the ones shown with their poses.
         log: records of losses and priors so far.
     """
     from ppl_fast.visualization import save_poses, save_prior, save_training
 
     save_poses(run / "poses.png", images, model.estimate(images), model.links, model.link_weights().detach())
-    save_prior(run / "prior.png", [(r["step"], r["keypoints"], r["connectivity"]) for r in log.priors])
+    if log.priors:
+        save_prior(run / "prior.png", [(r["step"], r["keypoints"], r["connectivity"]) for r in log.priors])
     save_training(run / "training.png", log.records)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.models import PPL, PPLConfig
+from ppl_fast.models import LinkModel, load_pretrained
 
 from .checkpoint import list_checkpoints, load_state
 
@@ -40,17 +40,19 @@ def blaming(checkpoint: Path) -> Iterator[None]:
         raise ValueError(f"{error}; remove {checkpoint} to resume from the checkpoint before it") from error
 
 
-def restored(checkpoint: Path, model_config: dict[str, Any]) -> tuple[dict[str, Any], PPL]:
+def restored(
+    checkpoint: Path, model_config: dict[str, Any], model_class: type[LinkModel]
+) -> tuple[dict[str, Any], LinkModel]:
     """State and model of a checkpoint.
 
     Raises:
         ValueError: the checkpoint is damaged, or an option in `model_config` is not the checkpoint's; where the
             perceptual loss finds its weights may change.
     """
-    requested = PPLConfig.from_dict(model_config).to_dict()
+    requested = model_class.Config.from_dict(model_config).to_dict()
     movable = {key: requested[key] for key in ("perceptual_weights", "perceptual_download")}
     with blaming(checkpoint):
-        state, model = load_state(checkpoint), PPL.from_pretrained(checkpoint, **movable)
+        state, model = load_state(checkpoint), model_class.from_pretrained(checkpoint, **movable)
     for key, value in requested.items():
         if value != model.config[key]:
             raise ValueError(
@@ -60,8 +62,8 @@ def restored(checkpoint: Path, model_config: dict[str, Any]) -> tuple[dict[str, 
     return state, model
 
 
-def load_model(path) -> PPL:
-    """The model of a run directory (its latest), of a checkpoint, or of any directory by `PPL.save_pretrained`.
+def load_model(path) -> LinkModel:
+    """The model of a run directory (its latest), of a checkpoint, or of any directory by `save_pretrained`.
 
     Raises:
         FileNotFoundError: `path` is none of these.
@@ -69,7 +71,7 @@ def load_model(path) -> PPL:
     """
     for directory in (Path(path) / "model", Path(path)):
         if (directory / "model.safetensors").is_file():
-            return PPL.from_pretrained(directory)
+            return load_pretrained(directory)
     raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ppl_fast.data import ImageFolder, training_loader
-from ppl_fast.models import PPL
+from ppl_fast.models import MODELS, PPL, LinkModel
 
 from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from .config import TrainConfig, write_config
@@ -31,16 +31,19 @@ POSE_IMAGES = 15
 FRESH = {"step": 0, "seconds": 0.0, "scaler": None}
 
 
-def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, resume: bool = False) -> PPL:
-    """Train a PPL on a folder of images and leave everything in a run directory.
+def train(
+    model_config: dict[str, Any], train_config: TrainConfig, data, out, resume: bool = False, architecture: str = "ppl"
+) -> LinkModel:
+    """Train a model on images and leave everything in a run directory.
 
     Args:
-        model_config: options of `PPL`.
+        model_config: options of the model.
         train_config: options of the loop.
         data: folder of images, searched recursively; labels in it are not read.
         out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
-            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, prior.png and poses.png.
+            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and, of a PPL, prior.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
+        architecture: "ppl" or "autolink", a key of `ppl_fast.models.MODELS`.
 
     Returns:
         The trained model, in evaluation mode.
@@ -52,6 +55,9 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
     """
     run = Path(out)
+    if architecture not in MODELS:
+        raise ValueError(f"train: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")
+    model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
     checkpoint = starting_point(run, resume)
@@ -59,7 +65,8 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
         torch.set_num_threads(train_config.threads)
     accelerator = _accelerator(train_config)
     torch.manual_seed(train_config.seed)
-    state, model = restored(checkpoint, model_config) if checkpoint else (FRESH, PPL(**model_config))
+    fresh = checkpoint is None
+    state, model = (FRESH, model_class(**model_config)) if fresh else restored(checkpoint, model_config, model_class)
     model.load_perceptual()
     dataset = ImageFolder(
         data, model.config["image_size"], cache=train_config.cache, max_bad_share=train_config.max_bad_share
@@ -78,7 +85,7 @@ def train(model_config: dict[str, Any], train_config: TrainConfig, data, out, re
         return model.eval()
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        write_config(run / "config.yaml", str(data), model.config, train_config)
+        write_config(run / "config.yaml", architecture, str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
@@ -119,12 +126,16 @@ class Trainer:
         accelerator: decides device, precision and processes.
     """
 
-    def __init__(self, config: TrainConfig, model: PPL, dataset, run: Path, state: dict, accelerator: Accelerator):
+    def __init__(
+        self, config: TrainConfig, model: LinkModel, dataset, run: Path, state: dict, accelerator: Accelerator
+    ):
         self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
         self.step, self.seconds = state["step"], state["seconds"]
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.bare_model = model.to(accelerator.device, memory_format=self.layout)
-        optimizer = torch.optim.Adam(self.bare_model.parameters(), lr=config.lr, betas=config.betas, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.bare_model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
         if state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
@@ -154,7 +165,7 @@ class Trainer:
     def _loop(self, loader, bar: tqdm, stop: StopSignals) -> None:
         config = self.config
         if self.log and not self.log.priors:
-            self.log.prior(self.step, self.bare_model.prior())
+            self._log_prior()
         batches = iter(loader)
         self._clock = time.perf_counter()
         while self.step < config.steps:
@@ -203,7 +214,6 @@ class Trainer:
             kept = list_checkpoints(self.run)
             newest = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
             raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {newest}")
-        perplexity, dead = self.bare_model.usage()
         return {
             "step": self.step,
             "loss": loss,
@@ -211,8 +221,7 @@ class Trainer:
             "learning_rate": self.config.learning_rate(self.step - 1),
             "images_per_second": round(steps * self.config.batch_size / elapsed, 2),
             "seconds": round(self.seconds, 3),
-            "perplexity": float(perplexity.float().mean()),
-            "dead_vectors": int(dead.sum()),
+            **self.bare_model.progress(),
         }
 
     def _write(self, record: dict[str, Any], save: bool, draw: bool) -> None:
@@ -220,7 +229,7 @@ class Trainer:
         try:
             self.log.scalars(record)
             if draw or self.log.prior_due(self.step):
-                self.log.prior(self.step, self.bare_model.prior())
+                self._log_prior()
             if save:
                 self._save()
             if draw:
@@ -230,6 +239,10 @@ class Trainer:
             newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
             reason = getattr(error, "strerror", None) or error
             raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
+
+    def _log_prior(self) -> None:
+        if isinstance(self.bare_model, PPL):
+            self.log.prior(self.step, self.bare_model.prior())
 
     def _save(self) -> None:
         scaler = self.accelerator.scaler

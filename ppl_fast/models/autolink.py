@@ -1,0 +1,105 @@
+"""AutoLink (He, Wandt, Rhodin, NeurIPS 2022): keypoints and shared links, without memory or prior.
+
+The method that PPL builds on and is compared with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_fast.models import losses
+from ppl_fast.models.base import LinkModel
+from ppl_fast.models.blocks import conv, evaluating, init_kaiming
+from ppl_fast.models.config import AutoLinkConfig
+from ppl_fast.models.output import AutoLinkOutput
+from ppl_fast.models.regressor import attend, image_trunk
+
+
+class Detector(nn.Module):
+    """Each keypoint at the expected position of its attention map.
+
+    Args: as for `Regressor`.
+    """
+
+    def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4):
+        super().__init__()
+        self.trunk, features = image_trunk(base, levels, map_stride)
+        self.maps = conv(features, num_keypoints)
+        init_kaiming(self)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images (B, 3, H, W) -> keypoints (B, N, 2), (x, y) in [-1, 1], and attention (B, N, h, w)."""
+        logits = self.maps(self.trunk(images))
+        with torch.autocast(images.device.type, enabled=False):
+            attention, keypoints = attend(logits, self.maps.weight.dtype)
+        return keypoints, attention.view(logits.shape)
+
+
+class AutoLink(LinkModel):
+    """Learns keypoints and their links from unlabelled images.
+
+    Args:
+        num_keypoints: N.
+        image_size: side of the square images, a multiple of 16.
+        thickness: squared width of a link in the link heatmap, in units of half the image side.
+        options: any further field of `AutoLinkConfig`; `AutoLinkConfig.describe()` lists them. The defaults are the
+            published model, whose perceptual loss needs VGG16 weights once a loss is computed.
+
+    Raises: TypeError, ValueError for an unknown option or one out of bounds.
+    """
+
+    Config = AutoLinkConfig
+    train_defaults: ClassVar[dict[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
+
+    def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
+        super().__init__(num_keypoints, image_size, thickness, **options)
+        s = self.settings
+        self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride)
+        self.translator = self.new_translator()
+
+    def forward(self, images: Tensor, reference: Tensor | None = None) -> AutoLinkOutput:
+        """Detect, reconstruct, and take the loss.
+
+        Args:
+            images: (B, 3, S, S) in [-1, 1], S = image_size; any float dtype, computed in the parameters'.
+            reference: (B, 3, S, S), what the translator takes appearance from. Default: the images, in training mode
+                with random blocks dropped.
+
+        Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
+            the perceptual loss finds no weights.
+        """
+        images, reference = self.checked(images, reference)
+        keypoints, attention = self.detect(images)
+        heatmap = self.draw(keypoints, self.link_weights())
+        reconstruction = self.translator(self.alpha * self.reference(images, reference), heatmap)
+        terms = {"reconstruction": self.reconstruction_loss(reconstruction, images)}
+        if self.settings.separation_weight:
+            terms["separation"] = losses.separation(keypoints, self.links, self.settings.separation_sigma)
+        terms, loss = self.weighted(terms)
+        return AutoLinkOutput(keypoints, heatmap, reconstruction, terms, loss, attention)
+
+    def detect(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints and attention maps (see `Detector`) of images, resized to the detector's size."""
+        size = self.settings.detector_size
+        if size != self.settings.image_size:
+            images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+        return self.detector(images)
+
+    @torch.no_grad()
+    def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:
+        """Keypoints (B, N, 2) of images (B, 3, S, S) in [-1, 1], in eval mode and without gradient.
+
+        The arguments are `PPL.estimate`'s, but iterations must be 1: there is no memory to iterate with. Hidden pixels,
+        where `visible` (B, 1, S, S) is False, are set to 0.
+
+        Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
+        """
+        images = self.masked(images, visible)
+        if iterations != 1:
+            raise ValueError(f"AutoLink: iterations must be 1 (there is no memory to iterate with), got {iterations!r}")
+        with evaluating(self):
+            return self.detect(images)[0]
