@@ -1,18 +1,17 @@
-"""A folder of images as a data set."""
+"""Image files, and a folder of them, as a data set."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset
-from tqdm import tqdm
+from PIL import Image
+
+from .image_set import SMALLEST_SIDE, ImageSet
+from .image_set import first_few as _first_few  # noqa: F401, clips.py imports it from here
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
-SMALLEST_SIDE = 8
 
 # EXIF orientation tag -> the transposition that turns the stored image upright.
 _ORIENTATION_TAG = 0x0112
@@ -25,22 +24,43 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
-# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class ImageFolder(Dataset):
-    """All images below a folder, each resized to a square; labels are neither needed nor read.
+class ImageFiles(ImageSet):
+    """Image files below a folder, by their relative paths.
 
-    Nested jpg, jpeg, png and webp files, in the sorted order of their relative paths. EXIF orientation is
-    honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on white. Images
-    are stretched to the square, antialiased, with half-pixel centres (see :func:`ppl_fast.data.to_pixels`).
+    EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on
+    white. Images are stretched to the square, antialiased, with half-pixel centres (see
+    :func:`ppl_fast.data.to_pixels`).
 
-    When it is built, every file's header is read and its end looked for, so that truncated files are found
+    When the set is built, every file's header is read and its end looked for, so that truncated files are found
     before any work starts; with ``cache`` every image is decoded then. Files that fail are skipped and kept with
     the reason in ``skipped``. A body that turns out to be damaged only when it is decoded later raises
     ``ValueError`` with the file's name: leaving it out silently would change the order of a resumed run.
+
+    Args, attributes and errors: those of :class:`ImageSet`; ``names`` are paths below ``root``, forward slashes.
+    """
+
+    def __init__(self, root, names: list[str], image_size: int, **options):
+        super().__init__(Path(root), names, image_size, **options)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        return _check(self.root / name)
+
+    def _load(self, name: str) -> torch.Tensor:
+        return _load(self.root / name, self.image_size)
+
+    def _picture(self, name: str) -> Image.Image:
+        with Image.open(self.root / name) as image:
+            orientation = _orientation(image)
+            return _turn(_to_rgb(image), orientation)
+
+
+class ImageFolder(ImageFiles):
+    """All images below a folder, each resized to a square; labels are neither needed nor read.
+
+    Nested jpg, jpeg, png and webp files, in the sorted order of their relative paths, read as by
+    :class:`ImageFiles`.
 
     Args:
         root: the folder.
@@ -60,75 +80,10 @@ class ImageFolder(Dataset):
     """
 
     def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
-        if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
-            raise ValueError(f"ImageFolder: image_size must be an integer from {SMALLEST_SIDE} on, got {image_size!r}")
-        if not 0 <= max_bad_share <= 1:
-            raise ValueError(f"ImageFolder: max_bad_share must lie in [0, 1], got {max_bad_share}")
-        self.root, self.image_size = Path(root), image_size
-        candidates, self.ignored = _list_files(self.root)
-        if not candidates:
-            raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {self.root}, got none")
-        self._cache = torch.empty((len(candidates), 3, image_size, image_size), dtype=torch.uint8) if cache else None
-        outcomes = self._inspect_all(candidates)
-        good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
-        self.paths = [candidates[i] for i in good]
-        self.original_sizes = [outcomes[i] for i in good]
-        self.skipped = [(candidates[i], o) for i, o in enumerate(outcomes) if isinstance(o, str)]
-        if len(self.skipped) > max_bad_share * len(candidates) or not good:
-            raise ValueError(
-                f"ImageFolder: {len(self.skipped)} of {len(candidates)} images in {self.root} are unusable, at most "
-                f"a share of {max_bad_share:g} may be, and not all: {_first_few(self.skipped)}"
-            )
-        if cache and self.skipped:
-            self._cache = self._cache[good]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        if self._cache is not None:
-            pixels = self._cache[index]
-        else:
-            try:
-                pixels = _load(self.root / self.paths[index], self.image_size)
-            except _UNREADABLE as error:
-                raise ValueError(
-                    f"ImageFolder: {self.root / self.paths[index]} could not be decoded ({error}); "
-                    "remove or replace it and start again"
-                ) from error
-        return pixels.float().mul_(1 / 127.5).sub_(1)
-
-    def original(self, index: int) -> Image.Image:
-        """The image as it is on disk, upright RGB at its original size; for overlays."""
-        with Image.open(self.root / self.paths[index]) as image:
-            orientation = _orientation(image)
-            return _turn(_to_rgb(image), orientation)
-
-    def report(self) -> str:
-        """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
-        lines = [f"{len(self)} images in {self.root}"]
-        if self.skipped:
-            lines.append(f"skipped {len(self.skipped)} unusable: {_first_few(self.skipped, 10)}")
-        if self.ignored:
-            lines.append(f"ignored {len(self.ignored)} that are no images: {_first_few(self.ignored, 10)}")
-        return "\n".join(lines)
-
-    def _inspect_all(self, candidates: list[str]) -> list:
-        """Upright (W, H) of every readable file, or the reason as a string; fills the cache where there is one."""
-
-        def inspect(i: int):
-            path = self.root / candidates[i]
-            try:
-                size = _check(path)
-                if self._cache is not None:
-                    self._cache[i] = _load(path, self.image_size)
-                return size
-            except _UNREADABLE as error:
-                return _reason(error, path)
-
-        with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-            jobs = pool.map(inspect, range(len(candidates)))
-            return list(tqdm(jobs, total=len(candidates), desc="reading images", unit="", leave=False, disable=None))
+        names, self.ignored = _list_files(Path(root))
+        if not names:
+            raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
+        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share)
 
 
 def _list_files(root: Path) -> tuple[list[str], list[str]]:
@@ -154,7 +109,7 @@ def _list_files(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _check(path: Path) -> tuple[int, int]:
-    """Upright (W, H) from the header; raises one of ``_UNREADABLE`` for a broken, truncated or tiny image."""
+    """Upright (W, H) from the header; raises one of ``UNREADABLE`` for a broken, truncated or tiny image."""
     with Image.open(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_SIDE:
@@ -208,15 +163,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """The error in a few words, without the path that Pillow repeats in it."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
-    return str(error).replace(str(path), "the file")
-
-
-def _first_few(entries: list, count: int = 3) -> str:
-    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
-    return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")

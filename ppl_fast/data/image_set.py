@@ -1,0 +1,134 @@
+"""What every data set of images here is: names, sizes, and tensors on demand."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+SMALLEST_SIDE = 8
+
+# What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
+# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class ImageSet(Dataset):
+    """Named images, each resized to a square: the part that is the same wherever they are stored.
+
+    A subclass says how one image is measured, loaded and shown: ``_size``, ``_load`` and ``_picture``, each by name.
+    All images are measured when the set is built, and with ``cache`` loaded; those that fail are skipped.
+
+    Args:
+        root: where the images are, for messages.
+        names: one name an image, distinct, in order.
+        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        cache: keep the resized images in memory, 3 * S * S bytes each.
+        max_bad_share: above this share of unreadable images the set is refused.
+
+    Attributes:
+        paths: the names that are used.
+        original_sizes: (W, H) of each image.
+        skipped: (name, reason) of images left out.
+        ignored: names of files that are no images.
+        clips: per image the number of the clip it is a frame of, or None where images stand alone.
+
+    Raises:
+        ValueError: too many unreadable images, sizes out of range.
+    """
+
+    ignored: list[str] = []
+    clips: list[int] | None = None
+
+    def __init__(self, root, names: list[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
+        kind = type(self).__name__
+        if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
+            raise ValueError(f"{kind}: image_size must be an integer from {SMALLEST_SIDE} on, got {image_size!r}")
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
+        self.root, self.image_size = root, image_size
+        self._cache = torch.empty((len(names), 3, image_size, image_size), dtype=torch.uint8) if cache else None
+        outcomes = self._inspect_all(names)
+        good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+        self.paths = [names[i] for i in good]
+        self.original_sizes = [outcomes[i] for i in good]
+        self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
+        if len(self.skipped) > max_bad_share * len(names) or not good:
+            raise ValueError(
+                f"{kind}: {len(self.skipped)} of {len(names)} images in {self.root} are unusable, at most "
+                f"a share of {max_bad_share:g} may be, and not all: {first_few(self.skipped)}"
+            )
+        if cache and self.skipped:
+            self._cache = self._cache[good]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self._cache is not None:
+            pixels = self._cache[index]
+        else:
+            try:
+                pixels = self._load(self.paths[index])
+            except UNREADABLE as error:
+                raise ValueError(
+                    f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({error}); "
+                    "remove or replace it and start again"
+                ) from error
+        return pixels.float().mul_(1 / 127.5).sub_(1)
+
+    def original(self, index: int) -> Image.Image:
+        """The image as it is stored, upright RGB at its original size; for overlays."""
+        return self._picture(self.paths[index])
+
+    def report(self) -> str:
+        """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
+        lines = [f"{len(self)} images in {self.root}"]
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} unusable: {first_few(self.skipped, 10)}")
+        if self.ignored:
+            lines.append(f"ignored {len(self.ignored)} that are no images: {first_few(self.ignored, 10)}")
+        return "\n".join(lines)
+
+    def _size(self, name: str) -> tuple[int, int]:
+        """Upright (W, H); raises one of ``UNREADABLE`` for an image that cannot be used."""
+        raise NotImplementedError
+
+    def _load(self, name: str) -> torch.Tensor:
+        """The image as uint8 (3, S, S), upright RGB."""
+        raise NotImplementedError
+
+    def _picture(self, name: str) -> Image.Image:
+        """The image as it is stored, upright RGB."""
+        raise NotImplementedError
+
+    def _inspect_all(self, names: list[str]) -> list:
+        """Upright (W, H) of every readable image, or the reason as a string; fills the cache where there is one."""
+
+        def inspect(i: int):
+            try:
+                size = self._size(names[i])
+                if self._cache is not None:
+                    self._cache[i] = self._load(names[i])
+                return size
+            except UNREADABLE as error:
+                return _reason(error, str(self.root / names[i]))
+
+        with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+            jobs = pool.map(inspect, range(len(names)))
+            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=None))
+
+
+def first_few(entries: list, count: int = 3) -> str:
+    """The first names, or (name, reason) pairs, as text, and how many more there are."""
+    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
+    return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+
+
+def _reason(error: Exception, path: str) -> str:
+    """The error in a few words, without the path that Pillow repeats in it."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    return str(error).replace(path, "the file")
