@@ -28,8 +28,18 @@ def tool(name: str) -> str | None:
 
 def jobs() -> str:
     """Return how many compilers may run at once: $MAX_JOBS, or as many as processors and 2 GB of memory each allow."""
+    if wanted := os.environ.get("MAX_JOBS"):
+        if not wanted.isdecimal() or int(wanted) < 1:
+            sys.exit(f"ppl_fast: MAX_JOBS must be a number of at least 1, got '{wanted}'")
+        return wanted
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return os.environ.get("MAX_JOBS") or str(max(1, min(os.cpu_count() or 1, memory // 2**31)))
+    return str(max(1, min(len(os.sched_getaffinity(0)), memory // 2**31)))
+
+
+def run(command: list[str]) -> None:
+    """Run a step of the build; what goes wrong is said by the step itself."""
+    if subprocess.run(command).returncode:
+        sys.exit(f"ppl_fast: the build stopped; the reason is above, from: {' '.join(command[:3])} ...")
 
 
 class CMakeBuild(build_ext):
@@ -64,11 +74,12 @@ class CMakeBuild(build_ext):
             f"-DPPL_FAST_CUDA={os.environ.get('PPL_FAST_CUDA', 'auto').lower()}",
         ]  # fmt: skip
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(configure, check=True)
-        subprocess.run([tool("cmake"), "--build", str(build), "--parallel", jobs()], check=True)
-        for stale in target.glob("_C_*.so"):  # perhaps of an earlier build with other options
+        parallel = jobs()
+        run(configure)
+        run([tool("cmake"), "--build", str(build), "--parallel", parallel])
+        for stale in [*target.glob("_C_*.so"), *target.glob("libppl_fast_*.so")]:  # of a build with other options
             stale.unlink()
-        subprocess.run([tool("cmake"), "--install", str(build)], check=True)
+        run([tool("cmake"), "--install", str(build)])
 
     def get_outputs(self):
         return []

@@ -67,15 +67,19 @@ set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
 find_package(CUDAToolkit REQUIRED)
 
 file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS csrc/*_cuda.cu)
-pybind11_add_module(_C_cuda NO_EXTRAS csrc/module_cuda.cpp ${CUDA_SOURCES})
-target_compile_definitions(_C_cuda PRIVATE USE_CUDA)
+add_library(ppl_fast_cuda SHARED csrc/kernel_info.cpp ${CUDA_SOURCES})
+target_compile_definitions(ppl_fast_cuda PRIVATE USE_CUDA)
+# libtorch is a shell around torch_cpu and, where torch has CUDA, torch_cuda, whose symbols are found through it.
+target_link_libraries(ppl_fast_cuda PRIVATE torch_stable CUDA::cudart_static "-Wl,--no-as-needed" torch -s)
+set_target_properties(ppl_fast_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib" BUILD_WITH_INSTALL_RPATH ON)
+
 list(JOIN ARCHITECTURES " " NAMES)
-set_property(SOURCE csrc/module_cuda.cpp PROPERTY COMPILE_DEFINITIONS
+pybind11_add_module(_C_cuda csrc/module_cuda.cpp)
+target_link_libraries(_C_cuda PRIVATE ppl_fast_cuda)
+target_compile_definitions(_C_cuda PRIVATE
   PPL_FAST_COMPILER="nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
   PPL_FAST_FLAGS="${CMAKE_CUDA_FLAGS_RELEASE}" PPL_FAST_ARCHITECTURES="${NAMES}"
   PPL_FAST_TORCH_TARGET="${TORCH_TARGET}" PPL_FAST_TORCH_VERSION="${TORCH_VERSION}")
-# libtorch is a shell around torch_cpu and, where torch has CUDA, torch_cuda, whose symbols are found through it.
-target_link_libraries(_C_cuda PRIVATE torch_stable CUDA::cudart_static "-Wl,--no-as-needed" torch)
-set_target_properties(_C_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib" BUILD_WITH_INSTALL_RPATH ON)
-install(TARGETS _C_cuda LIBRARY DESTINATION .)
+set_target_properties(_C_cuda PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_WITH_INSTALL_RPATH ON)
+install(TARGETS _C_cuda ppl_fast_cuda LIBRARY DESTINATION .)
 message(STATUS "ppl_fast: CUDA kernels for ${NAMES}")

@@ -1,6 +1,7 @@
 // affine_warp on the CPU. 14 values a point in and out, so one plain loop; a shared template's gradient is summed over
 // the batch in order, keypoint by keypoint.
 #include "affine_warp.h"
+#include "affine_warp_arguments.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -8,18 +9,8 @@ namespace {
 
 constexpr int64_t kGrain = 4096;  // points a thread; below, starting one costs more than it saves
 
-void check(const Tensor& keypoints, const Tensor& affine) {
-  STD_TORCH_CHECK(affine.dim() == 4 && affine.size(2) == 2 && affine.size(3) == 3,
-                  "affine_warp: affine must have shape (B, N, 2, 3)");
-  const bool shared = keypoints.dim() == 2;
-  STD_TORCH_CHECK((shared || (keypoints.dim() == 3 && keypoints.size(0) == affine.size(0))) &&
-                      keypoints.size(shared ? 0 : 1) == affine.size(1) && keypoints.size(shared ? 1 : 2) == 2,
-                  "affine_warp: keypoints must have shape (N, 2) or (B, N, 2)");
-  STD_TORCH_CHECK(keypoints.scalar_type() == affine.scalar_type(), "affine_warp: affine must share keypoints' dtype");
-}
-
 Tensor affine_warp_cpu(const Tensor& keypoints, const Tensor& affine) {
-  check(keypoints, affine);
+  check_affine_warp(keypoints, affine);
   const auto type = compute_type(keypoints);
   const auto x = contiguous_as(keypoints, type), theta = contiguous_as(affine, type);
   const int64_t b = affine.size(0), n = affine.size(1);
@@ -41,7 +32,7 @@ Tensor affine_warp_cpu(const Tensor& keypoints, const Tensor& affine) {
 
 std::tuple<Tensor, Tensor> affine_warp_backward_cpu(const Tensor& grad_points, const Tensor& keypoints,
                                                     const Tensor& affine) {
-  check(keypoints, affine);
+  check_affine_warp_backward(grad_points, keypoints, affine);
   const auto type = compute_type(keypoints);
   const auto g = contiguous_as(grad_points, type), x = contiguous_as(keypoints, type),
              theta = contiguous_as(affine, type);

@@ -2,10 +2,14 @@
 // take every 32nd sample in order and then add up crosswise, so the order of sums is fixed; a thread a point where it
 // is not. 56 bytes a point forward, 72 backward, a dozen operations: at B = 64, N = 16 some 60 KB, 20 ns on an H200
 // (4.3 TB/s); the launch, about 2 us, is what it costs. Not taken: reducing over blocks, which would need a second
-// launch. Predicted: this has not run on a GPU.
+// launch; one launch for this, link_heatmap and the boundary term. It would save a dozen launches of a training step,
+// 2 us each in a graph: 25 us beside some 20 ms for the perceptual loss alone (VGG16 to relu4_3 at 224 x 224 is 28
+// GFLOP an image; two forward and one backward of 64 are 5.4 TFLOP at about 0.3 PFLOP/s), and the points would still
+// have to be written, since the memory term reads them. Predicted: this has not run on a GPU.
 #include "common.cuh"
 
 #include "affine_warp.h"
+#include "affine_warp_arguments.h"
 
 namespace ppl_fast {
 namespace {
@@ -64,18 +68,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-void check(const Tensor& keypoints, const Tensor& affine) {
-  STD_TORCH_CHECK(affine.dim() == 4 && affine.size(2) == 2 && affine.size(3) == 3,
-                  "affine_warp: affine must have shape (B, N, 2, 3)");
-  const bool shared = keypoints.dim() == 2;
-  STD_TORCH_CHECK((shared || (keypoints.dim() == 3 && keypoints.size(0) == affine.size(0))) &&
-                      keypoints.size(shared ? 0 : 1) == affine.size(1) && keypoints.size(shared ? 1 : 2) == 2,
-                  "affine_warp: keypoints must have shape (N, 2) or (B, N, 2)");
-  STD_TORCH_CHECK(keypoints.scalar_type() == affine.scalar_type(), "affine_warp: affine must share keypoints' dtype");
-}
-
 Tensor affine_warp_cuda(const Tensor& keypoints, const Tensor& affine) {
-  check(keypoints, affine);
+  check_affine_warp(keypoints, affine);
   const OnDevice device(keypoints);
   const auto type = keypoints.scalar_type();
   const auto x = torch::stable::contiguous(keypoints), theta = torch::stable::contiguous(affine);
@@ -91,7 +85,7 @@ Tensor affine_warp_cuda(const Tensor& keypoints, const Tensor& affine) {
 
 std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, const Tensor& keypoints,
                                                      const Tensor& affine) {
-  check(keypoints, affine);
+  check_affine_warp_backward(grad_points, keypoints, affine);
   const OnDevice device(keypoints);
   const auto type = keypoints.scalar_type();
   const auto g = contiguous_as(grad_points, type), x = torch::stable::contiguous(keypoints),
@@ -114,9 +108,9 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
 }  // namespace
 
 void describe_affine_warp(KernelShapes& shapes) {
-  shapes.push_back(describe("affine_warp_fwd", affine_warp_fwd_kernel<float>, kThreads));
-  shapes.push_back(describe("affine_warp_bwd_own", affine_warp_bwd_own_kernel<float>, kThreads));
-  shapes.push_back(describe("affine_warp_bwd_shared", affine_warp_bwd_shared_kernel<float>, kThreads));
+  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_fwd_kernel<float>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_bwd_own_kernel<float>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_bwd_shared_kernel<float>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {

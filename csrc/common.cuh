@@ -16,7 +16,7 @@
 #include <algorithm>
 
 #include "common.h"
-#include "kernel_shapes.h"
+#include "kernel_info.h"
 #include "tensors.h"
 
 // Where the kernels register: STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
@@ -94,9 +94,11 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
 }
 
 template <class F>
-KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes = 0) {
+KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes) {
   return {name, reinterpret_cast<const void*>(kernel), threads, shared_bytes};
 }
+// A kernel, under its own name, at the shape of its launches.
+#define PPL_FAST_DESCRIBE(threads, shared_bytes, ...) describe(#__VA_ARGS__, __VA_ARGS__, threads, shared_bytes)
 
 template <class M>
 __device__ M& shared_memory() {

@@ -10,6 +10,13 @@
 
 namespace PPL_NAMESPACE {
 
+// How large a scaled coordinate may be: up to there no square of a difference overflows, scaled or not. A sample with a
+// keypoint farther off (1e17 in float32 at thickness 1e-3) is poisoned, like one that is not finite.
+template <class T>
+PPL_HD T largest_allowed(T scale) {
+  return Limits<T>::root / 4 * (scale < 1 ? scale : T(1));
+}
+
 template <class L>
 struct Link {
   L ax, ay;  // end a

@@ -214,8 +214,8 @@ size_t sums_bytes(int64_t links) {
 std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap, const Tensor& keypoints,
                                                       const Tensor& weights, const Tensor& links, const Tensor& winner,
                                                       double thickness) {
-  check_link_heatmap(keypoints, weights, links, thickness);
-  check_size(winner.size(1), winner.size(2));
+  check_link_heatmap_backward(grad_heatmap, keypoints, weights, links, winner, thickness);
+  check_counts(keypoints, links, winner.size(1), winner.size(2));
   const OnDevice device(keypoints);
   const auto type = keypoints.scalar_type();
   const auto g = contiguous_as(grad_heatmap, type), x = torch::stable::contiguous(keypoints),
@@ -250,10 +250,9 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
 }  // namespace
 
 void describe_link_heatmap_backward(KernelShapes& shapes) {
+  shapes.push_back(PPL_FAST_DESCRIBE(kSumThreads, sums_bytes<float>(120), link_heatmap_bwd_sums_kernel<float>));
   shapes.push_back(
-      describe("link_heatmap_bwd_sums", link_heatmap_bwd_sums_kernel<float>, kSumThreads, sums_bytes<float>(120)));
-  shapes.push_back(describe("link_heatmap_bwd_reduce", link_heatmap_bwd_reduce_kernel<float>, kReduceThreads,
-                            sizeof(ReduceShared<float>)));
+      PPL_FAST_DESCRIBE(kReduceThreads, sizeof(ReduceShared<float>), link_heatmap_bwd_reduce_kernel<float>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {

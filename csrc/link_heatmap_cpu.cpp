@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "link_heatmap.h"
+#include "link_heatmap_arguments.h"
 #include "simd_dispatch.h"
 #include "tensors.h"
 
@@ -66,8 +67,9 @@ struct Scene {  // the links of all samples in scaled coordinates
     bool finite = true, positive = false;
     T largest = 0;
     for (int64_t i = 0; i < 2 * num_keypoints; ++i) {
-      finite = finite && std::isfinite(keypoints[i]);
-      largest = std::max(largest, std::abs(keypoints[i] * scale));
+      const T coordinate = std::abs(keypoints[i] * scale);
+      finite = finite && coordinate <= largest_allowed(scale);
+      largest = std::max(largest, coordinate);
     }
     for (int64_t e = 0; e < num_links; ++e) {
       const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
@@ -75,8 +77,7 @@ struct Scene {  // the links of all samples in scaled coordinates
       const T value[kFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw, index_bits(e)};
       T* const at = fields + e / lanes * kFields * lanes + e % lanes;
       for (int c = 0; c < kFields; ++c) at[c * lanes] = value[c];
-      const T dx = q[0] - p[0], dy = q[1] - p[1];
-      finite = finite && std::isfinite(weights[e]) && std::isfinite(dx * dx + dy * dy);
+      finite = finite && std::isfinite(weights[e]);
       positive = positive || weights[e] > 0;
     }
     state[b] = !finite ? Sample::poisoned : positive || num_links == 0 ? Sample::drawn : Sample::dark;
@@ -96,18 +97,10 @@ struct Scene {  // the links of all samples in scaled coordinates
   }
 };
 
-void check(const Tensor& keypoints, const Tensor& weights, const Tensor& links, double thickness) {
-  const int64_t b = keypoints.size(0), n = keypoints.size(1), e = links.size(0);
-  STD_TORCH_CHECK(keypoints.dim() == 3 && keypoints.size(2) == 2, "link_heatmap: keypoints must have shape (B, N, 2)");
-  STD_TORCH_CHECK(links.scalar_type() == ScalarType::Long && links.dim() == 2 && links.size(1) == 2,
-                  "link_heatmap: links must be int64 of shape (E, 2)");
-  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(),
-                  "link_heatmap: weights must share keypoints' dtype");
-  STD_TORCH_CHECK(weights.size(weights.dim() - 1) == e && (weights.dim() == 1 || weights.size(0) == b),
-                  "link_heatmap: weights must have shape (E,) or (B, E)");
-  STD_TORCH_CHECK(thickness > 0, "link_heatmap: thickness must be above 0");
-  for (const int64_t *i = read<int64_t>(links), *end = i + 2 * e; i < end; ++i)
-    STD_TORCH_CHECK(*i >= 0 && *i < n, "link_heatmap: links must hold indices below N");
+// Links are read without further checks: a wrong index would reach into memory.
+void check_links(const Tensor& links, int64_t num_keypoints) {
+  for (const int64_t *i = read<int64_t>(links), *end = i + links.numel(); i < end; ++i)
+    STD_TORCH_CHECK(*i >= 0 && *i < num_keypoints, "link_heatmap: links must hold indices below N");
 }
 
 template <class T, class I>
@@ -186,17 +179,18 @@ void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights,
 
 std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tensor& weights, const Tensor& links,
                                             int64_t height, int64_t width, double thickness) {
+  check_link_heatmap(keypoints, weights, links, thickness);
   const auto order = torch::stable::contiguous(links);
-  check(keypoints, weights, order, thickness);
+  check_links(order, keypoints.size(1));
   const auto type = compute_type(keypoints);
   const auto x = contiguous_as(keypoints, type), w = contiguous_as(weights, type);
   const int64_t b = x.size(0);
-  const auto winner_type = links.size(0) <= 32767 ? ScalarType::Short : ScalarType::Int;
-  const auto heatmap = empty(x, {b, 1, height, width}, type), winner = empty(x, {b, height, width}, winner_type);
+  const auto heatmap = empty(x, {b, 1, height, width}, type);
+  const auto winner = empty(x, {b, height, width}, winner_type(links.size(0)));
   dispatch(type, "link_heatmap", [&](auto zero) {
     using T = decltype(zero);
     const Scene<T> scene(x, w, order, height, width, thickness, pick_kernels<T, int32_t>().lanes);
-    if (winner_type == ScalarType::Short)
+    if (winner.scalar_type() == ScalarType::Short)
       forward(scene, write<T>(heatmap), write<int16_t>(winner));
     else
       forward(scene, write<T>(heatmap), write<int32_t>(winner));
@@ -207,8 +201,9 @@ std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tenso
 std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap, const Tensor& keypoints,
                                                      const Tensor& weights, const Tensor& links, const Tensor& winner,
                                                      double thickness) {
+  check_link_heatmap_backward(grad_heatmap, keypoints, weights, links, winner, thickness);
   const auto order = torch::stable::contiguous(links), who = torch::stable::contiguous(winner);
-  check(keypoints, weights, order, thickness);
+  check_links(order, keypoints.size(1));
   const auto type = compute_type(keypoints);
   const auto g = contiguous_as(grad_heatmap, type), x = contiguous_as(keypoints, type),
              w = contiguous_as(weights, type);

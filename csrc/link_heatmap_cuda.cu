@@ -5,7 +5,7 @@
 // pixel. B = 64, N = 16, 128 x 128, thickness 1e-3: 120 links become 24 for a warp; its lanes walk 7.8 together (4.5
 // each, 3 are needed); 1,470 instructions a warp (sm_90) times 8,192 warps are 11.5 us at an H200's full rate of 528 a
 // cycle and 1.98 GHz, some 17 us at two thirds; the 6.3 MB written take 1.5 us. Predicted: this has not run on a GPU.
-// Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch for affine_warp and this.
+// Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp (see there).
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {
@@ -192,20 +192,19 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
 std::tuple<Tensor, Tensor> link_heatmap_cuda(const Tensor& keypoints, const Tensor& weights, const Tensor& links,
                                              int64_t height, int64_t width, double thickness) {
   check_link_heatmap(keypoints, weights, links, thickness);
-  check_size(height, width);
+  check_counts(keypoints, links, height, width);
   const OnDevice device(keypoints);
   const auto x = torch::stable::contiguous(keypoints), w = torch::stable::contiguous(weights),
              order = torch::stable::contiguous(links);
   const int64_t b = x.size(0);
-  const bool wide = links.size(0) > 32767;
   const auto heatmap = empty(x, {b, 1, height, width}, x.scalar_type());
-  const auto winner = empty(x, {b, height, width}, wide ? ScalarType::Int : ScalarType::Short);
+  const auto winner = empty(x, {b, height, width}, winner_type(links.size(0)));
   dispatch_storage(x.scalar_type(), "link_heatmap", [&](auto zero) {
     using S = decltype(zero);
     const Grid tiles = {b, ceil_div(width, kTile), ceil_div(height, kTile)};
     launch(link_heatmap_fwd_kernel<S>, tiles, kThreads, sizeof(FwdShared<Compute<S>>), device.stream(),
            make_scene<S>(x, w, order, height, width, thickness), write<S>(heatmap),
-           Winner{winner.mutable_data_ptr(), wide});
+           Winner{winner.mutable_data_ptr(), winner.scalar_type() == ScalarType::Int});
   });
   return {heatmap, winner};
 }
@@ -213,7 +212,7 @@ std::tuple<Tensor, Tensor> link_heatmap_cuda(const Tensor& keypoints, const Tens
 }  // namespace
 
 void describe_link_heatmap(KernelShapes& shapes) {
-  shapes.push_back(describe("link_heatmap_fwd", link_heatmap_fwd_kernel<float>, kThreads, sizeof(FwdShared<float>)));
+  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, sizeof(FwdShared<float>), link_heatmap_fwd_kernel<float>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "link_heatmap.h"
+#include "link_heatmap_arguments.h"
 
 #include "common.cuh"
 
@@ -45,21 +46,20 @@ __device__ Built<T> build(const Scene<S>& scene, int64_t sample, int e) {
   const S *const p = scene.keypoints + 2 * (sample * scene.num_keypoints + i), *const q = p + 2 * (j - i);
   const T px = T(p[0]), py = T(p[1]), qx = T(q[0]), qy = T(q[1]),
           w = T(scene.weights[sample * scene.weight_stride + e]);
-  const T dx = qx - px, dy = qy - py;
   const T lw = w > 0 ? log_of_two(w) : -T(INFINITY), s = scene.scale;
-  return {make_link(px * s, py * s, qx * s, qy * s, lw), !isfinite(w) || !isfinite(dx * dx + dy * dy), w > 0};
+  return {make_link(px * s, py * s, qx * s, qy * s, lw), !isfinite(w), w > 0};
 }
 
-// Whether this thread, of a block that shares the work, finds a keypoint that is not finite; `largest` grows to the
-// largest scaled coordinate that it finds.
+// Whether this thread, of a block that shares the work, finds a keypoint that is not finite or too far off; `largest`
+// grows to the largest scaled coordinate that it finds.
 template <class S, class T = Compute<S>>
 __device__ bool survey_keypoints(const Scene<S>& scene, int64_t sample, T& largest) {
   bool poisoned = false;
   const S* const keypoints = scene.keypoints + 2 * sample * scene.num_keypoints;
   for (int i = threadIdx.x; i < 2 * scene.num_keypoints; i += blockDim.x) {
-    const T value = T(keypoints[i]) * scene.scale;
-    poisoned = poisoned || !isfinite(T(keypoints[i]));
-    largest = fmax(largest, absolute(value));
+    const T value = absolute(T(keypoints[i]) * scene.scale);
+    poisoned = poisoned || !(value <= largest_allowed(scene.scale));
+    largest = fmax(largest, value);
   }
   return poisoned;
 }
@@ -73,21 +73,10 @@ struct Winner {  // (B, H, W), int16 or int32
   }
 };
 
-inline void check_link_heatmap(const Tensor& keypoints, const Tensor& weights, const Tensor& links, double thickness) {
-  const int64_t b = keypoints.size(0), e = links.size(0);
-  STD_TORCH_CHECK(keypoints.dim() == 3 && keypoints.size(2) == 2, "link_heatmap: keypoints must have shape (B, N, 2)");
-  STD_TORCH_CHECK(links.scalar_type() == ScalarType::Long && links.dim() == 2 && links.size(1) == 2,
-                  "link_heatmap: links must be int64 of shape (E, 2)");
-  STD_TORCH_CHECK(weights.scalar_type() == keypoints.scalar_type(),
-                  "link_heatmap: weights must share keypoints' dtype");
-  STD_TORCH_CHECK(weights.size(weights.dim() - 1) == e && (weights.dim() == 1 || weights.size(0) == b),
-                  "link_heatmap: weights must have shape (E,) or (B, E)");
-  STD_TORCH_CHECK(keypoints.size(1) <= INT32_MAX / 2 && e <= INT32_MAX / 2,
+// What the kernels count in 32 bits.
+inline void check_counts(const Tensor& keypoints, const Tensor& links, int64_t height, int64_t width) {
+  STD_TORCH_CHECK(keypoints.size(1) <= INT32_MAX / 2 && links.size(0) <= INT32_MAX / 2,
                   "link_heatmap: too many links or keypoints");
-  STD_TORCH_CHECK(thickness > 0, "link_heatmap: thickness must be above 0");
-}
-
-inline void check_size(int64_t height, int64_t width) {
   STD_TORCH_CHECK(height >= 1 && width >= 1 && height <= INT32_MAX / 4 && width <= INT32_MAX / 4,
                   "link_heatmap: height and width must be from 1 to 2^29, got ", height, " and ", width);
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "memory_attention_arguments.h"
 #include "simd_dispatch.h"
 #include "tensors.h"
 
@@ -17,19 +18,8 @@ AttentionKernels<T> pick_kernels() {
   return PPL_SIMD_CALL(memory_attention_kernels<T>());
 }
 
-void check(const Tensor& tokens, const Tensor& prototypes) {
-  STD_TORCH_CHECK(tokens.dim() == 3, "memory_attention: tokens must have shape (B, m, d)");
-  STD_TORCH_CHECK(prototypes.dim() == 3 && prototypes.size(0) == tokens.size(1) &&
-                      prototypes.size(2) == tokens.size(2) && prototypes.size(1) >= 1,
-                  "memory_attention: prototypes must have shape (m, k, d), k >= 1");
-  STD_TORCH_CHECK(prototypes.scalar_type() == tokens.scalar_type(),
-                  "memory_attention: prototypes must share tokens' dtype");
-}
-
-void check_indices(const Tensor& indices, const Tensor& tokens, int64_t k, const char* name) {
-  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && indices.dim() == 2 &&
-                      indices.size(0) == tokens.size(0) && indices.size(1) == tokens.size(1),
-                  name, ": indices must be int64 of shape (B, m)");
+// Indices are read without further checks: a wrong one would reach into memory.
+void check_range(const Tensor& indices, int64_t k, const char* name) {
   for (const int64_t *i = read<int64_t>(indices), *end = i + indices.numel(); i < end; ++i)
     STD_TORCH_CHECK(*i >= 0 && *i < k, name, ": indices must lie in [0, k)");
 }
@@ -59,7 +49,7 @@ void for_each_piece(int64_t banks, int64_t count, int64_t piece, Job job) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& tokens, const Tensor& prototypes,
                                                                 std::optional<double> temperature) {
-  check(tokens, prototypes);
+  check_memory_attention(tokens, prototypes);
   const auto type = compute_type(tokens), given = tokens.scalar_type();
   const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type);
   const int64_t b = t.size(0), m = t.size(1), d = t.size(2);
@@ -81,9 +71,10 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
                                                          const Tensor& values, const Tensor& indices,
                                                          const Tensor& logsumexp, std::optional<double> temperature,
                                                          bool needs_prototypes) {
-  check(tokens, prototypes);
+  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp,
+                                  temperature.has_value());
   const auto chosen = torch::stable::contiguous(indices);
-  check_indices(chosen, tokens, prototypes.size(1), "memory_attention_backward");
+  check_range(chosen, prototypes.size(1), "memory_attention_backward");
   const auto type = compute_type(tokens);
   const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type), v = contiguous_as(values, type),
              gv = contiguous_as(grad_values, type), gd = contiguous_as(grad_distances, type),
@@ -106,9 +97,9 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
 }
 
 std::tuple<Tensor, Tensor> prototype_sums_cpu(const Tensor& tokens, const Tensor& indices, int64_t k) {
-  STD_TORCH_CHECK(tokens.dim() == 3, "prototype_sums: tokens must have shape (B, m, d)");
+  check_prototype_sums(tokens, indices);
   const auto chosen = torch::stable::contiguous(indices);
-  check_indices(chosen, tokens, k, "prototype_sums");
+  check_range(chosen, k, "prototype_sums");
   const auto type = compute_type(tokens);
   const auto t = contiguous_as(tokens, type);
   const int64_t m = t.size(1), d = t.size(2);

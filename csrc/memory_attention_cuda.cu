@@ -11,6 +11,8 @@
 
 #include <optional>
 
+#include "memory_attention_arguments.h"
+
 namespace ppl_fast {
 namespace {
 
@@ -148,22 +150,6 @@ Grid sums_grid(const Attention<S>& a) {
   return {ceil_div(a.k, kPairThreads / kWarp), a.m, std::max<int64_t>(1, ceil_div(a.d, kSumSlice * kWarp))};
 }
 
-void check(const Tensor& tokens, const Tensor& prototypes) {
-  STD_TORCH_CHECK(tokens.dim() == 3, "memory_attention: tokens must have shape (B, m, d)");
-  STD_TORCH_CHECK(prototypes.dim() == 3 && prototypes.size(0) == tokens.size(1) &&
-                      prototypes.size(2) == tokens.size(2) && prototypes.size(1) >= 1,
-                  "memory_attention: prototypes must have shape (m, k, d), k >= 1");
-  STD_TORCH_CHECK(prototypes.size(1) <= INT32_MAX / 2, "memory_attention: more than 2^30 prototypes a bank");
-  STD_TORCH_CHECK(prototypes.scalar_type() == tokens.scalar_type(),
-                  "memory_attention: prototypes must share tokens' dtype");
-}
-
-void check_indices(const Tensor& indices, const Tensor& tokens, const char* name) {
-  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && indices.dim() == 2 &&
-                      indices.size(0) == tokens.size(0) && indices.size(1) == tokens.size(1),
-                  name, ": indices must be int64 of shape (B, m)");
-}
-
 // Prototypes that a block takes: all, or few enough that some 500 blocks share the work (two on each multiprocessor of
 // a large GPU); it depends on shapes alone.
 int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
@@ -187,7 +173,7 @@ void launch_hard_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>&
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& tokens, const Tensor& prototypes,
                                                                  std::optional<double> temperature) {
-  check(tokens, prototypes);
+  check_memory_attention(tokens, prototypes);
   const OnDevice device(tokens);
   const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
   const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type);
@@ -219,8 +205,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
                                                           const Tensor& values, const Tensor& indices,
                                                           const Tensor& logsumexp, std::optional<double> temperature,
                                                           bool needs_prototypes) {
-  check(tokens, prototypes);
-  check_indices(indices, tokens, "memory_attention_backward");
+  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp,
+                                  temperature.has_value());
   const OnDevice device(tokens);
   const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
   const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type),
@@ -248,8 +234,7 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
 }
 
 std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tensor& indices, int64_t k) {
-  STD_TORCH_CHECK(tokens.dim() == 3, "prototype_sums: tokens must have shape (B, m, d)");
-  check_indices(indices, tokens, "prototype_sums");
+  check_prototype_sums(tokens, indices);
   const OnDevice device(tokens);
   const auto t = torch::stable::contiguous(tokens), chosen = torch::stable::contiguous(indices);
   const int64_t m = t.size(1), d = t.size(2);
@@ -266,18 +251,16 @@ std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tenso
 }  // namespace
 
 void describe_memory_attention(KernelShapes& shapes) {
-  shapes.push_back(describe("memory_attention_fwd, 16 tokens, 16 prototypes",
-                            memory_attention_fwd_kernel<float, Least<float>>, kPairThreads,
-                            sizeof(HardShared<float, Least<float>>)));
-  shapes.push_back(describe("memory_attention_fwd, 16 tokens", memory_attention_fwd_kernel<float, Few<float>>,
-                            kPairThreads, sizeof(HardShared<float, Few<float>>)));
-  shapes.push_back(describe("memory_attention_fwd, 64 tokens", memory_attention_fwd_kernel<float, Many<float>>,
-                            kPairThreads, sizeof(HardShared<float, Many<float>>)));
-  shapes.push_back(describe("memory_attention_compare", memory_attention_compare_kernel<float>, kRowThreads));
-  shapes.push_back(describe("memory_attention_bwd_tokens", memory_attention_bwd_tokens_kernel<float>, kRowThreads));
-  shapes.push_back(
-      describe("memory_attention_bwd_prototypes", memory_attention_sums_kernel<float, float, true>, kPairThreads));
-  shapes.push_back(describe("prototype_sums", memory_attention_sums_kernel<float, float, false>, kPairThreads));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Least<float>>),
+                                     memory_attention_fwd_kernel<float, PairShape<float, 1, 1>>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Few<float>>),
+                                     memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Many<float>>),
+                                     memory_attention_fwd_kernel<float, PairShape<float, 4, 4>>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kRowThreads, 0, memory_attention_compare_kernel<float>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kRowThreads, 0, memory_attention_bwd_tokens_kernel<float>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, 0, memory_attention_sums_kernel<float, float, true>));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, 0, memory_attention_sums_kernel<float, float, false>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {

@@ -246,12 +246,11 @@ void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, co
 }
 
 void describe_memory_attention_soft(KernelShapes& shapes) {
-  shapes.push_back(describe("memory_attention_soft_fwd", memory_attention_soft_fwd_kernel<float>, kPairThreads,
-                            sizeof(SoftShared<float>)));
-  shapes.push_back(describe("memory_attention_soft_bwd_tokens", memory_attention_soft_bwd_tokens_kernel<float>,
-                            kPairThreads, sizeof(SoftShared<float>)));
-  shapes.push_back(describe("memory_attention_soft_bwd_prototypes", memory_attention_soft_bwd_prototypes_kernel<float>,
-                            kPairThreads, sizeof(SoftShared<float>)));
+  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_fwd_kernel<float>));
+  shapes.push_back(
+      PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_tokens_kernel<float>));
+  shapes.push_back(
+      PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>));
 }
 
 }  // namespace ppl_fast

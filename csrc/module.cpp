@@ -1,64 +1,8 @@
-// The Python module _C_cpu. Importing it registers the CPU kernels; its functions say what was built and what runs.
+// The Python module _C_cpu. Importing it loads the CPU kernels; its functions say what was built and what runs.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
-#include <stdexcept>
-
 #include "simd_dispatch.h"
-
-namespace ppl_fast {
-namespace {
-
-bool supported(Isa isa) {
-#if defined(PPL_FAST_X86)
-  __builtin_cpu_init();
-  switch (isa) {
-    case Isa::avx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-    case Isa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    default:
-      return true;
-  }
-#else
-  return isa == Isa::baseline;
-#endif
-}
-
-constexpr Isa kIsas[] = {Isa::avx512, Isa::avx2, Isa::baseline};  // best first
-const char* name_of(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
-
-Isa best_isa() {
-  for (Isa isa : kIsas)
-    if (supported(isa)) return isa;
-  return Isa::baseline;
-}
-
-std::atomic<Isa>& chosen() {
-  static std::atomic<Isa> isa{best_isa()};
-  return isa;
-}
-
-}  // namespace
-
-Isa current_isa() { return chosen().load(std::memory_order_relaxed); }
-
-std::vector<std::string> available_isas() {
-  std::vector<std::string> names;
-  for (Isa isa : kIsas)
-    if (supported(isa)) names.push_back(name_of(isa));
-  return names;
-}
-
-void use_isa(const std::string& name) {
-  for (Isa isa : kIsas)
-    if (name == name_of(isa) && supported(isa)) return chosen().store(isa);
-  throw std::invalid_argument("use_isa: '" + name + "' is not among the instruction sets of this build and processor");
-}
-
-}  // namespace ppl_fast
 
 PYBIND11_MODULE(_C_cpu, m) {
   m.doc() = "CPU kernels of ppl_fast; importing registers them with torch.";

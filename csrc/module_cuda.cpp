@@ -1,50 +1,7 @@
-// The Python module _C_cuda. Importing it registers the CUDA kernels; it loads beside a torch that was built with CUDA.
-#include <cuda_runtime.h>
+// The Python module _C_cuda. Importing it loads the CUDA kernels, which takes a torch that was built with CUDA.
 #include <pybind11/pybind11.h>
 
-#include <stdexcept>
-#include <string>
-
-#include "kernel_shapes.h"
-
-namespace ppl_fast {
-namespace {
-
-void require(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string("kernel_info: ") + what + ": " + cudaGetErrorString(error));
-}
-
-// What the kernels in float32 take of the current device.
-pybind11::list kernel_info() {
-  KernelShapes shapes;
-  describe_affine_warp(shapes);
-  describe_link_heatmap(shapes);
-  describe_link_heatmap_backward(shapes);
-  describe_memory_attention(shapes);
-  describe_memory_attention_soft(shapes);
-  pybind11::list rows;
-  for (const KernelShape& shape : shapes) {
-    cudaFuncAttributes attributes;
-    int blocks = 0;
-    require(cudaFuncGetAttributes(&attributes, shape.kernel), shape.name);
-    require(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, shape.kernel, shape.threads, shape.shared_bytes),
-            shape.name);
-    pybind11::dict row;
-    row["kernel"] = shape.name;
-    row["registers"] = attributes.numRegs;
-    row["shared_bytes"] = attributes.sharedSizeBytes + shape.shared_bytes;
-    row["local_bytes"] = attributes.localSizeBytes;
-    row["threads"] = shape.threads;
-    row["blocks_per_multiprocessor"] = blocks;
-    row["compiled_for"] = attributes.binaryVersion;
-    rows.append(row);
-  }
-  return rows;
-}
-
-}  // namespace
-}  // namespace ppl_fast
+#include "kernel_info.h"
 
 PYBIND11_MODULE(_C_cuda, m) {
   m.doc() = "CUDA kernels of ppl_fast; importing registers them with torch.";
@@ -57,6 +14,22 @@ PYBIND11_MODULE(_C_cuda, m) {
     info["torch_built_with"] = PPL_FAST_TORCH_VERSION;
     return info;
   });
-  m.def("kernel_info", &ppl_fast::kernel_info,
-        "Registers, shared and local memory of each kernel, and how many of its blocks a multiprocessor holds.");
+  m.def(
+      "kernel_info",
+      [] {
+        pybind11::list rows;
+        for (const ppl_fast::KernelInfo& info : ppl_fast::kernel_info()) {
+          pybind11::dict row;
+          row["kernel"] = info.kernel;
+          row["registers"] = info.registers;
+          row["shared_bytes"] = info.shared_bytes;
+          row["local_bytes"] = info.local_bytes;
+          row["threads"] = info.threads;
+          row["blocks_per_multiprocessor"] = info.blocks_per_multiprocessor;
+          row["compiled_for"] = info.compiled_for;
+          rows.append(row);
+        }
+        return rows;
+      },
+      "Registers, shared and local memory of each kernel in float32, and how many blocks a multiprocessor holds.");
 }

@@ -4,15 +4,18 @@
 #include <string>
 #include <vector>
 
+#include "ppl_fast.h"
+
 namespace ppl_fast {
 
 enum class Isa { baseline, avx2, avx512 };
 
-Isa current_isa();
+PPL_FAST_API Isa current_isa();
 
 // Take part in tests and diagnostics only (ppl_fast._C_cpu): what can run here, and choosing it by name.
-std::vector<std::string> available_isas();
-void use_isa(const std::string& name);
+PPL_FAST_API const char* name_of(Isa isa);
+PPL_FAST_API std::vector<std::string> available_isas();
+PPL_FAST_API void use_isa(const std::string& name);
 
 }  // namespace ppl_fast
 

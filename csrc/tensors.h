@@ -29,6 +29,14 @@ inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, Sc
   return torch::stable::new_empty(like, sizes, type);
 }
 
+inline bool has_sizes(const Tensor& t, std::initializer_list<int64_t> sizes) {
+  if (t.dim() != int64_t(sizes.size())) return false;
+  int64_t i = 0;
+  for (const int64_t size : sizes)
+    if (t.size(i++) != size) return false;
+  return true;
+}
+
 // Calls f with a zero of the C++ type: `dispatch(type, "op", [&](auto zero) { using T = decltype(zero); ... })`.
 template <class F>
 void dispatch(ScalarType type, const char* op, F f) {

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from ppl_fast.kernels._launch import launch
 
+from ppl_fast.ops.link_heatmap import largest_coordinate
+
 TILES = ((8, 8), (8, 16), (16, 16))  # what there is to tune: pixels a warp
 TILE = (8, 16)
 EPSILON = tl.constexpr(1.1920929e-7)
@@ -27,36 +29,41 @@ POISONED = tl.constexpr(2)
 
 
 @triton.jit
-def ends_of(keypoints, links, e, mask, num_keypoints):
-    """Load both ends of the links `e` of a sample; 0 where `mask` is not set or a link holds a wrong index."""
+def indices_of(links, e, mask, num_keypoints):
+    """Load the keypoints that the links `e` join, 0 where `mask` is not set, and whether there are such keypoints."""
     i = tl.load(links + 2 * e, mask=mask, other=0)
     j = tl.load(links + 2 * e + 1, mask=mask, other=0)
-    right = (i >= 0) & (i < num_keypoints) & (j >= 0) & (j < num_keypoints)
+    return i, j, (i >= 0) & (i < num_keypoints) & (j >= 0) & (j < num_keypoints)
+
+
+@triton.jit
+def ends_of(keypoints, links, e, mask, num_keypoints):
+    """Load both ends of the links `e` of a sample; 0 where `mask` is not set or a link holds a wrong index."""
+    i, j, right = indices_of(links, e, mask, num_keypoints)
     mask = mask & right
     ax = tl.load(keypoints + 2 * i, mask=mask, other=0).to(tl.float32)
     ay = tl.load(keypoints + 2 * i + 1, mask=mask, other=0).to(tl.float32)
     bx = tl.load(keypoints + 2 * j, mask=mask, other=0).to(tl.float32)
     by = tl.load(keypoints + 2 * j + 1, mask=mask, other=0).to(tl.float32)
-    return ax, ay, bx, by, right
+    return ax, ay, bx, by
 
 
 @triton.jit
-def scan_sample(keypoints, weights, links, num_keypoints, num_links, BLOCK: tl.constexpr):
-    """Return whether a sample is poisoned, whether a weight is positive, and its largest coordinate."""
+def scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOCK: tl.constexpr):
+    """Return whether a sample is poisoned, whether a weight is positive, and its largest coordinate, up to `limit`."""
     lane = tl.arange(0, BLOCK)
     wrong = tl.zeros([BLOCK], tl.int32)
     positive = tl.zeros([BLOCK], tl.int32)
     largest = tl.zeros([BLOCK], tl.float32)
     for start in range(0, 2 * num_keypoints, BLOCK):
         x = tl.load(keypoints + start + lane, mask=start + lane < 2 * num_keypoints, other=0).to(tl.float32)
-        wrong |= (~(tl.abs(x) <= LARGEST)).to(tl.int32)
+        wrong |= (~(tl.abs(x) <= limit)).to(tl.int32)
         largest = tl.maximum(largest, tl.abs(x))
     for start in range(0, num_links, BLOCK):
         mask = start + lane < num_links
-        ax, ay, bx, by, right = ends_of(keypoints, links, start + lane, mask, num_keypoints)
+        _i, _j, right = indices_of(links, start + lane, mask, num_keypoints)
         w = tl.load(weights + start + lane, mask=mask, other=0).to(tl.float32)
-        dx, dy = bx - ax, by - ay
-        wrong |= (~(right & (tl.abs(w) <= LARGEST) & (dx * dx + dy * dy <= LARGEST))).to(tl.int32)
+        wrong |= (~(right & (tl.abs(w) <= LARGEST))).to(tl.int32)
         positive |= (w > 0).to(tl.int32)
     return tl.max(wrong, 0), tl.max(positive, 0), tl.max(largest, 0)
 
@@ -90,18 +97,18 @@ def centre_of(pixel, last, step):
 
 @triton.jit
 def link_heatmap_table_kernel(
-    keypoints, weights, links, table, num_keypoints, num_links, weight_stride, scale, BLOCK: tl.constexpr
+    keypoints, weights, links, table, num_keypoints, num_links, weight_stride, scale, limit, BLOCK: tl.constexpr
 ):
     """Rows (ax, ay, dx, dy, ux, uy, log2 w, 0) of a sample's links and a last row (state, slack, ...)."""
     b = tl.program_id(0).to(tl.int64)
     keypoints += b * num_keypoints * 2
     weights += b * weight_stride
     table += b * (num_links + 1) * FIELDS
-    poisoned, positive, largest = scan_sample(keypoints, weights, links, num_keypoints, num_links, BLOCK)
+    poisoned, positive, largest = scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOCK)
     for start in range(0, num_links, BLOCK):
         e = start + tl.arange(0, BLOCK)
         mask = e < num_links
-        ax, ay, bx, by, _ = ends_of(keypoints, links, e, mask, num_keypoints)
+        ax, ay, bx, by = ends_of(keypoints, links, e, mask, num_keypoints)
         ax, ay = ax * scale, ay * scale
         dx, dy, ux, uy = make_link(ax, ay, bx * scale, by * scale)
         w = tl.load(weights + e, mask=mask, other=0).to(tl.float32)
@@ -256,7 +263,11 @@ def link_heatmap(keypoints, weights, links, height, width, thickness):
     table = keypoints.new_empty((b, e + 1, FIELDS.value), dtype=torch.float32)
     scale, step_x, step_y = scaling(height, width, thickness)
     stride = e if weights.dim() == 2 else 0
-    launch(link_heatmap_table_kernel, b, keypoints, weights, links, table, n, e, stride, scale, BLOCK=128, num_warps=4)
+    limit = largest_coordinate(torch.float32, thickness)
+    launch(
+        link_heatmap_table_kernel, b, keypoints, weights, links, table, n, e, stride, scale, limit, BLOCK=128,
+        num_warps=4,
+    )  # fmt: skip
     tile_h, tile_w = TILE
     programs = b * triton.cdiv(height, tile_h) * triton.cdiv(width, tile_w)
     launch(

@@ -23,6 +23,8 @@ from ppl_fast.kernels.link_heatmap import (
     scan_sample,
 )
 
+from ppl_fast.ops.link_heatmap import largest_coordinate
+
 FIELDS = tl.constexpr(5)
 
 
@@ -48,7 +50,7 @@ def link_heatmap_bwd_kernel(
         tl.store(present + first + e, tl.zeros([BLOCK], tl.uint8), mask=e < num_links)
 
     won = who >= 0
-    ax, ay, bx, by, _ = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
+    ax, ay, bx, by = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
     ax, ay = ax * scale, ay * scale
     dx, dy, ux, uy = make_link(ax, ay, bx * scale, by * scale)
     xs = centre_of(columns, tl.maximum(width - 1, 1), step_x)
@@ -83,7 +85,7 @@ def add_tiles(sums, at, here, field):
 @triton.jit
 def link_heatmap_bwd_links_kernel(
     keypoints, weights, links, present, sums, grad_weights, pulls, num_keypoints, num_links, weight_stride, tiles,
-    factor,
+    factor, limit,
     BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """From the tiles' sums to a link's gradient (B, E) and the pull on its ends (B, E, 4): ax, ay, bx, by."""
@@ -103,7 +105,8 @@ def link_heatmap_bwd_links_kernel(
         bx += add_tiles(sums, at, here, 3)
         by += add_tiles(sums, at, here, 4)
     weights += b * weight_stride
-    poisoned, _, _ = scan_sample(keypoints + b * num_keypoints * 2, weights, links, num_keypoints, num_links, BLOCK)
+    keypoints += b * num_keypoints * 2
+    poisoned, _, _ = scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOCK)
     w = tl.load(weights + e, mask=mask, other=0).to(tl.float32)
     grad_w = tl.where(poisoned > 0, float("nan"), tl.where(w >= 0, tl.sum(g, 0), 0.0))
     tl.store(grad_weights + b * num_links + e, grad_w, mask=mask)
@@ -117,7 +120,7 @@ def link_heatmap_bwd_links_kernel(
 
 @triton.jit
 def link_heatmap_bwd_keypoints_kernel(
-    keypoints, weights, links, pulls, grad_keypoints, num_keypoints, num_links, weight_stride,
+    keypoints, weights, links, pulls, grad_keypoints, num_keypoints, num_links, weight_stride, limit,
     BLOCK: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Add what the links pull on each keypoint, in the order of the links."""
@@ -135,7 +138,8 @@ def link_heatmap_bwd_keypoints_kernel(
             gx += tl.where(mine, tl.load(at + 2 * end, mask=mask, other=0)[:, None], 0.0)
             gy += tl.where(mine, tl.load(at + 2 * end + 1, mask=mask, other=0)[:, None], 0.0)
     keypoints += b * num_keypoints * 2
-    poisoned, _, _ = scan_sample(keypoints, weights + b * weight_stride, links, num_keypoints, num_links, BLOCK)
+    weights += b * weight_stride
+    poisoned, _, _ = scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOCK)
     to = grad_keypoints + (b * num_keypoints + n) * 2
     dtype = grad_keypoints.dtype.element_ty
     tl.store(to, tl.where(poisoned > 0, float("nan"), tl.sum(gx, 0)).to(dtype), mask=n < num_keypoints)
@@ -168,17 +172,17 @@ def link_heatmap_backward(grad_heatmap, keypoints, weights, links, winner, thick
         link_heatmap_bwd_kernel, b * tiles, grad_heatmap, keypoints, links, winner, present, sums, n, e, height, width,
         scale, step_x, step_y, BLOCK=128, TILE_H=side, TILE_W=side, num_warps=warps,
     )  # fmt: skip
-    stride = e if weights.dim() == 2 else 0
+    stride, limit = e if weights.dim() == 2 else 0, largest_coordinate(torch.float32, thickness)
     grad_weights = keypoints.new_empty((b, e), dtype=torch.float32)
     pulls = keypoints.new_empty((b, e, 4), dtype=torch.float32)
     launch(
         link_heatmap_bwd_links_kernel, b * triton.cdiv(e, 32), keypoints, weights, links, present, sums, grad_weights,
-        pulls, n, e, stride, tiles, 2 / (thickness * scale), BLOCK=128, BLOCK_T=32, BLOCK_E=32, num_warps=4,
+        pulls, n, e, stride, tiles, 2 / (thickness * scale), limit, BLOCK=128, BLOCK_T=32, BLOCK_E=32, num_warps=4,
     )  # fmt: skip
     grad_keypoints = torch.empty_like(keypoints)
     launch(
         link_heatmap_bwd_keypoints_kernel, b * triton.cdiv(n, 16), keypoints, weights, links, pulls, grad_keypoints, n,
-        e, stride, BLOCK=128, BLOCK_E=64, BLOCK_N=16, num_warps=4,
+        e, stride, limit, BLOCK=128, BLOCK_E=64, BLOCK_N=16, num_warps=4,
     )  # fmt: skip
     if weights.dim() == 1:
         grad_weights = grad_weights.sum(0)

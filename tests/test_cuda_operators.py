@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cuda_emulator
 import pytest
@@ -256,6 +257,27 @@ def test_launches(library):
     assert count == 1
     assert launches(lambda: values.sum().backward())[0] == 1
     assert launches(lambda: ppl_fast.prototype_sums(values, indices, 5, backend="emulated"))[0] == 1
+
+
+def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
+    """The emulator holds no block of a shape in which a kernel has not been launched: see its cuda_runtime.h."""
+    for points, affine in ((4, 2), torch.randn(3, 4, 2, 3)), ((3, 4, 2), torch.randn(3, 4, 2, 3)):
+        keypoints = torch.randn(points, requires_grad=True)
+        ppl_fast.affine_warp(keypoints, affine, backend="emulated").sum().backward()
+    keypoints = torch.rand(1, 16, 2, requires_grad=True)  # 120 links
+    ppl_fast.link_heatmap(keypoints, torch.rand(120), 8, 0.1, backend="emulated").sum().backward()
+    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (2, 5, 1.0)):
+        tokens, prototypes = torch.randn(b, 1, 4), torch.randn(1, k, 4, requires_grad=True)
+        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, temperature, backend="emulated")
+        (values.sum() + distances.sum()).backward()
+    ppl_fast.prototype_sums(tokens, indices, 5, backend="emulated")
+
+    module = cuda_emulator.python_module(Path(library._name))
+    assert set(module.build_info()) == {"compiler", "flags", "architectures", "torch_target", "torch_built_with"}
+    rows = module.kernel_info()
+    assert len({row["kernel"] for row in rows}) == 16
+    for row in rows:
+        assert row["blocks_per_multiprocessor"] == 1, row
 
 
 def test_opcheck(library):

@@ -36,10 +36,18 @@ def _residuals(pixels, ends):
     return t, pixels - a - t.unsqueeze(-1) * along
 
 
-def _poisoned(keypoints, weights, ends):
-    """Return (B,) bool: samples with a non-finite keypoint or weight, or a link whose squared length overflows."""
-    length2 = (ends[:, :, 1] - ends[:, :, 0]).square().sum(-1)
-    return ~(keypoints.isfinite().flatten(1).all(1) & weights.isfinite().all(1) & length2.isfinite().all(1))
+def largest_coordinate(dtype: torch.dtype, thickness: float) -> float:
+    """Return how far from 0 a keypoint may lie, so that no squared difference overflows, nor does it over thickness.
+
+    Kernels scale coordinates by sqrt(log2(e) / thickness). In float32 the bound is 1.2e17 at a thickness of 1e-3.
+    """
+    return math.sqrt(torch.finfo(dtype).max) / 4 / max(1.0, math.sqrt(math.log2(math.e) / thickness))
+
+
+def _poisoned(keypoints, weights, thickness):
+    """Return (B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
+    near = keypoints.abs() <= largest_coordinate(keypoints.dtype, thickness)
+    return ~(near.flatten(1).all(1) & weights.isfinite().all(1))
 
 
 def _to_compute(keypoints, weights, links):
@@ -60,7 +68,7 @@ def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
     best = logs.amax(1, keepdim=True)
     winner = (logs == best).byte().argmax(1)  # argmax of 0/1 bytes: the first maximum, so the lowest index
     vanished = best < math.log(torch.finfo(x.dtype).tiny)
-    poisoned = _poisoned(x, w, ends)[:, None, None, None]
+    poisoned = _poisoned(x, w, thickness)[:, None, None, None]
     heatmap = best.exp().masked_fill(vanished, 0).masked_fill(poisoned, math.nan)
     some_positive = (w > 0).any(1)[:, None, None]
     winner = winner.masked_fill((vanished[:, 0] & some_positive) | poisoned[:, 0], -1)
@@ -81,7 +89,7 @@ def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, win
         pull = (2 / thickness * g * w.gather(1, e).clamp(min=0)).unsqueeze(-1) * r
         grad_ends.scatter_add_(1, at, torch.stack([(1 - t).unsqueeze(-1) * pull, t.unsqueeze(-1) * pull], 2))
         grad_x.index_add_(1, links.flatten(), grad_ends.flatten(1, 2))
-        poisoned = _poisoned(x, w, ends)[:, None]
+        poisoned = _poisoned(x, w, thickness)[:, None]
         grad_w = grad_w.masked_fill(poisoned, math.nan)
         grad_x = grad_x.masked_fill(poisoned.unsqueeze(-1), math.nan)
     return grad_x.to(keypoints.dtype), (grad_w if weights.dim() == 2 else grad_w.sum(0)).to(weights.dtype)
@@ -161,8 +169,9 @@ def link_heatmap(
 
     Returns:
         heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the
-        lowest index on ties) and is summed in a fixed order. A sample with a non-finite keypoint or weight is NaN
-        throughout, as are its gradients. Values below the smallest normal float are 0.
+        lowest index on ties) and is summed in a fixed order. A sample with a keypoint or weight that is not finite is
+        NaN throughout, as are its gradients; so is one with a keypoint so far off that squares of scaled coordinates
+        overflow (in float32 beyond 1.2e17 at a thickness of 1e-3). Values below the smallest normal float are 0.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.

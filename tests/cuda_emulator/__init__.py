@@ -10,13 +10,16 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
 
 from ppl_fast import _backend, _library
@@ -95,7 +98,31 @@ def sanitizer_environment() -> dict[str, str]:
 
 
 def operator_sources() -> list[Path]:
-    return [HERE / "torch_stand_in.cpp", *sorted((ROOT / "csrc").glob("*_cuda.cu"))]
+    return [HERE / "torch_stand_in.cpp", ROOT / "csrc" / "kernel_info.cpp", *sorted((ROOT / "csrc").glob("*_cuda.cu"))]
+
+
+def python_module(library: Path):
+    """Compile csrc/module_cuda.cpp on top of the operators' library and import it: ppl_fast._C_cuda as it would be."""
+    pybind11 = pytest.importorskip(
+        "pybind11", reason="pybind11, which the Python module is built with, is not installed"
+    )
+    source = ROOT / "csrc" / "module_cuda.cpp"
+    values = {
+        "COMPILER": "g++",
+        "FLAGS": "",
+        "ARCHITECTURES": "",
+        "TORCH_TARGET": "",
+        "TORCH_VERSION": torch.__version__,
+    }
+    flags = [*FLAGS, "-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
+    flags += [f'-DPPL_FAST_{name}="{value}"' for name, value in values.items()]
+    key = hashlib.sha256("".join([str(library), *flags, source.read_text()]).encode()).hexdigest()[:16]
+    command = ["g++", *flags, "-shared", "-x", "c++", str(source), "-x", "none", str(library)]
+    built = _once(OBJECTS / f"_C_cuda-{key}.so", command)
+    spec = importlib.util.spec_from_loader("_C_cuda", importlib.machinery.ExtensionFileLoader("_C_cuda", str(built)))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load(library: Path) -> ctypes.CDLL:

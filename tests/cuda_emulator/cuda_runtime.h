@@ -40,7 +40,8 @@ int block_barrier(bool predicate, Site site);
 const uint64_t* exchange(unsigned mask, uint64_t value, Site site);
 int current_lane();
 [[noreturn]] void fail(const char* what, Site site);
-void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+bool was_launched(const void* kernel, int threads, size_t shared_bytes);
 
 template <class T>
 T lane_value(const uint64_t* values, unsigned mask, int lane, Site site) {
@@ -128,6 +129,24 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (!grid.x || !grid.y || !grid.z || block.x * block.y * block.z == 0 || block.x * block.y * block.z > 1024 ||
       grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > 48 * 1024)
     return cudaErrorInvalidConfiguration;
-  cuda_emulator::run(grid, block, config->dynamicSmemBytes, [&] { kernel(arguments...); });
+  cuda_emulator::run(reinterpret_cast<const void*>(kernel), grid, block, config->dynamicSmemBytes,
+                     [&] { kernel(arguments...); });
   return cudaSuccess;
 }
+
+// There are no registers to tell of. A multiprocessor holds one block in a shape in which the kernel has been launched,
+// and none in another: so a test sees whether a shape is right.
+struct cudaFuncAttributes {
+  int numRegs, binaryVersion;
+  size_t sharedSizeBytes, localSizeBytes;
+};
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {};
+  return cudaSuccess;
+}
+inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads,
+                                                                 size_t shared_bytes) {
+  *blocks = cuda_emulator::was_launched(kernel, threads, shared_bytes);
+  return cudaSuccess;
+}
+inline const char* cudaGetErrorString(cudaError_t) { return "an error of the CUDA emulator"; }

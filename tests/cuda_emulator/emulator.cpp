@@ -13,8 +13,10 @@
 #include <mutex>
 #include <numeric>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -60,7 +62,8 @@ struct Scheduler {
   Order order = Order::forwards;
   std::mt19937 random;
   int64_t launches = 0;
-  void* main_fake_stack = nullptr;  // AddressSanitizer's
+  std::set<std::tuple<const void*, size_t, size_t>> shapes;  // kernel, threads, bytes of shared memory
+  void* main_fake_stack = nullptr;                           // AddressSanitizer's
   const void* main_stack = nullptr;
   size_t main_stack_size = 0;
 } scheduler;
@@ -239,7 +242,11 @@ void fail(const char* what, Site site) {
   __builtin_unreachable();
 }
 
-void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
+bool was_launched(const void* kernel, int threads, size_t shared_bytes) {
+  return scheduler.shapes.count({kernel, size_t(threads), shared_bytes});
+}
+
+void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(scheduler.mutex);
   const size_t threads = size_t(block.x) * block.y * block.z;
   if (threads > scheduler.stacks_for) {
@@ -251,6 +258,7 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
   }
   scheduler.fibres.resize(threads), scheduler.turn.resize(threads);
   scheduler.kernel = &thread, scheduler.error.clear(), ++scheduler.launches;
+  scheduler.shapes.insert({kernel, threads, shared_bytes});
   gridDim = grid, blockDim = block;
   std::vector<int64_t> blocks(size_t(grid.x) * grid.y * grid.z);
   arrange(blocks);

@@ -1,0 +1,37 @@
+// memory_attention: what the CPU and the CUDA host code require of their arguments (see affine_warp_arguments.h).
+#pragma once
+
+#include "tensors.h"
+
+namespace ppl_fast {
+
+inline void check_memory_attention(const Tensor& tokens, const Tensor& prototypes) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "memory_attention: tokens must have shape (B, m, d)");
+  STD_TORCH_CHECK(prototypes.dim() == 3 && prototypes.size(0) == tokens.size(1) &&
+                      prototypes.size(2) == tokens.size(2) && prototypes.size(1) >= 1,
+                  "memory_attention: prototypes must have shape (m, k, d), k >= 1");
+  STD_TORCH_CHECK(prototypes.size(1) <= INT32_MAX / 2, "memory_attention: more than 2^30 prototypes a bank");
+  STD_TORCH_CHECK(prototypes.scalar_type() == tokens.scalar_type(),
+                  "memory_attention: prototypes must share tokens' dtype");
+}
+
+inline void check_memory_attention_backward(const Tensor& grad_values, const Tensor& grad_distances,
+                                            const Tensor& tokens, const Tensor& prototypes, const Tensor& values,
+                                            const Tensor& indices, const Tensor& logsumexp, bool soft) {
+  check_memory_attention(tokens, prototypes);
+  const int64_t b = tokens.size(0), m = tokens.size(1), d = tokens.size(2);
+  STD_TORCH_CHECK(has_sizes(grad_values, {b, m, d}) && has_sizes(values, {b, m, d}),
+                  "memory_attention_backward: grad_values and values must have shape (B, m, d)");
+  STD_TORCH_CHECK(has_sizes(grad_distances, {b, m}) && (!soft || has_sizes(logsumexp, {b, m})),
+                  "memory_attention_backward: grad_distances and, in soft mode, logsumexp must have shape (B, m)");
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && has_sizes(indices, {b, m}),
+                  "memory_attention_backward: indices must be int64 of shape (B, m)");
+}
+
+inline void check_prototype_sums(const Tensor& tokens, const Tensor& indices) {
+  STD_TORCH_CHECK(tokens.dim() == 3, "prototype_sums: tokens must have shape (B, m, d)");
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && has_sizes(indices, {tokens.size(0), tokens.size(1)}),
+                  "prototype_sums: indices must be int64 of shape (B, m)");
+}
+
+}  // namespace ppl_fast
