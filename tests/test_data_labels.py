@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ppl_fast.data import Labels, load_labels, write_coco, write_csv
-from ppl_fast.data.atomic import replacing
 
 
 def labels(n=3) -> Labels:
@@ -168,18 +167,3 @@ def test_folders_without_one_label_file(tmp_path):
         load_labels(tmp_path)
     with pytest.raises(ValueError, match="is missing"):
         load_labels(tmp_path / "nowhere")
-
-
-def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "out.txt"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
-        temporary.write_text("ha")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(FileNotFoundError, match="the folder .* is missing"), replacing(tmp_path / "no" / "out.txt"):
-        pass

@@ -17,7 +17,10 @@ def replacing(path) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written: the folder {path.parent} is missing")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        os.chmod(temporary, mode)  # some writers make files that nobody else may read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+
+from ppl_fast.data.atomic import replacing
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -24,8 +26,10 @@ def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any]
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
-    _write(directory / WEIGHTS, lambda path: save_file(tensors, path))
-    _write(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    with replacing(directory / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    with replacing(directory / CONFIG) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def safetensors() -> ModuleType:
@@ -35,15 +39,6 @@ def safetensors() -> ModuleType:
     except ImportError as error:
         raise ImportError("weight files need safetensors: pip install ppl_fast[train]") from error
     return safetensors
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(directory: str | os.PathLike, architecture: str) -> dict[str, Any]:
