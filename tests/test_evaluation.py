@@ -111,6 +111,17 @@ class TestRegression:
         score = evaluation.mean_pose(train, test)
         assert score.value == pytest.approx(np.linalg.norm(test - train.mean(0), axis=-1).mean())
         assert score.protocol.startswith("mean pose of 50 training images")
+        np.testing.assert_allclose(evaluation.fit_mean_pose(train), train.mean(0))
+
+    def test_sides_of_labels_and_mean_pose_are_swapped_alike(self):
+        # Two poses, each other's mirror image in 30 and 20 images: unswapped, the mean lies between them.
+        poses = np.array([[[0.2, 0.5], [0.6, 0.5]]] * 30 + [[[0.6, 0.5], [0.2, 0.5]]] * 20)
+        between = evaluation.fit_mean_pose(poses)
+        np.testing.assert_allclose(between[:, 0], [0.36, 0.44])
+        np.testing.assert_allclose(evaluation.fit_mean_pose(poses, swap=[(0, 1)])[:, 0], [0.2, 0.6])
+        error, per_joint = evaluation.regression_error(poses[:1], poses[30:31], swap=[(0, 1)])
+        assert error == 0 and per_joint.tolist() == [0, 0]
+        assert evaluation.regression_error(poses[:1], poses[30:31])[0] == pytest.approx(0.4)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -336,12 +347,12 @@ class DotFolder(torch.utils.data.Dataset):
 
 
 class TestOcclusion:
-    def run(self, masks=(("centre", 0.25), ("blocks", 0.5)), **options):
+    def run(self, masks=(("centre", 0.25), ("blocks", 0.5)), rounds=2, **options):
         folder = DotFolder()
         joints = (folder.keypoints.double().numpy() + 1) / 2
         fitted = evaluation.RegressionMap(np.eye(4))
         return evaluation.occlusion(
-            DotFinder(), folder, joints, fitted, masks=masks, iterations=3, progress=False, **options
+            DotFinder(), folder, joints, fitted, masks=masks, rounds=rounds, progress=False, **options
         )
 
     def test_errors_by_round(self):
@@ -351,7 +362,12 @@ class TestOcclusion:
         assert result["rows"][0]["rounds"] == pytest.approx(expected, abs=1e-7)
         assert result["clean"] == pytest.approx(0, abs=1e-7)
         assert result["rows"][0]["recovered"] == pytest.approx(0.75, abs=1e-5)
-        assert result["protocol"].startswith("occlusion: part of each of 20 test images")
+        assert "on 20 test images, as a fraction of the image size" in result["protocol"]
+        assert "0 being the plain estimate" in result["protocol"]
+
+    def test_zero_rounds_are_the_plain_estimate(self):
+        (row,) = self.run(masks=[("centre", 0.25)], rounds=0)["rows"]
+        assert row["rounds"] == pytest.approx([0.25 / 2 * math.sqrt(2)], abs=1e-7) and row["recovered"] is None
 
     def test_batches_change_nothing(self):
         masks = [("centre", 0.25), ("centre", 0.1)]
@@ -368,7 +384,7 @@ class TestEvaluateModel:
     def test_a_perfect_model_on_one_labelled_set(self):
         folder = DotFolder(50)
         metrics = evaluation.evaluate_model(
-            DotFinder(), folder, folder.labels(), masks=[("centre", 0.25)], rounds=2, progress=False
+            DotFinder(), folder, folder.labels(), masks=[("centre", 0.25)], rounds=1, progress=False
         )
         json.dumps(metrics)
         assert metrics["images"] == {"train": 40, "test": 10} and "last 10 of 50" in metrics["split"]
@@ -380,6 +396,50 @@ class TestEvaluateModel:
         assert len(metrics["occlusion"]["rows"][0]["rounds"]) == 2
         for name in ("regression", "matching", "pck", "limb_share", "occlusion"):
             assert metrics[name]["protocol"]
+
+    def test_the_protocol_rules_fit_regression_mean_pose_pck_and_occlusion(self):
+        folder = DotFolder(400)
+        labels = folder.labels()
+        mirrored = np.random.default_rng(2).random(400) < 0.3
+        labels.keypoints[mirrored] = labels.keypoints[mirrored][:, ::-1]
+        options = {"masks": [("centre", 0.25)], "rounds": 1, "progress": False}
+        plain = evaluation.evaluate_model(DotFinder(), folder, labels, **options)
+        assert plain["regression"]["value"] > 0.05 and plain["occlusion"]["clean"] > 0.05
+        protocol = {"swap": [(0, 1)], "norm": "l1", "summed_at": 101, "intercept": True}
+        swapped = evaluation.evaluate_model(DotFinder(), folder, labels, protocol=protocol, **options)
+        assert swapped["regression"]["value"] < 1e-3 and swapped["pck"]["value"] == 1
+        assert swapped["occlusion"]["clean"] < 1e-3
+        # A quarter hidden moves both keypoints by .25 in x and in y of [-1, 1]: |dx| + |dy| is .25, twice, times 100.
+        assert swapped["occlusion"]["rows"][0]["rounds"] == pytest.approx([50, 25], rel=1e-3)
+        assert swapped["occlusion"]["unit"] == "pixels at 101, summed over the joints"
+        for name in ("regression", "pck", "occlusion"):
+            assert "left and right swapped" in swapped[name]["protocol"]
+        for name in ("regression", "occlusion"):
+            assert "|dx| + |dy|" in swapped[name]["protocol"] and "pixels at 101" in swapped[name]["protocol"]
+
+    def test_a_model_that_cannot_iterate(self):
+        class Plain(torch.nn.Module):
+            estimate = DotFinder.estimate
+
+        folder = DotFolder(50)
+        options = {"masks": [("centre", 0.25)], "rounds": 3, "iterations": 5, "progress": False}
+        metrics = evaluation.evaluate_model(Plain(), folder, folder.labels(), **options)
+        (row,) = metrics["occlusion"]["rows"]
+        assert len(row["rounds"]) == 1 and row["recovered"] is None and metrics["iterations"] == 1
+        assert "no iterative inference" in metrics["occlusion"]["protocol"]
+
+    def test_side_by_side_keeps_the_first_models_keys(self):
+        both = evaluation.side_by_side({"PPL": {"pck": 1}, "AutoLink": {"pck": 2}})
+        assert both == {"pck": 1, "model": "PPL", "beside": {"AutoLink": {"pck": 2}}}
+
+    def test_masks_are_refused_before_any_work(self):
+        folder = DotFolder(4)
+        for options, message in (
+            ({"masks": [("centre", 1.5)]}, "share must lie between 0 and 1, got 1.5"),
+            ({"rounds": -1}, "rounds must not be negative, got -1"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                evaluation.evaluate_model(None, folder, folder.labels(), **options)
 
     def test_separate_sets_and_missing_labels(self):
         train, test = DotFolder(40), DotFolder(30, seed=1)

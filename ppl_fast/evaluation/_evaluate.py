@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
 
+from ._error import nearer_sides
 from ._limbs import limb_share
 from ._matching import matching
-from ._occlusion import MASKS, occlusion
+from ._occlusion import MASKS, check_masks, occlusion
 from ._pck import pck
 from ._predict import predict
-from ._regression import fit_regression, regression
-from ._score import Score, mean_over
+from ._regression import fit_mean_pose, fit_regression, regression
+from ._score import Score
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 
@@ -53,9 +54,9 @@ def evaluate_model(
     test_dataset: Any = None,
     test_labels: Labels | None = None,
     *,
+    protocol: Mapping[str, Any] | None = None,
     iterations: int = 1,
     threshold: float = 0.05,
-    swap: Sequence[tuple[int, int]] | None = None,
     masks: Sequence[tuple[str, float]] = MASKS,
     rounds: int = 4,
     occlusion_images: int = 256,
@@ -65,14 +66,15 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
 
-    model: offers ``estimate``; with ``links`` (E, 2) and ``link_weights()`` (E,) the limb share is measured too,
-        with ``estimate_rounds`` the errors under occlusion.
+    model: offers ``estimate``; with ``links`` (E, 2) and ``link_weights()`` (E,) the limb share is measured too.
+        One without ``estimate_rounds`` cannot iterate: ``iterations`` and ``rounds`` then stay at 1 and 0.
     train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
         ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
     train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
         and labels without images are left out.
-    iterations: rounds of inference behind every keypoint. threshold: of PCK, as a fraction of the image size.
-    swap: (left, right) joint pairs that the regression may swap per image (Human3.6M).
+    protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
+        ``LabelledSet.protocol``; fit, regression, mean pose, PCK and occlusion all keep to it.
+    iterations: estimation passes behind every keypoint. threshold: of PCK, as a fraction of the image size.
     masks, rounds, occlusion_images: what `occlusion` hides, for how many rounds, on at most how many test
         images (the first); no masks, no measurement.
 
@@ -80,12 +82,16 @@ def evaluate_model(
     and "occlusion"; each score is `Score.as_dict` with the protocol in it.
     Raises ValueError when images and labels do not fit together, besides what the protocols raise.
     """
+    protocol = dict(protocol or {})
+    check_masks(masks, rounds)
     train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
+    iterations = iterations if hasattr(model, "estimate_rounds") else 1
     options = {"iterations": iterations, "batch_size": batch_size, "workers": workers, "progress": progress}
     train_keypoints = predict(model, train.images, description="training poses", **options)
     test_keypoints = predict(model, test.images, description="test poses", **options)
-    fitted = fit_regression(train_keypoints, train.joints, train.visible, swap=swap)
-    scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, swap)
+    fit_options = {key: value for key, value in protocol.items() if key != "summed_at"}
+    fitted = fit_regression(train_keypoints, train.joints, train.visible, **fit_options)
+    scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, protocol)
     if train_labels.skeleton and hasattr(model, "link_weights"):
         links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
         scores["limb_share"] = limb_share(
@@ -94,27 +100,43 @@ def evaluate_model(
     metrics: dict[str, Any] = {"split": split, "iterations": iterations}
     metrics["images"] = {"train": len(train), "test": len(test)}
     metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}
-    if masks and hasattr(model, "estimate_rounds"):
+    if masks:
         some = test.part(slice(occlusion_images))
-        options = {"masks": masks, "iterations": rounds, "batch_size": batch_size, "progress": progress}
-        metrics["occlusion"] = occlusion(model, some.images, some.joints, fitted, some.visible, **options)
+        options = {"rounds": rounds, "protocol": protocol, "batch_size": batch_size, "progress": progress}
+        metrics["occlusion"] = occlusion(model, some.images, some.joints, fitted, some.visible, masks=masks, **options)
     return metrics
 
 
-def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted, threshold, swap) -> dict[str, Score]:
+def side_by_side(metrics: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What `evaluate_model` gave for several models, by name, as one JSON-able dict.
+
+    It is the first model's, with its name under "model" and the others by name under "beside".
+    """
+    (name, first), *others = metrics.items()
+    return first | {"model": name, "beside": dict(others)}
+
+
+def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted, threshold, protocol):
     """The protocols that need keypoints alone, each with the mean pose as baseline."""
     visible = {"train_visible": train.visible, "test_visible": test.visible}
-    mean = mean_over(np.where(train.visible[..., None], train.joints, np.nan), axis=0)
+    swap, norm = protocol.get("swap"), protocol.get("norm", "l2")
+    mean = fit_mean_pose(train.joints, train.visible, swap=swap, norm=norm)
     mean = np.broadcast_to(mean, test.joints.shape)
     matched = matching(test_keypoints, test.joints, test.visible)
-    correct = pck(fitted(test_keypoints), test.joints, threshold, test.visible)
+
+    def correct(predicted: np.ndarray) -> Score:
+        joints, shown = nearer_sides(predicted, test.joints, test.visible, swap, norm)
+        return pck(predicted, joints, threshold, shown)
+
+    near = correct(fitted(test_keypoints))
+    sides = ", left and right swapped per image where that fits better" if swap else ""
     return {
-        "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, swap=swap, **visible),
+        "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, **protocol, **visible),
         "matching": replace(matched, baseline=matching(np.nan_to_num(mean) * 2 - 1, test.joints, test.visible).value),
         "pck": replace(
-            correct,
-            protocol=f"{correct.protocol}; predicted by the regression fitted on the training images",
-            baseline=pck(mean, test.joints, threshold, test.visible).value,
+            near,
+            protocol=f"{near.protocol}; predicted by the regression fitted on the training images{sides}",
+            baseline=correct(mean).value,
         ),
     }
 

@@ -1,25 +1,24 @@
-"""Estimation under occlusion: how much of what hiding costs do the rounds of iterative inference bring back?"""
+"""Estimation under occlusion: how much of what hiding costs do the rounds of iterative inference bring back?
+
+Zero rounds are the plain estimate on the occluded image; each round fills in what is hidden and estimates anew.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ._error import error_text, error_unit, regression_error
 from ._predict import batches, device_of
 from ._regression import RegressionMap
-from ._score import joint_errors, labelled, mean_over
+from ._score import labelled
 
 # (kind, share of the image area): 24 x 24 of 64 x 64 pixels is a share of .14.
 MASKS = (("centre", 0.14), ("random", 0.14), ("blocks", 0.5), ("blocks", 0.8))
-
-PROTOCOL = (
-    "occlusion: part of each of {images} test images set to 0; mean L2 distance of the joints by the regression "
-    "fitted on clean training images, as a fraction of the image size, after each round of iterative inference"
-)
 
 
 def visible_pixels(
@@ -75,54 +74,85 @@ def occlusion(
     visible: Any = None,
     *,
     masks: Sequence[tuple[str, float]] = MASKS,
-    iterations: int = 4,
+    rounds: int = 4,
+    protocol: Mapping[str, Any] | None = None,
     block: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Regression error after each round of iterative inference on partly hidden images.
+    """Regression error on partly hidden images after 0 to ``rounds`` rounds of iterative inference.
 
-    model: offers ``estimate(images)`` and ``estimate_rounds(images, iterations, visible=...)``.
+    model: offers ``estimate(images)``, and ``estimate_rounds(images, passes, visible=...)`` where it can iterate;
+        without the latter there is only the error after 0 rounds, the plain estimate on the occluded image.
     images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
     joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, the joints that count, default all.
     regression_map: from `fit_regression` on clean training images.
-    masks: (kind, share) as for `visible_pixels`; iterations: estimation passes, the first sees the hidden image.
+    masks: (kind, share) as for `visible_pixels`. protocol: options of `regression` that the error is measured by.
 
-    Returns {"protocol", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": errors by
-    round, "recovered": the share of what hiding added in round 1 that is gone after the last}]}; errors are mean
-    L2 as a fraction of the image size. ``recovered`` is None where hiding added nothing.
+    Returns {"protocol", "unit", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": the error
+    after 0, 1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}.
+    ``recovered`` is None where hiding added nothing or the model cannot iterate.
     Raises ValueError for differing counts, wrong shapes, masks out of range or no visible joint.
     """
     targets, shown = labelled(joints, visible, "joints", "occlusion")
     if len(images) != len(targets):
         raise ValueError(f"occlusion: images and joints must have equal length, got {len(images)} and {len(targets)}")
-    if iterations < 1:
-        raise ValueError(f"occlusion: iterations must be at least 1, got {iterations}")
-    for kind, share in masks:
-        visible_pixels(kind, share, 8, np.random.default_rng(0))
+    check_masks(masks, rounds)
+    measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
+    iterates = hasattr(model, "estimate_rounds")
+    passes = 1 + rounds if iterates else 1
 
-    clean, rounds, device, first = [], [[[] for _ in range(iterations)] for _ in masks], device_of(model), 0
+    clean, found, device, first = [], [[[] for _ in range(passes)] for _ in masks], device_of(model), 0
     for batch in batches(images, batch_size, "occluded poses", progress):
         batch = batch.to(device)
         clean.append(regression_map(model.estimate(batch)))
-        for (kind, share), kept in zip(masks, rounds, strict=True):
+        for (kind, share), kept in zip(masks, found, strict=True):
             hidden, seen = occlude(batch, kind, share, seed=seed, first=first, block=block)
-            found = model.estimate_rounds(hidden, iterations, visible=seen)
-            for predicted, (keypoints, _) in zip(kept, found, strict=True):
+            for predicted, keypoints in zip(kept, _by_round(model, hidden, passes, seen), strict=True):
                 predicted.append(regression_map(keypoints))
         first += len(batch)
 
     def error(parts: list[np.ndarray]) -> float:
-        return float(mean_over(joint_errors(np.concatenate(parts), targets, shown)))
+        return regression_error(np.concatenate(parts), targets, shown, **measured)[0]
 
     base = error(clean)
-    by_round = [[error(parts) for parts in kept] for kept in rounds]
+    by_round = [[error(parts) for parts in kept] for kept in found]
     rows = [_row(kind, share, base, errors) for (kind, share), errors in zip(masks, by_round, strict=True)]
-    return {"protocol": PROTOCOL.format(images=len(targets)), "clean": base, "rows": rows}
+    text = _protocol(len(targets), measured, iterates)
+    return {"protocol": text, "unit": error_unit(measured.get("summed_at")), "clean": base, "rows": rows}
+
+
+def check_masks(masks: Sequence[tuple[str, float]], rounds: int) -> None:
+    """Raise ValueError unless `occlusion` can hide these and go that many rounds."""
+    if rounds < 0:
+        raise ValueError(f"occlusion: rounds must not be negative, got {rounds}")
+    for kind, share in masks:
+        visible_pixels(kind, share, 8, np.random.default_rng(0))
+
+
+def _by_round(model: torch.nn.Module, hidden: torch.Tensor, passes: int, seen: torch.Tensor) -> list[torch.Tensor]:
+    if not hasattr(model, "estimate_rounds"):
+        return [model.estimate(hidden)]
+    return [keypoints for keypoints, _ in model.estimate_rounds(hidden, passes, visible=seen)]
 
 
 def _row(kind: str, share: float, clean: float, errors: list[float]) -> dict[str, Any]:
     added = errors[0] - clean
-    recovered = (errors[0] - errors[-1]) / added if added > 0 else None
+    recovered = (errors[0] - errors[-1]) / added if added > 0 and len(errors) > 1 else None
     return {"mask": kind, "share": share, "rounds": errors, "recovered": recovered}
+
+
+def _protocol(images: int, measured: Mapping[str, Any], iterates: bool) -> str:
+    error = error_text(images, measured.get("summed_at"), measured.get("norm", "l2"))
+    if measured.get("swap"):
+        error += ", left and right swapped per image where that fits better"
+    rounds = (
+        "by rounds of iterative inference, 0 being the plain estimate on the occluded image"
+        if iterates
+        else "by the plain estimate on the occluded image, 0 rounds: the model has no iterative inference"
+    )
+    return (
+        "occlusion: part of each test image set to 0; joints by the regression fitted on clean training images, "
+        f"{error}; {rounds}"
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
 from ._score import Score, detected, joint_errors, labelled, mean_over, same_count
 
 SWAP_TOLERANCE = 10  # swapping stops once at most this many training samples would change
@@ -40,6 +41,7 @@ def fit_regression(
     *,
     swap: Sequence[tuple[int, int]] | None = None,
     intercept: bool = False,
+    norm: str = "l2",
 ) -> RegressionMap:
     """Least squares from flattened keypoints to joints, each joint on the samples that show it.
 
@@ -54,7 +56,13 @@ def fit_regression(
     points = detected(keypoints, "keypoints", "fit_regression")
     targets, shown = labelled(joints, visible, "joints", "fit_regression")
     same_count("fit_regression", keypoints=points, joints=targets)
-    return _fit(_features(points, intercept), targets, shown, intercept, swap)
+    return _fit(_features(points, intercept), targets, shown, intercept, swap, checked_norm(norm, "fit_regression"))
+
+
+def fit_mean_pose(joints: Any, visible: Any = None, *, swap=None, norm: str = "l2") -> np.ndarray:
+    """(J, 2) mean labelled pose: `fit_regression` for a detector that sees nothing; NaN for a joint never visible."""
+    targets, shown = labelled(joints, visible, "joints", "fit_mean_pose")
+    return _fit_mean(targets, shown, swap, checked_norm(norm, "fit_mean_pose")).coefficients.reshape(-1, 2)
 
 
 def regression(
@@ -85,8 +93,7 @@ def regression(
         |dx| + |dy|, which is not the L2 their name suggests.
     Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
     """
-    if norm not in ("l1", "l2"):
-        raise ValueError(f"regression: norm must be 'l1' or 'l2', got {norm!r}")
+    checked_norm(norm, "regression")
     train_points = detected(train_keypoints, "train_keypoints", "regression")
     test_points = detected(test_keypoints, "test_keypoints", "regression")
     if train_points.shape[1] != test_points.shape[1]:
@@ -97,9 +104,20 @@ def regression(
     train, test = _splits(train_joints, train_visible, test_joints, test_visible, "regression")
     same_count("regression", train_keypoints=train_points, train_joints=train[0])
     same_count("regression", test_keypoints=test_points, test_joints=test[0])
-    options = {"swap": swap, "summed_at": summed_at, "intercept": intercept, "norm": norm}
-    score = _regress(_features(train_points, intercept), train, _features(test_points, intercept), test, **options)
-    return replace(score, baseline=_mean_pose(train, test, **options).value)
+    features = _features(train_points, intercept)
+    fitted = _fit(features, *train, intercept, swap, norm)
+    predicted = _predict(fitted, _features(test_points, intercept))
+    value, per_joint = regression_error(predicted, *test, swap=swap, summed_at=summed_at, norm=norm)
+    mean = _mean_pose(train, test, swap, summed_at, norm)
+    parts = [
+        f"regression (AutoLink): least squares {'with' if intercept else 'without'} intercept from "
+        f"{train_points.shape[1]} detected keypoints in [0, 1] to {train[0].shape[1]} joints on {len(features)} "
+        "training images",
+        *_measured(train, test, swap, summed_at, norm),
+    ]
+    if len(features) < features.shape[1]:
+        parts.append(f"underdetermined: {features.shape[1]} coefficients per coordinate, minimum-norm solution")
+    return Score(value, "; ".join(parts), per_joint, mean.value)
 
 
 def mean_pose(
@@ -117,7 +135,7 @@ def mean_pose(
     Arguments and errors as for `regression`.
     """
     train, test = _splits(train_joints, train_visible, test_joints, test_visible, "mean_pose")
-    return _mean_pose(train, test, swap=swap, summed_at=summed_at, intercept=False, norm=norm)
+    return _mean_pose(train, test, swap, summed_at, checked_norm(norm, "mean_pose"))
 
 
 def _splits(train_joints, train_visible, test_joints, test_visible, caller):
@@ -130,12 +148,19 @@ def _splits(train_joints, train_visible, test_joints, test_visible, caller):
     return train, test
 
 
-def _mean_pose(train, test, **options) -> Score:
+def _mean_pose(train, test, swap, summed_at, norm) -> Score:
+    predicted = np.broadcast_to(_fit_mean(*train, swap, norm).coefficients.reshape(1, -1, 2), test[0].shape)
+    value, per_joint = regression_error(predicted, *test, swap=swap, summed_at=summed_at, norm=norm)
+    parts = [
+        f"mean pose of {len(train[0])} training images instead of a regression",
+        *_measured(train, test, swap, summed_at, norm),
+    ]
+    return Score(value, "; ".join(parts), per_joint)
+
+
+def _fit_mean(joints, visible, swap, norm) -> RegressionMap:
     # Least squares on a feature that never changes is the mean, per joint over the samples that show it.
-    options["intercept"] = False
-    score = _regress(np.ones((len(train[0]), 1)), train, np.ones((len(test[0]), 1)), test, **options)
-    text = f"mean pose of {len(train[0])} training images instead of a regression; " + score.protocol.split("; ", 1)[1]
-    return replace(score, protocol=text)
+    return _fit(np.ones((len(joints), 1)), joints, visible, False, swap, norm)
 
 
 def _features(points: np.ndarray, intercept: bool) -> np.ndarray:
@@ -147,16 +172,16 @@ def _fit(features, joints, visible, intercept: bool, swap=None, norm: str = "l2"
     fitted = _least_squares(features, joints, visible, intercept)
     if not swap:
         return fitted
-    permutation = _permutation(swap, joints.shape[1])
+    permutation = permutation_of(swap, joints.shape[1])
     joints, visible = joints.copy(), visible.copy()
     for _ in range(MAX_SWAP_ROUNDS):
-        errors, swapped = _both_sides(fitted, features, joints, visible, permutation, norm)
-        better = mean_over(swapped, 1) < mean_over(errors, 1)
+        predicted = _predict(fitted, features)
+        better = nearer_swapped(predicted, joints, visible, permutation, norm)
         if better.sum() <= SWAP_TOLERANCE:
             break
         joints[better], visible[better] = joints[better][:, permutation], visible[better][:, permutation]
         fitted = _least_squares(features, joints, visible, intercept)
-    per_sample = mean_over(errors, 1)
+    per_sample = mean_over(joint_errors(predicted, joints, visible, norm), 1)
     inlier = ~(per_sample > np.nanmean(per_sample) + 3 * np.nanstd(per_sample))
     return _least_squares(features[inlier], joints[inlier], visible[inlier], intercept)
 
@@ -176,53 +201,10 @@ def _predict(fitted: RegressionMap, features: np.ndarray) -> np.ndarray:
     return (features @ fitted.coefficients).reshape(len(features), -1, 2)
 
 
-def _permutation(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
-    permutation = np.arange(joints)
-    for left, right in swap:
-        if not (0 <= left < joints and 0 <= right < joints):
-            raise ValueError(f"regression: swap must hold joint numbers from 0 to {joints - 1}, got ({left}, {right})")
-        permutation[[left, right]] = right, left
-    return permutation
-
-
-def _both_sides(fitted: RegressionMap, features, joints, visible, permutation, norm: str):
-    """(n, J) errors against the labels as they are and with left and right swapped."""
-    predicted = _predict(fitted, features)
-    swapped = joint_errors(predicted, joints[:, permutation], visible[:, permutation], norm)
-    return joint_errors(predicted, joints, visible, norm), swapped
-
-
-def _regress(train_features, train, test_features, test, *, swap, summed_at, intercept, norm) -> Score:
-    fitted = _fit(train_features, *train, intercept, swap, norm)
-    permutation = _permutation(swap or (), train[0].shape[1])
-    errors, swapped = _both_sides(fitted, test_features, *test, permutation, norm)
-    errors = np.where((mean_over(swapped, 1) < mean_over(errors, 1))[:, None], swapped, errors)
-    per_joint = mean_over(errors, axis=0)
-    if np.isnan(per_joint).all():
-        raise ValueError("regression: no joint is visible in both the training and the test images")
-    value = float(mean_over(errors))
-    if summed_at is not None:
-        per_joint = per_joint * (summed_at - 1)
-        value = float(np.nansum(per_joint))
-    protocol = _protocol(train_features, train, test, swap, summed_at, intercept, norm)
-    return Score(value, protocol, per_joint)
-
-
-def _protocol(train_features, train, test, swap, summed_at, intercept, norm) -> str:
-    samples, columns = train_features.shape
-    distance = "L1 distance |dx| + |dy|" if norm == "l1" else "L2 distance"
-    parts = [
-        f"regression (AutoLink): least squares {'with' if intercept else 'without'} intercept from "
-        f"{columns // 2} detected keypoints in [0, 1] to {train[0].shape[1]} joints on {samples} training images"
-    ]
-    if summed_at is None:
-        parts.append(f"mean {distance} on {len(test[0])} test images, as a fraction of the image size")
-    else:
-        parts.append(f"mean {distance} on {len(test[0])} test images in pixels at {summed_at}, summed over the joints")
+def _measured(train, test, swap, summed_at, norm) -> list[str]:
+    parts = [error_text(len(test[0]), summed_at, norm)]
     if not (train[1].all() and test[1].all()):
         parts.append("each joint on the images that show it")
     if swap:
         parts.append("left and right swapped per image where that fits better, training outliers over 3 sigma dropped")
-    if samples < columns:
-        parts.append(f"underdetermined: {columns} coefficients per coordinate, minimum-norm solution")
-    return "; ".join(parts)
+    return parts
