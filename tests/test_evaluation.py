@@ -399,6 +399,8 @@ class TestEvaluateModel:
 
     def test_the_protocol_rules_fit_regression_mean_pose_pck_and_occlusion(self):
         folder = DotFolder(400)
+        folder.keypoints[:, 0, 0] = folder.keypoints[:, 0, 0].abs().neg() - 0.1  # left and right are far apart
+        folder.keypoints[:, 1, 0] = folder.keypoints[:, 1, 0].abs() + 0.1
         labels = folder.labels()
         mirrored = np.random.default_rng(2).random(400) < 0.3
         labels.keypoints[mirrored] = labels.keypoints[mirrored][:, ::-1]
