@@ -1,0 +1,222 @@
+"""From checkpoints of the published PPL and AutoLink to our models, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ppl_fast.models import MODELS, LinkModel
+from ppl_fast.models.perceptual import PerceptualLoss
+from ppl_fast.published import archives, names
+from ppl_fast.published.pickles import Held, StandIn, short
+
+# What the published modules and hyper-parameters call our options.
+OPTIONS = {
+    "thick": "thickness",
+    "sklr": "link_factor",
+    "block": "mask_blocks",
+    "missing": "mask_ratio",
+    "image_size": "image_size",
+}
+MACHINE = ("perceptual_weights", "perceptual_download")  # options that are of the machine, not of the model
+OWN = "ppl_fast."  # starts the names of our own classes
+CLASSES: dict[str, type[LinkModel]] = {model.__name__: model for model in MODELS.values()}
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says, before a model is made of it."""
+
+    where: str  # names it in errors
+    kind: str  # "PPL" or "AutoLink"
+    state: dict[str, Tensor]
+    options: dict[str, Any]  # of our config
+    own: bool  # whether `state` has our names and order of coordinates already
+
+
+def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
+    """Build our model from a checkpoint of the published code, without running anything that is in it.
+
+    Args:
+        cls: `PPL` or `AutoLink`; None takes the one that the checkpoint is of.
+        source: a path, such as of PPL's `checkpoint_latest.pth` (a pickled module) or AutoLink's Lightning checkpoint;
+            a state dict in the published names; or a published module in memory.
+        options: of the model's config, before what the checkpoint says. Numbers of keypoints, memory banks and layers
+            and all widths follow from its shapes; thickness, link factor and masking from the module's attributes or
+            from the hyper-parameters. A bare state dict has none of those: without an option they are the defaults.
+
+    Returns: the model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the
+        perceptual loss, the model has them too.
+
+    Raises: FileNotFoundError; TypeError; ValueError naming the source and what is refused, missing or wrong.
+    """
+    found = read_checkpoint(source)
+    cls = CLASSES[found.kind] if cls is None else cls
+    if found.kind != cls.Config.model:
+        raise ValueError(
+            f"{found.where}: expected {_a(cls.Config.model)} checkpoint, got one of {_a(found.kind)}: "
+            f"load it with ppl_fast.{found.kind}"
+        )
+    try:
+        found.options.update({} if found.own else names.sizes(found.kind, found.state))
+        found.options.update(options)
+        with torch.device("meta"):
+            blank = cls(**found.options)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{found.where}: not a whole state dict of {_a(found.kind)}: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{found.where}: {error}") from error
+    check(found.where, found.state, blank, found.own)
+    model = cls(**found.options)
+    model.load_state_dict(found.state if found.own else converted(found.state, model, found.where))
+    return model
+
+
+def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = False) -> None:
+    """That every entry of a published state dict (or of `own`) is there, of its shape in `model`, and no other.
+
+    Raises: ValueError naming `where` and what is missing, unexpected or of another shape.
+    """
+    kind, expected = model.settings.model, model.state_dict() if own else names.to_published(model)
+    optional = {names.COORDINATES[kind], "alpha"}  # recomputed; not there in a PPL without use_alpha
+    expected, given = (
+        {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(names.VGG)}
+        for entries in (expected, state)
+    )
+    missing = [key for key in expected if key not in given and key not in optional]
+    surplus = [key for key in given if key not in expected]
+    both = [key for key in expected if key in given and key != names.COORDINATES[kind]]
+    wrong = [f"{key} {given[key]} instead of {expected[key]}" for key in both if given[key] != expected[key]]
+    if missing or surplus or wrong:
+        listed = _some("; missing", missing) + _some("; unexpected", surplus) + _some("; of another shape", wrong)
+        raise ValueError(f"{where}: not a state dict of the published {kind}{listed}")
+
+
+def converted(state: dict[str, Tensor], model: LinkModel, where: str) -> dict[str, Tensor]:
+    """A checked published state dict as one for `model`, which takes its VGG16 weights where both have them."""
+    s = model.settings
+    vgg = {key: value for key, value in state.items() if key.startswith(names.VGG)}
+    if vgg and s.reconstruction_loss == "perceptual" and s.perceptual == "vgg16":
+        loss = PerceptualLoss("vgg16")
+        loss.load_state(vgg, where)
+        model._perceptual[:] = [loss.eval()]
+    return names.from_published(state, s)
+
+
+def state_dict(model: LinkModel) -> dict[str, Tensor]:
+    """A state dict of `PPL` or `AutoLink` in the published names and order of coordinates, as copies.
+
+    The published code's module loads it, provided that it has the same sizes (the published code fixes all but the
+    number of keypoints). `vgg_loss.*` is there where the model has loaded VGG16 weights; else load with strict=False:
+    the published module has fetched its own. Of the link parameters, the published code reads the upper triangle; the
+    rest is 0. The thickness is no part of it.
+
+    Raises: ValueError for a model with an option that the published code does not have.
+    """
+    for name, only in (("translator", "unet"), ("head", "affine")):
+        value = getattr(model.settings, name, only)
+        if value != only:
+            raise ValueError(
+                f"{model.settings.model}: the published code has no {name}={value!r}; "
+                f"only a model with {name}={only!r} has a published state dict"
+            )
+    return names.to_published(model)
+
+
+def read_checkpoint(source: Any) -> Checkpoint:
+    """What a path, state dict or published module says; see `load`."""
+    where = "published state dict"
+    if isinstance(source, str | os.PathLike):
+        where = os.fspath(source)
+        source = archives.read(source)
+    if isinstance(source, nn.Module):
+        fields = [vars(module) for module in source.modules()]
+        return _checkpoint(where, source.state_dict(), [*fields, fields[0].get("_hparams")])
+    if isinstance(source, StandIn):
+        return _from_stand_in(where, source)
+    if not isinstance(source, Mapping):
+        raise TypeError(
+            f"{where}: expected a module, a state dict or a Lightning checkpoint, got {type(source).__name__}"
+        )
+    return _checkpoint(where, source.get("state_dict", source), [source.get("hyper_parameters")])
+
+
+def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
+    """A pickled module: the published one, or ours, be it inside of our `PosePriorLearner`."""
+    if root.kind.startswith(f"{OWN}published."):
+        root = _entry(where, _entry(where, root, "_modules"), "model")
+    if not root.kind.startswith(OWN):
+        state, fields = _walk(where, root)
+        return _checkpoint(where, state, [*fields, fields[0].get("_hparams")])
+    kind = root.kind.rpartition(".")[2]
+    if kind not in CLASSES:
+        raise ValueError(f"{where}: expected a PPL or AutoLink module, got a {short(root.kind)}")
+    options = {key: value for key, value in _entry(where, root, "settings").state.items() if key not in MACHINE}
+    return Checkpoint(where, kind, _tensors(where, _walk(where, root)[0]), options, own=True)
+
+
+def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:
+    options: dict[str, Any] = {}
+    for values in fields:
+        values = values.state if isinstance(values, StandIn) else values or {}
+        options |= {OPTIONS[key]: value for key, value in values.items() if key in OPTIONS}
+    state = _tensors(where, state)
+    kind = names.kind_of(state)
+    if kind is None:
+        raise ValueError(
+            f"{where}: neither a PPL (memory.*, regressor.*) nor an AutoLink (encoder.detector.*) state dict"
+            f"{_some(', it has', sorted(state))}"
+        )
+    return Checkpoint(where, kind, state, options, own=False)
+
+
+def _tensors(where: str, state: Any) -> dict[str, Tensor]:
+    """The state dict with plain tensors."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{where}: its state_dict must be a mapping, got {type(state).__name__}")
+    found = {key: value.tensor if isinstance(value, Held) else value for key, value in state.items()}
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{where}: expected a tensor for each name, got {type(value).__name__} for {short(key)}")
+    return found
+
+
+def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The state dict of a pickled module, and the attributes of it and of each module inside it."""
+    state, fields, seen, waiting = {}, [], set(), [("", root)]
+    while waiting:
+        prefix, module = waiting.pop(0)
+        if id(module) in seen:
+            raise ValueError(f"{where}: the module {short(prefix)} is inside of itself, or there twice")
+        seen.add(id(module))
+        children = _entry(where, module, "_modules")
+        hidden = module.state.get("_non_persistent_buffers_set")
+        hidden = hidden if isinstance(hidden, set) else set()
+        for group in ("_parameters", "_buffers"):
+            values = _entry(where, module, group).items()
+            state |= {f"{prefix}{key}": value for key, value in values if value is not None and key not in hidden}
+        fields.append(module.state)
+        waiting += [(f"{prefix}{name}.", child) for name, child in children.items() if child is not None]
+    return state, fields
+
+
+def _entry(where: str, holder: Any, name: str) -> Any:
+    """An entry of a stand-in's state or of a dict that must be there, as must the modules' dicts be dicts."""
+    state = holder.state if isinstance(holder, StandIn) else holder
+    found = state.get(name) if isinstance(state, dict) else None
+    if not isinstance(found, dict | StandIn) or (name.startswith("_") and not isinstance(found, dict)):
+        raise ValueError(f"{where}: expected a pickled module with {name}, got {type(holder).__name__} without")
+    return found
+
+
+def _some(what: str, items: list[str], limit: int = 4) -> str:
+    """`what: a, b, c, d and 3 more`, or nothing."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return f"{what}: {', '.join(map(short, items[:limit]))}{more}" if items else ""
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind == 'AutoLink' else 'a'} {kind}"
