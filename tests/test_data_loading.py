@@ -1,4 +1,4 @@
-"""Training batches: order and flips are a function of (seed, step) and of nothing else."""
+"""Training batches: order, flips and references are a function of (seed, step) and of nothing else."""
 
 from itertools import islice
 
@@ -11,8 +11,8 @@ from ppl_fast.data import training_loader
 class Numbered(torch.utils.data.Dataset):
     """Image i is filled with i; its left column is marked, so that a flip shows."""
 
-    def __init__(self, length):
-        self.length = length
+    def __init__(self, length, clips=None):
+        self.length, self.clips = length, clips
 
     def __len__(self):
         return self.length
@@ -26,6 +26,15 @@ class Numbered(torch.utils.data.Dataset):
 def steps(count, length=10, batch_size=4, seed=0, **options) -> torch.Tensor:
     """(count, batch, 3, 4, 4)."""
     return torch.stack(list(islice(training_loader(Numbered(length), batch_size, seed, **options), count)))
+
+
+CLIPS = [0, 0, 0, 1, 2, 2, 0, 3, 3, 3]  # the first goes on after the third; the second is one frame
+
+
+def pairs(count, clips=CLIPS, batch_size=4, seed=0, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and references, each (count, batch, 3, 4, 4)."""
+    loader = training_loader(Numbered(len(clips), clips), batch_size, seed, reference="video", **options)
+    return tuple(torch.stack(parts) for parts in zip(*islice(loader, count), strict=True))
 
 
 def order(batches) -> list[int]:
@@ -82,6 +91,43 @@ def test_ranks_share_each_batch():
     assert parts[0].shape[1] == 2
     for step in range(5):
         assert sorted(order(whole[step])) == sorted(order(parts[0][step]) + order(parts[1][step]))
+
+
+def test_order_and_flips_are_pinned():
+    """A run that is resumed with a later release must go on as it began."""
+    batches = steps(3)
+    assert order(batches) == [4, 6, 2, 7, 3, 5, 9, 0, 8, 1, 9, 1]
+    assert flipped(batches).int().tolist() == [0, 0, 0, 1, 0, 1, 1, 0, 0, 0, 1, 1]
+
+
+def test_references_are_other_frames_of_the_same_clip():
+    images, references = pairs(50)
+    drawn = list(zip(order(images), order(references), strict=True))
+    assert torch.equal(images, steps(50))  # images, their order and flips are those without references
+    assert torch.equal(flipped(images), flipped(references)) and flipped(images).any()
+    for frame, reference in drawn:
+        assert CLIPS[frame] == CLIPS[reference] and (frame != reference or frame == 3)
+    # Every possible pair comes up; 20 epochs leave one of the three partners of a frame out with a chance of 3e-4.
+    possible = {(i, j) for i in range(10) for j in range(10) if CLIPS[i] == CLIPS[j] and (i != j or i == 3)}
+    assert set(drawn) == possible
+
+
+def test_references_repeat_when_resumed_and_with_workers_and_ranks():
+    straight = pairs(12)
+    for other in (pairs(5, start_step=7), pairs(5, start_step=7, workers=2)):
+        assert all(torch.equal(part, whole[7:]) for part, whole in zip(other, straight, strict=True))
+    parts = [pairs(12, rank=rank, world_size=2) for rank in (0, 1)]
+    for step in range(12):
+        shared = [pair for part in parts for pair in zip(*map(order, (part[0][step], part[1][step])), strict=True)]
+        assert sorted(shared) == sorted(zip(*map(order, (straight[0][step], straight[1][step])), strict=True))
+    assert order(pairs(12, seed=1)[1]) != order(straight[1])
+
+
+def test_references_need_clips():
+    with pytest.raises(ValueError, match="reference video needs frames of clips .* got a Numbered without clips"):
+        steps(1, reference="video")
+    with pytest.raises(ValueError, match="reference must be image or video, got 'clip'"):
+        steps(1, reference="clip")
 
 
 @pytest.mark.parametrize(

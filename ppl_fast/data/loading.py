@@ -1,26 +1,35 @@
 """Training batches whose order is a pure function of the seed and the step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 
+class Pairs(NamedTuple):
+    """Images and, for each, the image that the reconstruction takes its appearance from; tensors of one shape."""
+
+    images: torch.Tensor
+    references: torch.Tensor
+
+
 class _Shuffle:
-    """Endless batches of (index, flip), the ``rank``-th part of each, from ``start_step`` on.
+    """Endless batches of (index, flip, index of the reference), the ``rank``-th part of each, from ``start_step`` on.
 
     The images form one endless sequence: all of them shuffled, then shuffled anew. Step t takes the entries
     t * B to (t + 1) * B - 1, so no image is dropped and folders smaller than a batch work.
     """
 
-    def __init__(self, length, batch_size, seed, start_step, flip, rank, world_size):
+    def __init__(self, length, batch_size, seed, start_step, flip, rank, world_size, clips):
         self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
         self.flip, self.rank, self.world_size = flip, rank, world_size
+        self.partners = None if clips is None else _Partners(clips)
 
-    def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
-        epoch, order, flips = -1, None, None
+    def __iter__(self) -> Iterator[list[tuple[int, bool, int | None]]]:
+        epoch, order, flips, references = -1, None, None, None
         for step in count(self.start_step):
             batch = []
             for position in range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world_size):
@@ -28,19 +37,42 @@ class _Shuffle:
                     epoch = position // self.length
                     rng = np.random.default_rng([self.seed, epoch])
                     order, flips = rng.permutation(self.length), rng.random(self.length) < 0.5
+                    references = self.partners and self.partners.draw(rng)
                 index = int(order[position % self.length])
-                batch.append((index, bool(self.flip and flips[index])))
+                reference = None if references is None else int(references[index])
+                batch.append((index, bool(self.flip and flips[index]), reference))
             yield batch
 
 
+class _Partners:
+    """Draws for every frame another one of its clip; a frame that is a clip of its own stays alone."""
+
+    def __init__(self, clips: Sequence[int]):
+        _, clip, sizes = np.unique(clips, return_inverse=True, return_counts=True)
+        self.by_clip = np.argsort(clip, kind="stable")  # frames, clip after clip
+        self.first, self.size = (np.cumsum(sizes) - sizes)[clip], sizes[clip]  # of each frame's clip
+        self.place = np.empty_like(clip)  # of each frame in its clip
+        self.place[self.by_clip] = np.arange(len(clip)) - self.first[self.by_clip]
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """(n,) index of each frame's partner, uniform over the other frames of the clip."""
+        steps = 1 + np.floor(rng.random(len(self.size)) * (self.size - 1)).astype(np.int64)
+        return self.by_clip[self.first + (self.place + steps) % self.size]
+
+
 class _Flipped(Dataset):
-    """Answers (index, flip) with the image, mirrored left to right where asked."""
+    """Answers (index, flip, reference) with the image, and its reference if any, mirrored left to right where asked."""
 
     def __init__(self, dataset):
         self.dataset = dataset
 
-    def __getitem__(self, key: tuple[int, bool]) -> torch.Tensor:
-        index, flip = key
+    def __getitem__(self, key: tuple[int, bool, int | None]) -> torch.Tensor | Pairs:
+        index, flip, reference = key
+        if reference is None:
+            return self._image(index, flip)
+        return Pairs(self._image(index, flip), self._image(reference, flip))
+
+    def _image(self, index: int, flip: bool) -> torch.Tensor:
         image = self.dataset[index]
         return image.flip(-1) if flip else image
 
@@ -55,6 +87,7 @@ def training_loader(
     *,
     rank: int = 0,
     world_size: int = 1,
+    reference: str = "image",
 ) -> DataLoader:
     """Endless shuffled training batches that a resumed run continues bit for bit.
 
@@ -67,9 +100,16 @@ def training_loader(
         flip: mirror each image left to right with probability one half, anew every epoch.
         rank: this process; it gets every ``world_size``-th image of each batch.
         world_size: number of processes.
+        reference: "video" pairs each image with another frame of its clip, which ``dataset.clips`` tells, as the
+            published model does for Human3.6M and Taichi; a function of seed, epoch and image alone. Flips apply to
+            both alike, and the one frame of a clip is its own reference. "image" gives images alone.
 
     Returns:
-        A loader that never ends; batches are float32 (batch_size / world_size, 3, S, S).
+        A loader that never ends; batches are float32 (batch_size / world_size, 3, S, S), or with
+        ``reference="video"`` tuples (images, references) of two such.
+
+    Raises:
+        ValueError: no images, a number out of bounds, another reference, or a data set without clips for "video".
     """
     if len(dataset) == 0:
         raise ValueError("training_loader: dataset must hold at least one image, got none")
@@ -82,7 +122,15 @@ def training_loader(
             "training_loader: seed, start_step and workers must not be negative, "
             f"got {seed}, {start_step} and {workers}"
         )
-    batches = _Shuffle(len(dataset), batch_size, seed, start_step, flip, rank, world_size)
+    if reference not in ("image", "video"):
+        raise ValueError(f"training_loader: reference must be image or video, got {reference!r}")
+    clips = getattr(dataset, "clips", None) if reference == "video" else None
+    if reference == "video" and clips is None:
+        raise ValueError(
+            "training_loader: reference video needs frames of clips (a folder of clips or videos), "
+            f"got a {type(dataset).__name__} without clips"
+        )
+    batches = _Shuffle(len(dataset), batch_size, seed, start_step, flip, rank, world_size, clips)
     return DataLoader(
         _Flipped(dataset),
         batch_sampler=batches,
