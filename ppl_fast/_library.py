@@ -2,7 +2,8 @@
 
 An operator is a family of sibling ops with one schema, one fake and one autograd formula:
 
-    ppl_fast::<op>             the C++ kernels (CPU, CUDA); the reference serves devices that have none
+    ppl_fast::<op>             the C++ kernels (CPU, CUDA); the reference serves devices that have none. Programs
+                               without Python get these schemas from csrc/operators.cpp
     ppl_fast::<op>_reference   the definition, on any device
     ppl_fast::<op>_triton      Triton, which cannot share a dispatch key with CUDA C++
 """
@@ -24,6 +25,10 @@ def _load(name: str) -> None:
         _failures[name] = f"ppl_fast.{name} is not part of this installation (it was not built)"
     except ImportError as error:  # it is there, but a symbol or a shared library is missing
         _failures[name] = f"ppl_fast.{name} does not load: {error}"
+        if name == "_C_cuda" and torch.version.cuda is None:
+            _failures[name] = (
+                f"ppl_fast.{name} needs a torch that was built with CUDA, and torch {torch.__version__} was not"
+            )
 
 
 _load("_C_cpu")

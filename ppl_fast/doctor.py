@@ -19,13 +19,14 @@ TOLERANCE = 1e-4  # of an array's largest value, float32 against float64: see te
 def main() -> int:
     """Print the report; return 1 where an available backend disagrees with the float64 reference, else 0."""
     _print_versions()
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = ["cpu", *(f"cuda:{i}" for i in range(gpus))]
     failed = False
     for device in devices:
         print(f"\nBackends on {_describe(device)}")
         for op in OPERATORS:
             failed |= _print_operator(op, device)
-    if "cuda" not in devices:
+    if not gpus:
         print(f"\nNo GPU is used: {_no_gpu_reason()}")
     print("\nA backend disagrees with the reference; do not use it." if failed else "\nAll available backends agree.")
     return int(failed)
@@ -52,8 +53,10 @@ def _version(name: str) -> str:
 
 
 def _describe(device: str) -> str:
-    if device == "cuda":
-        return f"cuda ({torch.cuda.get_device_name()}, CUDA {torch.version.cuda})"
+    if device != "cpu":
+        major, minor = torch.cuda.get_device_capability(device)
+        name = torch.cuda.get_device_name(device)
+        return f"{device} ({name}, compute capability {major}.{minor}, CUDA {torch.version.cuda})"
     return f"{device} ({torch.get_num_threads()} threads of {os.cpu_count()} processors)"
 
 

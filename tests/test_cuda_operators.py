@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens, random_warp
 from op_tester import OPERATORS, check, evaluate, poisoned_memory, strided
+from test_link_heatmap import check_keypoints_too_far_off_to_square
 
 import ppl_fast
 
@@ -177,6 +178,11 @@ def test_a_link_to_no_keypoint_poisons_the_sample(wrong, library):
     assert torch.all(winner == -1)
     grads = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
     assert all(g.isnan().all() for g in grads)
+
+
+@pytest.mark.parametrize("thickness", [1e-3, 50.0])
+def test_keypoints_too_far_off_to_square_poison_their_sample(thickness, library):
+    check_keypoints_too_far_off_to_square("emulated", thickness)
 
 
 def test_a_nan_gradient_stays_with_its_link(library):

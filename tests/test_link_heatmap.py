@@ -1,5 +1,6 @@
 """link_heatmap beyond the shared tester: the published formula, exact culling, poisoned samples, memory."""
 
+import importlib
 import math
 
 import pytest
@@ -132,3 +133,30 @@ def test_memory_stays_near_the_output():
     largest = max((event.cpu_memory_usage for event in profile.key_averages()), default=0)
     pixels = 4 * 64 * 64
     assert pixels * 4 <= largest <= pixels * 4 * 4  # heatmap, winner, upstream gradient; one (B, E, H, W) is 120 times
+
+
+def check_keypoints_too_far_off_to_square(name: str, thickness: float) -> None:
+    """Just below the bound all is finite; above it squares would overflow and links vanish: the sample is poisoned."""
+    bound = importlib.import_module("ppl_fast.ops.link_heatmap").largest_coordinate(torch.float32, thickness)
+    keypoints = torch.tensor([[0.2, 0.2], [0.2, 0.4], [0.0, 0.0]]).repeat(2, 1, 1)
+    keypoints[0, 2] = bound * 0.999
+    keypoints[1, 2] = -bound * 1.001
+    keypoints.requires_grad_()
+    links, weights = torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.5, 0.4])
+    heatmap = ppl_fast.link_heatmap(keypoints, weights, 16, thickness, links, backend=name)
+    (gradient,) = torch.autograd.grad(heatmap.nan_to_num().sum(), keypoints)
+    assert heatmap[1].isnan().all() and gradient[1].isnan().all()
+    assert heatmap[0].isfinite().all() and gradient[0].isfinite().all()
+    assert heatmap[0].max().item() == pytest.approx(0.5, rel=1e-4)  # a pixel's centre lies at (0.2, 0.2)
+
+
+@pytest.mark.parametrize("thickness", [1e-3, 50.0])
+def test_keypoints_too_far_off_to_square_poison_their_sample(backend, thickness):
+    with running(backend) as name:
+        check_keypoints_too_far_off_to_square(name, thickness)
+
+
+def test_the_bound_that_the_documentation_names():
+    bound = importlib.import_module("ppl_fast.ops.link_heatmap").largest_coordinate
+    assert bound(torch.float32, 1e-3) == pytest.approx(1.2e17, rel=0.02)
+    assert bound(torch.float64, 1e-3) > 1e150

@@ -13,6 +13,7 @@ from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, TOLERANCE, Case, 
 from op_tester import check, evaluate, strided
 from ppl_fast.kernels import affine_warp, link_heatmap, link_heatmap_backward, memory_attention
 from ppl_fast.kernels import memory_attention_backward as attention_backward
+from test_link_heatmap import check_keypoints_too_far_off_to_square
 
 import ppl_fast
 
@@ -133,6 +134,11 @@ def test_more_links_than_a_block(repeats, warps):
 def test_all_links_culled():
     heatmap, winner = draw(torch.full((1, 3, 2), 9.0), torch.rand(3), ppl_fast.default_links(3), 16, 1e-3)
     assert (heatmap == 0).all() and (winner == -1).all()
+
+
+@pytest.mark.parametrize("thickness", [1e-3, 50.0])
+def test_keypoints_too_far_off_to_square_poison_their_sample(thickness):
+    check_keypoints_too_far_off_to_square("triton", thickness)
 
 
 def test_a_wrong_link_index_is_answered_with_nan():

@@ -1,0 +1,69 @@
+"""Which backend a GPU gets, by what was built and by the GPU that the tensor is on; none is needed here."""
+
+import types
+
+import pytest
+import torch
+
+from ppl_fast import _backend, _library
+
+DEFAULT = "80-real 86-real 89-real 90-real 100-real 100-virtual"
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Let there be GPUs of the given capabilities and a _C_cuda that was built for the given architectures."""
+
+    def pretend(built: str, *capabilities: tuple[int, int]):
+        kernels = types.SimpleNamespace(build_info=lambda: {"architectures": built})
+        monkeypatch.setitem(_library._loaded, "_C_cuda", kernels)
+        monkeypatch.delitem(_library._failures, "_C_cuda", raising=False)
+        monkeypatch.setattr(_backend, "_selected", {})
+        find = lambda device: capabilities[torch.device(device).index or 0]  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "get_device_capability", find)
+
+    return pretend
+
+
+def chosen(device: str, backend: str = "auto") -> str:
+    return _backend.select("affine_warp", backend, torch.device(device)).name().removeprefix("ppl_fast::")
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "serves"),
+    [
+        (DEFAULT, (9, 0), True),
+        (DEFAULT, (8, 7), True),  # binaries serve later minor numbers
+        (DEFAULT, (7, 5), False),
+        (DEFAULT, (12, 0), True),  # from PTX
+        ("80-real 90-real", (10, 0), False),
+        ("86-real", (8, 0), False),
+        ("90a-real", (9, 0), True),
+        ("90a-virtual", (10, 0), False),
+        ("100f-real", (10, 3), True),
+        ("100f-virtual", (12, 0), False),
+    ],
+)
+def test_the_extension_serves_what_it_was_built_for(built, capability, serves, gpus):
+    gpus(built, capability)
+    assert (_backend.reason_against("affine_warp", "cpp", "cuda") is None) == serves
+    assert chosen("cuda") == ("affine_warp" if serves else "affine_warp_triton")
+
+
+def test_the_sentence_says_what_would_add_this_gpu(gpus):
+    gpus("80-real 90-real", (7, 5))
+    with pytest.raises(RuntimeError) as caught:
+        chosen("cuda", "cpp")
+    assert (
+        "affine_warp: backend 'cpp' cannot run on 'cuda': ppl_fast._C_cuda was built for 80-real 90-real, not for this "
+        "GPU's 7.5 (TORCH_CUDA_ARCH_LIST=7.5 adds it); reinstall with a C++ compiler"
+    ) in str(caught.value)
+
+
+def test_each_gpu_is_judged_by_itself(gpus):
+    gpus("90-real", (9, 0), (7, 5), (6, 1))
+    with pytest.warns(RuntimeWarning, match="the slow PyTorch reference is used"):
+        _backend._said = False
+        assert [chosen(f"cuda:{i}") for i in range(3)] == ["affine_warp", "affine_warp_triton", "affine_warp_reference"]
+    with pytest.raises(RuntimeError, match="needs a GPU of compute capability 7.0 or later, this one has 6.1"):
+        chosen("cuda:2", "triton")
