@@ -8,6 +8,7 @@ COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of a folder of images",
     "evaluate": "measure a trained model against labels",
+    "show": "draw what a trained model has learned",
     "make-figures": "draw labelled figures to try things on",
     "doctor": "show backends and check them",
     "demo": "figures, training, evaluation and pictures in one go",

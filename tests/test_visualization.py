@@ -151,6 +151,125 @@ class TestPriors:
         with pytest.raises(ValueError, match=r"prototypes must have shape \(m, k, N, 2\)"):
             visualization.save_prototypes(path, CORNERS, LINKS, WEIGHTS)
 
+    def test_the_prior_has_its_keypoints_numbered(self, tmp_path):
+        path = tmp_path / "prior.png"
+        visualization.save_keypoint_prior(path, CORNERS[0], self.prior(0)[2], side=300)
+        picture = pixels(path)
+        assert picture.shape == (340, 340, 3)
+        extent = 1.2 * 0.5
+        places = ((CORNERS[0].numpy() / extent + 1) / 2 * 299 + 20).round().astype(int)
+        for (x, y), colour in zip(places, palette(3), strict=True):
+            assert has_colour(picture, x, y, colour)
+        outwards = CORNERS[0].numpy() - CORNERS[0].numpy().mean(0)
+        for (x, y), (dx, dy) in zip(places, outwards / np.linalg.norm(outwards, axis=1, keepdims=True), strict=True):
+            u, v = round(x + 0.035 * 300 * dx), round(y + 0.035 * 300 * dy)
+            assert picture[v - 6 : v + 7, u - 5 : u + 6].max(axis=-1).min() < 120  # a digit
+        with pytest.raises(ValueError, match="save_keypoint_prior: keypoints must have shape"):
+            visualization.save_keypoint_prior(path, CORNERS, torch.zeros(3, 3))
+
+
+class TestMemoryPages:
+    def pages(self, tmp_path, banks, vectors, reach=0.1, **options):
+        prototypes = CORNERS.expand(banks, vectors, 3, 2).clone()
+        prototypes[..., 0] += torch.linspace(-reach, reach, vectors)[:, None]
+        written = visualization.save_prototype_pages(tmp_path, prototypes, LINKS, WEIGHTS, cell=40, **options)
+        assert [path.name for path in written] == [f"memory_{i + 1}.png" for i in range(len(written))]
+        return [pixels(path) for path in written]
+
+    def rows(self, picture):
+        return (picture.shape[0] - 2 * 20 - 24 + 8) / (40 + 24 + 8)  # margins, the page's line, a cell and its number
+
+    def test_every_bank_is_shown_on_as_few_even_pages_as_hold_twelve_rows(self, tmp_path):
+        assert [self.rows(page) for page in self.pages(tmp_path, 34, 16)] == [12, 11, 11]
+        assert [self.rows(page) for page in self.pages(tmp_path, 8, 32)] == [8, 8]  # two rows a bank
+        assert [self.rows(page) for page in self.pages(tmp_path, 1, 4)] == [1]
+
+    def test_of_a_large_bank_the_most_used_vectors_are_shown(self, tmp_path, monkeypatch):
+        shown = []
+        original = visualization._memory.captioned
+
+        def captioned(picture, text):
+            shown.append(text)
+            return original(picture, text)
+
+        monkeypatch.setattr(visualization._memory, "captioned", captioned)
+        shares = torch.arange(100.0)[None]
+        (page,) = self.pages(tmp_path, 1, 100, shares=shares)
+        *cells, line = shown
+        assert cells == [f"{k / 4950:.1%}" for k in range(68, 100)] and self.rows(page) == 2
+        assert "the 32 most used of 100 vectors" in line
+
+    def test_small_differences_are_magnified_and_the_page_says_so(self, tmp_path):
+        from ppl_fast.visualization._memory import _gain
+
+        assert [_gain(np.full((2, 3, 4, 2), d)) for d in (0.0, 0.3, 0.05, 0.001)] == [100, 1, 2, 100]
+        small, large = (self.pages(tmp_path, 1, 2, reach)[0] for reach in (0.001, 0.1))
+        for page in small, large:  # the two vectors' poses are told apart alike
+            left, right = (page[20:60, x : x + 40] for x in (page.shape[1] - 20 - 88, page.shape[1] - 60))
+            assert (np.abs(left - right).max(axis=-1) > 60).sum() > 20
+
+    def test_shapes_are_checked(self, tmp_path):
+        with pytest.raises(ValueError, match=r"shares must have shape \(2, 3\), got \(3, 2\)"):
+            self.pages(tmp_path, 2, 3, shares=torch.ones(3, 2))
+        with pytest.raises(ValueError, match=r"save_prototype_pages: prototypes must have shape \(m, k, N, 2\)"):
+            visualization.save_prototype_pages(tmp_path, CORNERS, LINKS, WEIGHTS)
+        assert not list(tmp_path.iterdir())
+
+    def test_usage_is_a_bar_a_bank(self, tmp_path):
+        path = tmp_path / "usage.png"
+        visualization.save_usage(path, torch.tensor([16.0, 8.0, 4.0]), torch.tensor([0, 3, 1]), 16)
+        picture = pixels(path)
+        areas = [
+            (np.abs(picture - colour).max(axis=-1) <= 3).sum(axis=0)
+            for colour in ((0x2F, 0x5F, 0x9E), (0xB5, 0x48, 0x2F))
+        ]
+        heights = [sorted({int(h) for h in area if h > 5}, reverse=True) for area in areas]
+        assert heights[0][0] / heights[0][-1] == pytest.approx(4, rel=0.05)
+        assert heights[1][0] / heights[1][-1] == pytest.approx(3, rel=0.1)
+        with pytest.raises(ValueError, match=r"must have shape \(m,\), got \(2,\) and \(3,\)"):
+            visualization.save_usage(path, torch.ones(2), torch.ones(3), 4)
+
+
+class TestOcclusionChart:
+    def result(self, *errors, clean=0.02, masks=(("centre", 0.14), ("blocks", 0.5))):
+        rows = [{"mask": kind, "share": share, "rounds": list(errors), "recovered": None} for kind, share in masks]
+        return {"protocol": "how", "unit": "fraction of the image size", "clean": clean, "rows": rows}
+
+    def panels(self, monkeypatch, *arguments):
+        """What each panel of the chart holds: (title, [y values of each line])."""
+        charts = []
+        monkeypatch.setattr(visualization._occlusion, "save_chart", lambda _, chart: charts.append(chart))
+        visualization.save_occlusion("curve.png", *arguments)
+        shown = [axes for axes in charts[0].axes if axes.get_visible()]
+        return [(axes.get_title(loc="left"), [list(line.get_ydata()) for line in axes.lines]) for axes in shown]
+
+    def test_curves_of_two_models_a_panel_a_mask(self, monkeypatch):
+        results = {"PPL": self.result(0.1, 0.05, 0.04), "AutoLink": self.result(0.12, clean=0.03)}
+        panels = self.panels(monkeypatch, results, 0.08)
+        assert [title for title, _ in panels] == ["centre, 14% hidden", "blocks, 50% hidden"]
+        ppl = [[0.02, 0.02], [0.1, 0.05, 0.04], [0.1, 0.05, 0.04]]  # the clean error, the curve, its markers
+        autolink = [[0.03, 0.03], [0.12, 0.12], [0.12]]
+        assert all(lines == [*ppl, *autolink, [0.08, 0.08]] for _, lines in panels)
+
+    def test_many_masks_take_several_rows(self, tmp_path):
+        sizes = []
+        for masks in (1, 4, 5):
+            result = {"PPL": self.result(0.1, 0.05, masks=[("blocks", 0.1 * (m + 1)) for m in range(masks)])}
+            visualization.save_occlusion(tmp_path / "curve.png", result)
+            sizes.append(pixels(tmp_path / "curve.png").shape)
+        assert sizes[0][0] == sizes[1][0] < sizes[2][0] / 1.5 and sizes[0][1] < sizes[1][1] == sizes[2][1]
+
+    def test_nothing_to_draw_and_differing_masks_are_refused(self, tmp_path):
+        other = self.result(0.1, masks=[("centre", 0.2)])
+        for results, message in (
+            ({}, "at least one mask of one model"),
+            ({"PPL": self.result(masks=())}, "at least one mask of one model"),
+            ({"PPL": self.result(0.1), "AutoLink": other}, "all models must be measured with the same masks"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                visualization.save_occlusion(tmp_path / "curve.png", results)
+        assert not list(tmp_path.iterdir())
+
 
 class TestCharts:
     def records(self, count):

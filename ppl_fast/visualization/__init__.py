@@ -6,16 +6,22 @@ is. Needs the ``viz`` extra: Pillow, and matplotlib for the charts.
 
 from ._charts import save_connectivity, save_training
 from ._draw import palette
+from ._memory import save_prototype_pages, save_prototypes, save_usage
+from ._occlusion import save_occlusion
 from ._poses import save_overlay, save_poses, save_rounds
-from ._priors import save_prior, save_prototypes
+from ._priors import save_keypoint_prior, save_prior
 
 __all__ = [
     "palette",
     "save_connectivity",
+    "save_keypoint_prior",
+    "save_occlusion",
     "save_overlay",
     "save_poses",
     "save_prior",
+    "save_prototype_pages",
     "save_prototypes",
     "save_rounds",
     "save_training",
+    "save_usage",
 ]

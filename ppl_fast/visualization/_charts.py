@@ -37,7 +37,7 @@ def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
     curves = {name: values for name, values in curves.items() if np.nanmax(np.append(values, 0)) > 0}
     speed = np.array([record.get("images_per_second", np.nan) for record in kept], float)
 
-    figure = _figure(9, 6)
+    figure = new_figure(9, 6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     colours = [(0.13, 0.14, 0.16), *np.array(palette(max(len(curves) - 1, 1))) / 255]
     above.set_yscale("log")
@@ -58,8 +58,8 @@ def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
     below.set_xlabel("step", color=INK)
     below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == round(value) else "")
     for axes in (above, below):
-        _quiet(axes)
-    _save(path, figure)
+        quieten(axes)
+    save_chart(path, figure)
 
 
 def save_connectivity(path: str | Path, connectivity: Any) -> None:
@@ -71,7 +71,7 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise ValueError(f"save_connectivity: connectivity must have shape (N, N), got {matrix.shape}")
     count = len(matrix)
-    figure = _figure(6, 5.2)
+    figure = new_figure(6, 5.2)
     axes = figure.subplots()
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -88,10 +88,11 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     bar.outline.set_visible(False)
     bar.set_label("link weight", color=INK)
     bar.ax.tick_params(length=0, labelsize=9, colors=INK)
-    _save(path, figure)
+    save_chart(path, figure)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """A figure of this size in inches; an ImportError that names the extra where matplotlib is missing."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -102,7 +103,8 @@ def _figure(width: float, height: float):
     return figure
 
 
-def _save(path: str | Path, figure) -> None:
+def save_chart(path: str | Path, figure) -> None:
+    """Write a figure as a PNG that appears whole or not at all; missing folders on the way are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -129,7 +131,8 @@ def _label_ends(axes, ends: dict[str, tuple[float, Any]]) -> None:
         axes.text(1.015, floor, name, color=colour, transform=axes.transAxes, va="center", fontsize=10)
 
 
-def _quiet(axes) -> None:
+def quieten(axes) -> None:
+    """Leave of frame, grid and ticks what reading the numbers needs."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(PALE)
     axes.grid(axis="y", color=PALE, linewidth=0.6)

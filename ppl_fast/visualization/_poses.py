@@ -54,11 +54,11 @@ def save_rounds(
 ) -> None:
     """Write iterative inference under occlusion, one image a row, one round a column.
 
-    Columns: the image, its occluded form, each round's pose on what that round saw, and the image as completed by
-    the last reconstruction.
+    Columns: the image, its occluded form, the plain estimate on it, the pose after each round on what that round saw,
+    and the image as completed by the last reconstruction.
 
-    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as ``PPL.estimate_rounds`` gives them, per round the
-    keypoints (B, N, 2) and the images seen (B, 3, H, W); the first saw the occluded images.
+    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as ``PPL.estimate_rounds`` gives them, per estimation pass
+    the keypoints (B, N, 2) and the images seen (B, 3, H, W); the first, the plain estimate, saw the occluded images.
     links: (E, 2). weights: (E,). row_labels: texts left of the rows.
     Raises ValueError for shapes that do not fit together, no round, or keypoints that are not finite.
     """
@@ -78,7 +78,8 @@ def save_rounds(
             for (points, ends, heavy), batch in zip(checked, seen, strict=True)
         ]
         rows.append(row + [to_image(seen[-1][b], cell, "save_rounds")] * completed)
-    headings = ["image", "occluded", *(f"round {r + 1}" for r in range(len(rounds))), *["completed"] * completed]
+    after = [f"{r} round{'s' * (r > 1)}" for r in range(1, len(rounds))]
+    headings = ["image", "occluded", "plain", *after, *["completed"] * completed]
     save_png(path, sheet(rows, headings, row_labels))
 
 

@@ -1,0 +1,61 @@
+"""ppl-fast show: what a trained model has learned, as pictures."""
+
+from pathlib import Path
+from typing import Any
+
+from .options import check_outputs, command_parser, parse
+
+DESCRIPTION = """Draw what a run has learned, without any image: the keypoint prior, the connectivity matrix, the poses
+that the memory's vectors stand for, one varied at a time, and how much of the memory is used.
+An AutoLink run has links alone."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = command_parser("show", DESCRIPTION, "RUN [--out DIR]")
+    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder (default: RUN/show)")
+    options = parse(parser, arguments)
+
+    from ppl_fast.training import load_model
+    from ppl_fast.visualization import save_connectivity
+
+    model = load_model(options.run)
+    out = Path(options.out or Path(options.run, "show"))
+    check_outputs(folder=str(out))
+    name, links = type(model).__name__, len(model.links)
+    print(f"{name}: {model.config['num_keypoints']} keypoints, {links} links")
+    written = [(out / "connectivity.png", "the weight of every link")]
+    save_connectivity(written[0][0], model.connectivity())
+    if hasattr(model, "prior"):
+        written = _draw_prior(model, out) + written + _draw_memory(model, out)
+    else:
+        print(f"{name} learns links but no prior and has no memory, so its connectivity is all there is to show.")
+    for path, what in written:
+        print(f"wrote {path}: {what}")
+    return 0
+
+
+def _draw_prior(model: Any, out: Path) -> list[tuple[Path, str]]:
+    from ppl_fast.visualization import save_keypoint_prior
+
+    prior = model.prior()
+    save_keypoint_prior(out / "prior.png", prior.keypoints, prior.connectivity)
+    return [(out / "prior.png", "the keypoint prior, numbered as in connectivity.png")]
+
+
+def _draw_memory(model: Any, out: Path) -> list[tuple[Path, str]]:
+    from ppl_fast.visualization import save_prototype_pages, save_usage
+
+    perplexity, dead = model.usage()
+    banks, vectors = model.config["memory_banks"], model.config["memory_prototypes"]
+    print(
+        f"memory: {banks} banks of {vectors} vectors; perplexity {perplexity.mean():.1f} "
+        f"({perplexity.min():.1f} to {perplexity.max():.1f} by bank), {int(dead.sum())} of {banks * vectors} dead"
+    )
+    save_usage(out / "usage.png", perplexity, dead, vectors)
+    links, weights = model.links, model.link_weights().detach()
+    pages = save_prototype_pages(out, model.prototypes(), links, weights, model.memory.sizes)
+    return [(out / "usage.png", "perplexity and dead vectors of each bank")] + [
+        (page, "what the vectors of each bank stand for") for page in pages
+    ]

@@ -1,0 +1,85 @@
+"""The chart of errors under occlusion: rounds of iterative inference, models beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._charts import INK, new_figure, quieten, save_chart
+
+COLUMNS = 4
+PANEL = 2.9, 2.7  # inches
+LEGEND = 2.1  # inches an entry takes
+MEAN_POSE = {"color": "#6d737e", "linewidth": 1.1, "linestyle": "-."}
+COLOURS = ("#2f5f9e", "#d1722e", "#3d8b5f", "#8a5aa8")  # of the models, told apart by their markers as well
+MARKERS = "osD^"
+
+
+def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], baseline: float | None = None) -> None:
+    """Write error against rounds of iterative inference, a panel a mask, the models' curves in each.
+
+    A model without iterative inference has one error a mask, drawn as a dashed line; each model's error on the clean
+    images is a dotted one.
+
+    results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
+    baseline: the mean pose's error, a grey line.
+    Raises ValueError for no result, no mask, or models that were measured with different masks.
+    """
+    masks = {name: [(row["mask"], row["share"]) for row in result["rows"]] for name, result in results.items()}
+    if not masks or not all(masks.values()):
+        raise ValueError(f"save_occlusion: results must hold at least one mask of one model, got {masks}")
+    first = next(iter(masks.values()))
+    if any(other != first for other in masks.values()):
+        raise ValueError(f"save_occlusion: all models must be measured with the same masks, got {masks}")
+    columns = min(COLUMNS, len(first))
+    rows = -(-len(first) // columns)
+    chart = new_figure(0.9 + PANEL[0] * columns, 0.95 + PANEL[1] * rows)
+    panels = chart.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    rounds = max(len(row["rounds"]) for result in results.values() for row in result["rows"]) - 1
+    for panel, number in zip(panels, range(len(first)), strict=False):
+        for model, result in enumerate(results.values()):
+            _draw(panel, result["clean"], result["rows"][number]["rounds"], rounds, model)
+        if baseline is not None:
+            panel.axhline(baseline, **MEAN_POSE)
+        kind, share = first[number]
+        panel.set_title(f"{kind}, {share:.0%} hidden", loc="left", color=INK, fontsize=11)
+        panel.set_xticks(range(rounds + 1))
+        panel.set_xlim(-0.25, max(rounds, 1) + 0.25)
+        quieten(panel)
+        panel.tick_params(labelbottom=True)  # also where the row below ends before
+    panels[0].set_ylim(bottom=0)
+    for panel in panels[len(first) :]:
+        panel.set_visible(False)
+    chart.supxlabel("rounds of iterative inference (0: the plain estimate)", color=INK, fontsize=10)
+    chart.supylabel(f"error, {next(iter(results.values()))['unit']}", color=INK, fontsize=10)
+    chart.get_layout_engine().set(wspace=0.05, hspace=0.08)
+    _explain(chart, results, baseline)
+    save_chart(path, chart)
+
+
+def _draw(panel, clean: float, errors: list[float], rounds: int, model: int) -> None:
+    colour = COLOURS[model % len(COLOURS)]
+    panel.axhline(clean, color=colour, linewidth=1, linestyle=":")
+    if len(errors) > 1:
+        panel.plot(np.arange(len(errors)), errors, color=colour, linewidth=1.8)
+    else:
+        panel.plot([0, max(rounds, 1)], errors * 2, color=colour, linewidth=1.4, linestyle="--")
+    panel.plot(np.arange(len(errors)), errors, MARKERS[model % len(MARKERS)], color=colour, markersize=5)
+
+
+def _explain(chart, results: Mapping[str, Any], baseline: float | None) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for model, (name, result) in enumerate(results.items()):
+        style = {"color": COLOURS[model % len(COLOURS)]}
+        curve = "-" if len(result["rows"][0]["rounds"]) > 1 else "--"
+        handles.append(Line2D([], [], marker=MARKERS[model % len(MARKERS)], linestyle=curve, label=name, **style))
+        handles.append(Line2D([], [], linestyle=":", label=f"{name}, nothing hidden", **style))
+    if baseline is not None:
+        handles.append(Line2D([], [], **MEAN_POSE, label="mean pose"))
+    columns = max(1, int(chart.get_figwidth() / LEGEND))
+    chart.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=10)
