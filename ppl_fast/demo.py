@@ -16,10 +16,10 @@ import torch
 
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.atomic import replacing
-from ppl_fast.evaluation import evaluate_model, occlude, predict
-from ppl_fast.models import PPL
+from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
+from ppl_fast.models import PPL, AutoLinkConfig, LinkModel
 from ppl_fast.training import TrainConfig, train
-from ppl_fast.visualization import save_poses, save_prototypes, save_rounds
+from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
 MODEL = {
     "num_keypoints": 16,
@@ -67,37 +67,49 @@ TRAIN = {
     "checkpoint_every": 1000,
     "picture_every": 1000,
 }
+# AutoLink, the baseline: the same, as far as it has the same.
+BASELINE = {name: value for name, value in MODEL.items() if name in AutoLinkConfig.__dataclass_fields__}
+BASELINE |= {"detector_size": MODEL["image_size"], "detector_base": MODEL["regressor_base"]}
 STEPS = 4000
-ROUNDS = 5  # passes of iterative inference: the first, and four more
+BASELINE_STEPS = 1000  # by then it is about as accurate on whole figures as PPL in the end
+ROUNDS = 4  # of iterative inference after the plain estimate
 SHOWN = 15
 SHOWN_ROUNDS = 4
 SHOWN_HIDDEN = (("blocks", 0.5), ("centre", 0.14))
 
 
 def run_demo(
-    out: str = "runs/demo", seed: int = 0, steps: int = STEPS, images: int = 3500, test_images: int = 500
+    out: str = "runs/demo",
+    seed: int = 0,
+    steps: int = STEPS,
+    images: int = 3500,
+    test_images: int = 500,
+    baseline_steps: int = BASELINE_STEPS,
 ) -> dict[str, Any]:
     """Draw figures, train on the images without their labels, measure on held-out figures, draw what was learned.
 
-    An interrupted demo goes on where it stopped when it is run again. The figures stay in a folder beside the run.
+    An interrupted demo goes on where it stopped when it is run again. The figures and the run of the baseline,
+    AutoLink, stay in folders beside the run.
 
     Args:
         out: run directory; beside what training leaves there, it receives metrics.json, poses.png, prior.png,
-            memory.png, occlusion.png and training.png.
+            memory.png, occlusion.png, occlusion_curve.png and training.png.
         seed: of figures and training.
-        steps: optimizer steps.
+        steps: optimizer steps of PPL.
         images: figures to train on.
         test_images: held-out figures to measure on.
+        baseline_steps: optimizer steps of AutoLink.
 
     Returns:
-        The content of metrics.json: what `evaluate_model` gives, each number with its protocol, under "demo" how
-        the run was made, and under "memory" how much of the memory is in use.
+        The content of metrics.json: what `side_by_side` gives for PPL and AutoLink, each number with its protocol,
+        under "demo" how the run was made, and under "memory" how much of the memory is in use.
 
     Raises:
         ValueError, OSError: unusable arguments, or a run in `out` that was made with others.
     """
     run = Path(out)
-    for name, value, least in (("steps", steps, 1), ("images", images, 2), ("test_images", test_images, SHOWN)):
+    least_of = {"steps": (steps, 1), "baseline_steps": (baseline_steps, 1), "images": (images, 2)}
+    for name, (value, least) in (least_of | {"test_images": (test_images, SHOWN)}).items():
         if value < least:
             raise ValueError(f"run_demo: {name} must be at least {least}, got {value}")
     started, cpu = time.perf_counter(), time.process_time()
@@ -107,19 +119,23 @@ def run_demo(
         for split, count in (("train", images), ("test", test_images))
     }
     drawn = time.perf_counter()
-    begun = (run / "config.yaml").is_file()
-    model = train(MODEL, TrainConfig(steps=steps, seed=seed, **TRAIN), folders["train"], run, resume=begun)
+    model = _trained("ppl", MODEL, steps, seed, folders["train"], run)
     trained = time.perf_counter()
-    metrics, test = _measure(model, folders)
-    _draw(run, model, test)
+    beside = run.with_name(f"{run.name}-autolink")
+    baseline = _trained("autolink", BASELINE, baseline_steps, seed, folders["train"], beside)
+    compared = time.perf_counter()
+    metrics, test = _measure({"PPL": model, "AutoLink": baseline}, folders)
+    _draw(run, model, metrics, test)
     metrics["demo"] = {
         "seed": seed,
         "steps": steps,
+        "baseline_steps": baseline_steps,
         "figures": {"kind": "person", "difficulty": "lab", "size": MODEL["image_size"]},
         "seconds": {
             "figures": round(drawn - started, 1),
             "training": round(trained - drawn, 1),
-            "evaluation": round(time.perf_counter() - trained, 1),
+            "baseline": round(compared - trained, 1),
+            "evaluation": round(time.perf_counter() - compared, 1),
         },
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "threads": torch.get_num_threads(),
@@ -136,10 +152,20 @@ def _figures(folder: Path, count: int, seed: int, split: str) -> Path:
     return folder
 
 
-def _measure(model: PPL, folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
+def _trained(architecture: str, model: dict[str, Any], steps: int, seed: int, figures: Path, run: Path) -> LinkModel:
+    """The model of a run, which goes on where it stopped."""
+    begun = (run / "config.yaml").is_file()
+    config = TrainConfig(steps=steps, seed=seed, **TRAIN)
+    return train(model, config, figures, run, resume=begun, architecture=architecture)
+
+
+def _measure(models: dict[str, LinkModel], folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
     """Metrics on the held-out figures, and those figures. Only here are labels read."""
     pairs = {name: (ImageFolder(folder, MODEL["image_size"]), load_labels(folder)) for name, folder in folders.items()}
-    metrics = evaluate_model(model, *pairs["train"], *pairs["test"], rounds=ROUNDS)
+    metrics = side_by_side(
+        {name: evaluate_model(model, *pairs["train"], *pairs["test"], rounds=ROUNDS) for name, model in models.items()}
+    )
+    model = models["PPL"]
     perplexity, dead = model.usage()
     mean_pose = predict(model, pairs["test"][0], progress=False).mean(axis=0)
     prior = model.prior().keypoints.cpu().double().numpy()
@@ -156,8 +182,8 @@ def _measure(model: PPL, folders: dict[str, Path]) -> tuple[dict[str, Any], Imag
     return metrics, pairs["test"][0]
 
 
-def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
-    """Held-out figures and the memory; training has drawn its curves and the prior."""
+def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> None:
+    """Held-out figures, errors and the memory; training has drawn its curves and the prior."""
     images = torch.stack([test[i] for i in range(SHOWN)])
     links, weights = model.links, model.link_weights().detach()
     save_poses(run / "poses.png", images, model.estimate(images), links, weights)
@@ -169,4 +195,6 @@ def _draw(run: Path, model: PPL, test: ImageFolder) -> None:
     seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
     rounds = model.estimate_rounds(seen, SHOWN_ROUNDS, visible=visible)
     save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
+    hidden = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
+    save_occlusion(run / "occlusion_curve.png", hidden, metrics["regression"]["baseline"])
     save_prototypes(run / "memory.png", model.prototypes(), links, weights)

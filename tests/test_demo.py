@@ -4,14 +4,17 @@ import json
 
 import pytest
 
-from ppl_fast import PPL, demo
+from ppl_fast import PPL, AutoLink, demo
 from ppl_fast.cli import main
 
-FILES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "training.png", "metrics.json", "log.jsonl")
+PICTURES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
+FILES = (*PICTURES, "metrics.json", "log.jsonl")
 
 
 def run(folder, *options):
-    return main(["demo", f"--out={folder}", "--steps=3", "--images=24", "--test_images=16", *options])
+    return main(
+        ["demo", f"--out={folder}", "--steps=3", "--baseline_steps=2", "--images=24", "--test_images=16", *options]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +28,18 @@ def test_every_promised_file_is_there(finished):
     for name in FILES:
         assert (finished / name).stat().st_size > 0, name
     assert PPL.from_pretrained(finished / "model").config == PPL(**demo.MODEL).config
+    beside = AutoLink.from_pretrained(finished.with_name("demo-autolink") / "model")
+    assert beside.config == AutoLink(**demo.BASELINE).config
     assert (finished / "checkpoints" / "step_0000003" / "state.json").is_file()
 
 
 def test_numbers_come_with_protocol_and_baseline(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["images"] == {"train": 24, "test": 16}
-    for measure in ("regression", "pck", "limb_share"):
-        assert metrics[measure].keys() >= {"value", "baseline", "protocol"}
-    assert {len(row["rounds"]) for row in metrics["occlusion"]["rows"]} == {demo.ROUNDS}
+    for result in (metrics, metrics["beside"]["AutoLink"]):
+        for measure in ("regression", "pck", "limb_share"):
+            assert result[measure].keys() >= {"value", "baseline", "protocol"}
+    assert {len(row["rounds"]) for row in metrics["occlusion"]["rows"]} == {1 + demo.ROUNDS}
     assert metrics["demo"]["steps"] == 3
 
 

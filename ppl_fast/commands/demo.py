@@ -8,6 +8,7 @@ WRITTEN = {
     "prior.png": "the pose prior as it evolved",
     "memory.png": "what single memory vectors stand for",
     "occlusion.png": "iterative inference on partly hidden figures, round by round",
+    "occlusion_curve.png": "errors on them, PPL beside AutoLink",
     "training.png": "learning curves",
     "metrics.json": "all numbers with their protocols",
     "model": "the trained model, for ppl_fast.PPL.from_pretrained",
@@ -33,5 +34,5 @@ def main(arguments: list[str]) -> int:
     parts = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"\n{sum(seconds.values()) / 60:.1f} minutes ({parts}). In {options.out}:")
     for name, what in WRITTEN.items():
-        print(f"  {name:<16}{what}")
+        print(f"  {name:<21}{what}")
     return 0
