@@ -26,7 +26,9 @@ def read(path: str | Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint of the published code")
     try:
-        return _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path.read_bytes())
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"
+        return _read_zip(path) if zipped else _read_stream(path.read_bytes())
     except RefusedError as error:
         raise ValueError(f"{path}: refused without running anything: {error}") from error
     except Exception as error:  # a broken pickle can raise anything
