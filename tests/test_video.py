@@ -189,6 +189,18 @@ def test_written_video_has_the_frames_times_and_rate_of_its_source(tmp_path, suf
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
 
 
+def test_colours_are_kept_and_named(tmp_path):
+    colours = [(220, 30, 30), (30, 200, 60), (40, 60, 210), (240, 240, 240)]
+    image = np.repeat(np.array([colours], np.uint8), 16, axis=1).repeat(32, axis=0)
+    with video_writer(tmp_path / "a.mp4", (64, 32), Fraction(25), Fraction(1, 25)) as write:
+        write(Image.fromarray(image), 0)
+    found = np.asarray(next(Video(tmp_path / "a.mp4").frames()).image)
+    np.testing.assert_allclose(found[16, 8::16].astype(int), colours, atol=4)  # another matrix would be 20 off
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range) == (1, 1)
+
+
 def test_odd_sizes_and_the_encoder_without_h264(tmp_path, monkeypatch):
     for name, codecs in (("h264", av.codecs_available), ("mpeg4", {"mpeg4"})):
         monkeypatch.setattr(av, "codecs_available", codecs)

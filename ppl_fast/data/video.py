@@ -18,6 +18,7 @@ WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg
 H264, MPEG4 = ("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qmin": "2", "qmax": "4"})
 FINEST_TICK = Fraction(1, 60_000)  # MPEG-4, where no H.264 encoder is there, counts no more than 65,535 a second
 COMPLETE = 0.9  # a video that ends before this share of its announced duration was cut short
+BT709 = MPEG_RANGE = 1  # FFmpeg's numbers for colours as in HD video
 USUAL_RATE = Fraction(25)  # frames per second of a file that does not say
 
 # First two columns' signs of FFmpeg's display matrix, row by row (x' = a x + c y, y' = b x + d y for the stored pixel
@@ -148,9 +149,12 @@ def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) ->
             stream.width, stream.height = size
             stream.pix_fmt = "yuv444p" if (size[0] % 2 or size[1] % 2) and name != "mpeg4" else "yuv420p"
             stream.codec_context.time_base = tick
+            # Players guess what a file does not say.
+            stream.codec_context.colorspace, stream.codec_context.color_range = BT709, MPEG_RANGE
 
             def write(image: Image.Image, time: float) -> None:
                 frame = av.VideoFrame.from_image(image)
+                frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = round(time / tick), tick
                 output.mux(stream.encode(frame))
 
