@@ -85,14 +85,14 @@ def main(arguments: list[str]) -> int:
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of the video, before any work is done."""
-    overlay = options.overlay if source.is_file() else None
-    check_outputs(options.out, options.coco, overlay, folder=None if overlay else options.overlay)
-    if overlay:
-        check_written(overlay)
     for option in ("out", "coco", "overlay"):
         path = getattr(options, option)
         if path and Path(path).resolve() == source.resolve():
             raise ValueError(f"--{option} must not be the input itself, got {path}")
+    overlay = options.overlay if source.is_file() else None
+    if overlay:
+        check_written(overlay)
+    check_outputs(options.out, options.coco, overlay, folder=None if overlay else options.overlay)
 
 
 def _opened(videos: dict[str, Path], max_bad_share: float) -> dict[str, Video]:
