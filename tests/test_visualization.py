@@ -251,6 +251,16 @@ class TestOcclusionChart:
         autolink = [[0.03, 0.03], [0.12, 0.12], [0.12]]
         assert all(lines == [*ppl, *autolink, [0.08, 0.08]] for _, lines in panels)
 
+    def test_errors_far_beyond_the_mean_poses_are_written_not_drawn(self, monkeypatch):
+        charts = []
+        monkeypatch.setattr(visualization._occlusion, "save_chart", lambda _, chart: charts.append(chart))
+        results = {"PPL": self.result(0.3, 0.05), "AutoLink": self.result(0.425)}
+        for baseline in (0.1, None):
+            visualization.save_occlusion("curve.png", results, baseline)
+        cut, whole = (chart.axes[0] for chart in charts)
+        assert cut.get_ylim() == (0, 0.25) and whole.get_ylim()[1] > 0.425
+        assert [text.get_text() for text in cut.texts] == ["↑ 0.3", "↑ 0.425"] and not whole.texts
+
     def test_many_masks_take_several_rows(self, tmp_path):
         sizes = []
         for masks in (1, 4, 5):

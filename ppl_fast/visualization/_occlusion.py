@@ -12,6 +12,7 @@ from ._charts import INK, new_figure, quieten, save_chart
 
 COLUMNS = 4
 PANEL = 2.9, 2.7  # inches
+CEILING = 2.5  # the axis ends at this many times the mean pose's error; what lies above is written there
 LEGEND = 2.1  # inches an entry takes
 MEAN_POSE = {"color": "#6d737e", "linewidth": 1.1, "linestyle": "-."}
 COLOURS = ("#2f5f9e", "#d1722e", "#3d8b5f", "#8a5aa8")  # of the models, told apart by their markers as well
@@ -22,7 +23,7 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     """Write error against rounds of iterative inference, a panel a mask, the models' curves in each.
 
     A model without iterative inference has one error a mask, drawn as a dashed line; each model's error on the clean
-    images is a dotted one.
+    images is a dotted one. Errors far beyond the mean pose's are written at the top, for the others to be told apart.
 
     results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
     baseline: the mean pose's error, a grey line.
@@ -39,9 +40,12 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     chart = new_figure(0.9 + PANEL[0] * columns, 0.95 + PANEL[1] * rows)
     panels = chart.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     rounds = max(len(row["rounds"]) for result in results.values() for row in result["rows"]) - 1
+    highest = max(max(row["rounds"]) for result in results.values() for row in result["rows"])
+    ceiling = CEILING * baseline if baseline is not None and CEILING * baseline < highest else None
     for panel, number in zip(panels, range(len(first)), strict=False):
         for model, result in enumerate(results.values()):
             _draw(panel, result["clean"], result["rows"][number]["rounds"], rounds, model)
+            _name_beyond(panel, result["rows"][number]["rounds"], ceiling, model)
         if baseline is not None:
             panel.axhline(baseline, **MEAN_POSE)
         kind, share = first[number]
@@ -50,7 +54,7 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
         panel.set_xlim(-0.25, max(rounds, 1) + 0.25)
         quieten(panel)
         panel.tick_params(labelbottom=True)  # also where the row below ends before
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylim(0, ceiling)
     for panel in panels[len(first) :]:
         panel.set_visible(False)
     chart.supxlabel("rounds of iterative inference (0: the plain estimate)", color=INK, fontsize=10)
@@ -68,6 +72,14 @@ def _draw(panel, clean: float, errors: list[float], rounds: int, model: int) -> 
     else:
         panel.plot([0, max(rounds, 1)], errors * 2, color=colour, linewidth=1.4, linestyle="--")
     panel.plot(np.arange(len(errors)), errors, MARKERS[model % len(MARKERS)], color=colour, markersize=5)
+
+
+def _name_beyond(panel, errors: list[float], ceiling: float | None, model: int) -> None:
+    for x, error in enumerate(errors):
+        if ceiling is not None and error > ceiling:
+            place = {"xytext": (5, -2 - 13 * model), "textcoords": "offset points", "va": "top"}
+            place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            panel.annotate(f"\N{UPWARDS ARROW} {error:.3g}", (x, ceiling), color=COLOURS[model % len(COLOURS)], **place)
 
 
 def _explain(chart, results: Mapping[str, Any], baseline: float | None) -> None:
