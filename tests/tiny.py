@@ -38,10 +38,10 @@ TRAIN = {
 }
 
 
-def draw_images(folder: Path, count: int = 10) -> Path:
+def draw_images(folder: Path, count: int = 10, seed: int = 0) -> Path:
     """Bright bars at random places and angles on a dark ground, 40 x 30 pixels."""
     folder.mkdir()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[:30, :40]
     for i in range(count):
         angle, cx, cy = rng.uniform(0, np.pi), rng.uniform(12, 28), rng.uniform(10, 20)

@@ -6,9 +6,10 @@ from argparse import ArgumentParser as PlainParser
 from pathlib import Path
 from typing import Literal
 
-from .options import add_dataclass, command_parser, parse
+from .options import ArgumentParser, add_dataclass, command_parser, parse
 
-DESCRIPTION = """Learn keypoints, links and a pose prior from a folder of unlabelled images of one category.
+DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
+published data set such as human36m:ROOT, whose published options are then the defaults.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line win. A run's own config.yaml is such a file.
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
         check_options(path, config, architecture)
 
     parser = command_parser("train", DESCRIPTION, "DATA --out RUN [--model NAME] [--config FILE] [--resume] [options]")
-    parser.add_argument("data", nargs="?", type=str, help="folder of images, searched recursively")
+    parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_argument("--resume", action="store_true", help="continue RUN, with the options in its config.yaml")
@@ -40,17 +41,33 @@ def main(arguments: list[str]) -> int:
     add_dataclass(parser, "model", MODELS[architecture].Config)
     add_dataclass(parser, "train", TrainConfig)
     parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
-    first = [f"--architecture={named or architecture}", *(f"--config={path}" for path in files)]
-    options = parse(parser, [*first, *arguments])
-    folders = [options.data, *(config["data"] for config in reversed(read) if "data" in config)]
-    data = next((folder for folder in folders if folder is not None), None)
+    arguments = [f"--architecture={named or architecture}", *(f"--config={path}" for path in files), *arguments]
+    given = [parse(parser, arguments).data, *(config.get("data") for config in reversed(read))]
+    data = next((spec for spec in given if spec is not None), None)
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
+    _set_preset(parser, data, architecture)
+    options = parse(parser, arguments)
     settings = options.model.as_dict(), TrainConfig(**options.train.as_dict())
     train(*settings, data, options.out, resume=options.resume, architecture=options.architecture)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> None:
+    """Make a published data set's hyperparameters the defaults."""
+    from ppl_fast.data import AUTOLINK_PRESETS, PRESETS
+    from ppl_fast.data.sets import known_name
+
+    name = known_name(data)
+    if not name:
+        return
+    preset = {"ppl": PRESETS, "autolink": AUTOLINK_PRESETS}[architecture][name]
+    defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
+    parser.set_defaults(defaults)
+    listed = ", ".join(f"{option.partition('.')[2]} {value}" for option, value in defaults.items()) or "all defaults"
+    print(f"published options for {name}: {listed}")
 
 
 def _take_configs(arguments: list[str]) -> tuple[list[Path], str | None, list[str]]:

@@ -38,6 +38,12 @@ class TrainConfig:
     )
     clip_norm: float = option(0.0, "gradients of a longer norm are scaled down to it; 0 leaves them alone")
     flip: bool = option(True, "mirror half of the images left to right")
+    reference: str = option(
+        "image",
+        "what a reconstruction takes its appearance from: image = the image itself, with blocks dropped; video = "
+        "another frame of the same clip",
+        choices=("image", "video"),
+    )
     seed: int = option(0, "seed of weights, masks, data order and flips")
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")

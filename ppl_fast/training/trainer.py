@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from ppl_fast.data import ImageFolder, training_loader
+from ppl_fast.data import training_loader
 from ppl_fast.models import MODELS, PPL, LinkModel
 
 from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
@@ -25,6 +24,7 @@ from .config import TrainConfig, write_config
 from .logging import RunLog
 from .pictures import check_drawing, draw_pictures
 from .run import blaming, fingerprint, restored, starting_point
+from .setup import loss_name, new_accelerator, open_images
 from .signals import StopSignals, TrainingInterrupted
 
 POSE_IMAGES = 15
@@ -39,7 +39,8 @@ def train(
     Args:
         model_config: options of the model.
         train_config: options of the loop.
-        data: folder of images, searched recursively; labels in it are not read.
+        data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
+            labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
             log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and, of a PPL, prior.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
@@ -63,17 +64,15 @@ def train(
     checkpoint = starting_point(run, resume)
     if train_config.threads:
         torch.set_num_threads(train_config.threads)
-    accelerator = _accelerator(train_config)
+    accelerator = new_accelerator(train_config)
     torch.manual_seed(train_config.seed)
     fresh = checkpoint is None
     state, model = (FRESH, model_class(**model_config)) if fresh else restored(checkpoint, model_config, model_class)
     model.load_perceptual()
-    dataset = ImageFolder(
-        data, model.config["image_size"], cache=train_config.cache, max_bad_share=train_config.max_bad_share
-    )
+    dataset = open_images(data, model.config["image_size"], train_config)
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     accelerator.print(dataset.report())
-    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {_loss_name(model.config)}")
+    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {loss_name(model.config)}")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
@@ -89,27 +88,6 @@ def train(
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-
-
-def _accelerator(config: TrainConfig) -> Accelerator:
-    # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
-    cpu = config.device == "cpu" or not torch.cuda.is_available()
-    if cpu and config.precision == "fp16":
-        raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
-    # The state is one for the whole process, and refuses another precision or device than an earlier run's.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
-    if config.batch_size % accelerator.num_processes:
-        raise ValueError(
-            f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes, "
-            f"got {config.batch_size}"
-        )
-    return accelerator
-
-
-def _loss_name(model_config: dict[str, Any]) -> str:
-    name = model_config["reconstruction_loss"]
-    return f"perceptual, {model_config['perceptual']}" if name == "perceptual" else name
 
 
 class Trainer:
@@ -147,7 +125,7 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         loader = training_loader(
             self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
-            rank=accelerator.process_index, world_size=accelerator.num_processes,
+            rank=accelerator.process_index, world_size=accelerator.num_processes, reference=config.reference,
         )  # fmt: skip
         hide = not accelerator.is_main_process
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
@@ -183,15 +161,15 @@ class Trainer:
             if last:
                 return
 
-    def _advance(self, images: torch.Tensor) -> None:
-        """One optimizer step on this process's share of a batch (B, 3, S, S)."""
+    def _advance(self, batch: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> None:
+        """One optimizer step on this process's share of a batch: images (B, 3, S, S), alone or with references."""
         config, accelerator = self.config, self.accelerator
         key = [config.seed, self.step, accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(self.step)
-        images = images.to(accelerator.device, non_blocking=True, memory_format=self.layout)
-        out = self.model(images)
+        tensors = batch if isinstance(batch, tuple) else (batch,)
+        out = self.model(*(t.to(accelerator.device, non_blocking=True, memory_format=self.layout) for t in tensors))
         accelerator.backward(out.loss)
         if config.clip_norm:
             accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)

@@ -1,0 +1,46 @@
+"""What a run needs before its first step: images, and a device to train on."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from ppl_fast.data import ClipFolder, open_set
+from ppl_fast.data.sets import known_name
+
+from .config import TrainConfig
+
+
+def open_images(data, image_size: int, config: TrainConfig):
+    """The images to train on: a published data set, a folder, or with reference "video" a folder of clips."""
+    options = {"cache": config.cache, "max_bad_share": config.max_bad_share}
+    if config.reference == "video" and not known_name(data):
+        return ClipFolder(data, image_size, **options)
+    return open_set(data, image_size, **options).dataset
+
+
+def new_accelerator(config: TrainConfig) -> Accelerator:
+    """What decides device, precision and processes.
+
+    Raises: ValueError where the options do not fit the machine.
+    """
+    # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
+    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if cpu and config.precision == "fp16":
+        raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
+    # The state is one for the whole process, and refuses another precision or device than an earlier run's.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes, "
+            f"got {config.batch_size}"
+        )
+    return accelerator
+
+
+def loss_name(model_config: dict[str, Any]) -> str:
+    """The reconstruction loss, in words for the log."""
+    name = model_config["reconstruction_loss"]
+    return f"perceptual, {model_config['perceptual']}" if name == "perceptual" else name
