@@ -9,6 +9,7 @@ COMMANDS = {
     "estimate": "estimate the poses of a folder of images",
     "evaluate": "measure a trained model against labels",
     "show": "draw what a trained model has learned",
+    "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",
     "doctor": "show backends and check them",
     "demo": "figures, training, evaluation and pictures in one go",

@@ -53,7 +53,11 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
 
     Raises: FileNotFoundError; TypeError; ValueError naming the source and what is refused, missing or wrong.
     """
-    found = read_checkpoint(source)
+    return build(cls, read_checkpoint(source), **options)
+
+
+def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:
+    """`load` of a checkpoint that was read already."""
     cls = CLASSES[found.kind] if cls is None else cls
     if found.kind != cls.Config.model:
         raise ValueError(
@@ -61,16 +65,15 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
             f"load it with ppl_fast.{found.kind}"
         )
     try:
-        found.options.update({} if found.own else names.sizes(found.kind, found.state))
-        found.options.update(options)
+        options = ({} if found.own else names.sizes(found.kind, found.state)) | found.options | options
         with torch.device("meta"):
-            blank = cls(**found.options)
+            blank = cls(**options)
     except (KeyError, IndexError) as error:
         raise ValueError(f"{found.where}: not a whole state dict of {_a(found.kind)}: {error} is missing") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{found.where}: {error}") from error
     check(found.where, found.state, blank, found.own)
-    model = cls(**found.options)
+    model = cls(**options)
     model.load_state_dict(found.state if found.own else converted(found.state, model, found.where))
     return model
 
