@@ -1,6 +1,7 @@
-"""Images in, labels beside them, and drawn figures to try things on.
+"""Images in, labels beside them, published data sets, and drawn figures to try things on.
 
-Needs the ``data`` extra (Pillow, tqdm); ``to_pixels`` and ``from_pixels`` alone need only numpy and torch.
+Needs the ``data`` extra (Pillow, tqdm; h5py and scipy for some data sets); ``to_pixels`` and ``from_pixels`` alone need
+only numpy and torch.
 """
 
 from importlib import import_module
@@ -8,10 +9,16 @@ from importlib import import_module
 from .coordinates import from_pixels, to_pixels
 
 _HOMES = {
+    "AUTOLINK_PRESETS": "sets",
+    "ClipFolder": "clips",
     "ImageFolder": "images",
+    "LabelledSet": "sets",
     "Labels": "labels",
+    "LayoutError": "sets",
+    "PRESETS": "sets",
     "load_labels": "labels",
     "make_figures": "figures",
+    "open_set": "sets",
     "training_loader": "loading",
     "write_coco": "predictions",
     "write_csv": "predictions",

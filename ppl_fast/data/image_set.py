@@ -1,8 +1,10 @@
 """What every data set of images here is: names, sizes, and tensors on demand."""
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
@@ -18,7 +20,8 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 class ImageSet(Dataset):
     """Named images, each resized to a square: the part that is the same wherever they are stored.
 
-    A subclass says how one image is measured, loaded and shown: ``_size``, ``_load`` and ``_picture``, each by name.
+    A subclass says by name how large an image is and how to get it, ``_size`` and ``_picture``, and where there is a
+    faster way to its resized form than by the whole image, ``_load``.
     All images are measured when the set is built, and with ``cache`` loaded; those that fail are skipped.
 
     Args:
@@ -98,7 +101,9 @@ class ImageSet(Dataset):
 
     def _load(self, name: str) -> torch.Tensor:
         """The image as uint8 (3, S, S), upright RGB."""
-        raise NotImplementedError
+        square = (self.image_size, self.image_size)
+        resized = self._picture(name).resize(square, Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
     def _picture(self, name: str) -> Image.Image:
         """The image as it is stored, upright RGB."""
@@ -119,6 +124,11 @@ class ImageSet(Dataset):
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             jobs = pool.map(inspect, range(len(names)))
             return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=None))
+
+
+def natural(name: str) -> tuple[list, str]:
+    """Sorting key by which digits count as numbers, 2 before 10; the name itself decides between 1 and 01."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))], name
 
 
 def first_few(entries: list, count: int = 3) -> str:

@@ -1,0 +1,119 @@
+"""Published data sets by name, beside plain folders: ``open_set("human36m:ROOT", 128)``.
+
+Each reads the layout that its authors, AutoLink or PPL published; nothing is downloaded. Labels are read only when
+asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ppl_fast.data.images import ImageFolder
+from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+
+from .cub import CUB, CUB001, CUB002, CUB003, CUBThree
+from .folders import Dogs, Hands, Horses, Zebras, flowers
+from .human36m import Human36M, Human36MMasked
+from .layout import LayoutError
+from .presets import AUTOLINK_PRESETS, PRESETS
+from .taichi import TaichiFrames, TaichiVideos
+
+__all__ = ["AUTOLINK_PRESETS", "PRESETS", "SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
+
+SPLITS = ("train", "fit", "test")
+
+
+def _taichi(root, image_size: int, split: str, **options) -> TaichiVideos | TaichiFrames:
+    """Videos to train on, other frames to fit the regression on and to test."""
+    if split == "train":
+        return TaichiVideos(root, image_size, split, **options)
+    return TaichiFrames(root, image_size, "train" if split == "fit" else "test", **options)
+
+
+def _same(kind: Callable) -> Callable:
+    """A data set whose regression is fitted on the images trained on."""
+    return lambda root, image_size, split, **options: kind(
+        root, image_size, "train" if split == "fit" else split, **options
+    )
+
+
+SETS: dict[str, Callable[..., Dataset]] = {
+    **{
+        kind.name: _same(kind)
+        for kind in (Human36M, Human36MMasked, CUB, CUBThree, CUB001, CUB002, CUB003, Hands, Horses, Zebras, Dogs)
+    },
+    "flowers": _same(flowers),
+    "taichi": _taichi,
+}
+
+
+@dataclass
+class LabelledSet:
+    """Images, and what is needed to measure on them.
+
+    Attributes:
+        dataset: :class:`ImageSet`-like.
+        name: of the published data set, or of the folder.
+        protocol: keyword arguments of :func:`ppl_fast.evaluation.regression`; none is AutoLink's protocol.
+    """
+
+    dataset: Any
+    name: str
+    protocol: dict[str, Any] = field(default_factory=dict)
+    read_labels: Callable[[], Labels | None] = lambda: None
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """The labels, read on first use; None where there are none.
+
+        Raises: ValueError naming a label file that cannot be read.
+        """
+        return self.read_labels()
+
+
+def known_name(spec) -> str | None:
+    """The published data set that ``spec`` names, as in ``human36m:ROOT``; None for anything else, and for folders."""
+    name, colon, _ = str(spec).partition(":")
+    return name if colon and name in SETS and not Path(spec).exists() else None
+
+
+def open_set(
+    spec, image_size: int, *, split: str = "train", cache: bool = False, max_bad_share: float = 0.1
+) -> LabelledSet:
+    """A folder of images, or a published data set by name.
+
+    Args:
+        spec: a folder, with ``keypoints.npz`` or COCO keypoint JSON beside its images where they are labelled; or
+            ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set. What exists as a folder is one,
+            whatever its name.
+        image_size: S; images are float32 (3, S, S) in [-1, 1].
+        split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
+            than train for Taichi alone; test. A plain folder is the same for all.
+        cache: keep the resized images in memory.
+        max_bad_share: above this share of unreadable images the set is refused.
+
+    Raises:
+        LayoutError: ROOT does not have the published layout.
+        ValueError: unknown name or split, or what the data set raises.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"open_set: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    options = {"cache": cache, "max_bad_share": max_bad_share}
+    name = known_name(spec)
+    if name:
+        root = Path(str(spec).partition(":")[2]).expanduser()
+        dataset = SETS[name](root, image_size, split, **options)
+        return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
+    root = Path(spec)
+    if ":" in str(spec) and not root.exists():
+        raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
+    return LabelledSet(ImageFolder(root, image_size, **options), root.name, read_labels=lambda: _beside(root))
+
+
+def _beside(root: Path) -> Labels | None:
+    """Labels in the folder of the images, if any."""
+    return load_labels(root) if (root / LABEL_FILE).exists() or any(root.glob("*.json")) else None

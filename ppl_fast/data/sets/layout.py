@@ -1,0 +1,95 @@
+"""What the readers of published data sets share: the error for a wrong layout, extras, checks of labels."""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ppl_fast.data.labels import Labels
+
+SHOWN = 12  # entries of a folder that an error lists
+
+
+class LayoutError(ValueError):
+    """A root without the published layout: what is missing, the tree expected, and what was found."""
+
+    def __init__(self, name: str, root: Path, tree: str, missing: str):
+        lines = [f"{name}: {root} does not have the published layout: {missing}", "expected:"]
+        lines += [f"  {root.name or root}/{line}" for line in tree.split("\n")]
+        super().__init__("\n".join([*lines, "found:", *(f"  {line}" for line in _found(root))]))
+
+
+def _found(root: Path) -> list[str]:
+    if not root.exists():
+        return [f"no {root}"]
+    if not root.is_dir():
+        return [f"{root.name}, a file"]
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    more = [f"and {len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return entries[:SHOWN] + more or ["nothing in it"]
+
+
+class Published:
+    """What a published data set has besides its images."""
+
+    name = ""
+    tree = ""  # expected below the root, a line each
+    protocol: dict[str, Any] = {}  # arguments of `ppl_fast.evaluation.regression`; none is AutoLink's protocol
+
+    def read_labels(self) -> Labels | None:
+        """The labels of the images, or None where the data set has none."""
+        return None
+
+
+def extra(module: str, what: str) -> ModuleType:
+    """A module of the ``data`` extra.
+
+    Raises: ImportError that names the extra, where it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        raise ImportError(f"{what} needs {package}, which is not installed: pip install 'ppl_fast[data]'") from error
+
+
+def matlab(path: Path, name: str) -> np.ndarray:
+    """The array ``name`` of a MATLAB file.
+
+    Raises: ValueError naming the file, where it is missing, broken or lacks the array; ImportError without scipy.
+    """
+    loadmat = extra("scipy.io", str(path)).loadmat
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a MATLAB file with {name}")
+    try:
+        content = loadmat(path, variable_names=[name])
+    except Exception as error:  # scipy raises whatever a broken file leads to
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: truncated, or no MATLAB file of version 7 or before ({reason})") from error
+    if name not in content:
+        raise ValueError(f"{path}: expected the array {name}, got none of that name")
+    return content[name]
+
+
+def joints(points, count: int, where: str, what: str) -> np.ndarray:
+    """``points`` as a float64 array (..., count, 2).
+
+    Raises: ValueError that names the file, for another number of joints or no numbers.
+    """
+    points = np.asarray(points)
+    if points.shape[-2:] != (count, 2) or points.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{where}: {what} must be {count} pairs of numbers, got shape {points.shape} of {points.dtype}"
+        )
+    return points.astype(np.float64)
+
+
+def from_fractions(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Published labels (..., 2), (row, column) from 0 to 1, as (x, y) in pixels of an image of ``size`` (W, H).
+
+    0 and 1 become the centres of the first and last pixel, as the published evaluation takes them; a score on images
+    of their own size is then exactly the published one.
+    """
+    return points[..., ::-1] * (np.asarray(size) - 1)
