@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 
 from ppl_fast.data import ImageFolder, to_pixels, write_coco, write_csv
-from ppl_fast.data.atomic import replacing
 from ppl_fast.data.clips import check_share, find_media, open_videos, resized
 from ppl_fast.data.video import Video, check_written, video_writer
 from ppl_fast.evaluation import predict
@@ -70,10 +68,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
 
     source = Path(options.images)
+    model = ready_model(options.run, options)
     images, videos, others = find_media(source)
     single = source.is_file()
     _check_outputs(options, source)
-    model = ready_model(options.run, options)
     opened = {source.name: Video(source)} if single else _opened(videos, options.max_bad_share)
     poses = _image_poses(model, options, others) if images else []
     for name, video in opened.items():
@@ -168,10 +166,9 @@ def _posed(image: Image.Image, points: np.ndarray, links: np.ndarray, weights: n
 def _write(options: Any, poses: list[Pose], moving: bool, model) -> None:
     """The poses as CSV, with columns for frame and time where there are videos, and as COCO if asked for."""
     keypoints = np.stack([pose.keypoints for pose in poses])
-    if moving:
-        _write_frames(options.out, poses)
-    else:
-        write_csv(options.out, [pose.file for pose in poses], keypoints)
+    times = [None if pose.time is None else f"{pose.time:.6f}" for pose in poses]
+    columns = {"frame": [pose.frame for pose in poses], "time": times} if moving else None
+    write_csv(options.out, [pose.file for pose in poses], keypoints, columns=columns)
     print(f"wrote {len(poses)} poses of {model.config['num_keypoints']} keypoints to {options.out}")
     if options.coco:
         names, sizes = [pose.name for pose in poses], [pose.size for pose in poses]
@@ -179,14 +176,3 @@ def _write(options: Any, poses: list[Pose], moving: bool, model) -> None:
         print(f"wrote {options.coco}")
     if options.overlay:
         print(f"wrote overlays to {options.overlay}")
-
-
-def _write_frames(path: str, poses: list[Pose]) -> None:
-    """As `write_csv`, with columns for frame and time after the file; both are empty for an image."""
-    names = [f"keypoint_{i:02d}_{axis}" for i in range(len(poses[0].keypoints)) for axis in "xy"]
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "frame", "time", *names])
-        for pose in poses:
-            time = None if pose.time is None else f"{pose.time:.6f}"
-            writer.writerow([pose.file, pose.frame, time, *(f"{value:.3f}" for value in pose.keypoints.ravel())])

@@ -8,21 +8,24 @@ import numpy as np
 from .atomic import replacing
 
 
-def write_csv(path, files, keypoints, names=None) -> None:
-    """One row an image: file, then x and y of every keypoint in pixels of the original.
+def write_csv(path, files, keypoints, names=None, columns=None) -> None:
+    """One row an image: file, further columns, then x and y of every keypoint in pixels of the original.
 
     Args:
         path: the file to write, replaced whole.
         files: n names.
         keypoints: (n, N, 2), (x, y) in pixels of the originals.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
+        columns: name to n values, such as the frame in a video; None leaves a cell empty.
     """
     keypoints, names = _check("write_csv", files, keypoints, names)
+    columns = columns or {}
+    rows = zip(files, *columns.values(), keypoints, strict=True)
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", *(f"{name}_{axis}" for name in names for axis in "xy")])
-        for name, points in zip(files, keypoints, strict=True):
-            writer.writerow([name, *(f"{value:.3f}" for value in points.ravel())])
+        writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
+        for *cells, points in rows:
+            writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
 
 
 def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category="object") -> None:
