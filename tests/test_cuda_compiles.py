@@ -1,4 +1,5 @@
-"""The CUDA kernels compiled by nvcc for real GPUs: no spills, no local memory, the instructions that were meant."""
+"""_C_cuda as setup.py builds it, with nvcc for real GPUs: no spills, no local memory, the instructions that were meant,
+and a library that loads and registers. There need be no GPU."""
 
 import functools
 import hashlib
@@ -6,78 +7,104 @@ import os
 import re
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from pathlib import Path
 
 import cuda_emulator
 import pytest
+import torch
 
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 ARCHITECTURES = ("80", "90")
-OBJECTS = cuda_emulator.ROOT / "build" / "nvcc"
+ROOT = cuda_emulator.ROOT
+BUILDS = ROOT / "build" / "nvcc"
+SHARED = {"80": 164 * 1024, "90": 228 * 1024}  # bytes of a multiprocessor
+
+
+def reason_against() -> str | None:
+    if NVCC is None:
+        return "there is no nvcc here: put it on the PATH or name it by CUDACXX"
+    beside = Path(sys.executable).parent
+    missing = [t for t in ("cmake", "ninja") if not shutil.which(t, path=f"{beside}{os.pathsep}{os.environ['PATH']}")]
+    return f"there is no {' and no '.join(missing)} here to build with" if missing else None
+
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(NVCC is None, reason="there is no nvcc here: put it on the PATH or name it by CUDACXX"),
+    pytest.mark.skipif(reason_against() is not None, reason=str(reason_against())),
 ]
 
 
 @functools.cache
-def compiled() -> dict[Path, str]:
-    """Return what ptxas says of each source's object; both are kept under build/ by the hash of what went in."""
-    flags = ["-std=c++17", "-O3", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-Xptxas", "-v"]
-    flags += ["-isystem", str(cuda_emulator.TORCH / "include"), "-c"]
-    flags += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    csrc = cuda_emulator.ROOT / "csrc"
+def build() -> Path:
+    """Build the package and return the folder: ``lib`` is what a wheel holds, ``temp`` has the objects, ``log`` is what
+    ptxas said. What was compiled is kept under build/ by the hash of what went in."""
     version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
-    headers = "".join(h.read_text() for h in sorted([*csrc.glob("*.h"), *csrc.glob("*.cuh")]))
-    OBJECTS.mkdir(parents=True, exist_ok=True)
-
-    def compile_one(source: Path) -> tuple[Path, str]:
-        key = hashlib.sha256("".join([version, *flags, headers, source.read_text()]).encode()).hexdigest()[:16]
-        target = OBJECTS / f"{source.stem}-{key}.o"
-        log = target.with_suffix(".log")
-        if not log.exists():
-            done = subprocess.run([NVCC, *flags, str(source), "-o", str(target)], capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[:4000]
-            log.write_text(done.stderr)
-        return target, log.read_text()
-
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        return dict(pool.map(compile_one, sorted(csrc.glob("*_cuda.cu"))))
+    sources = [ROOT / "setup.py", ROOT / "CMakeLists.txt", *(ROOT / "cmake").iterdir(), *(ROOT / "csrc").iterdir()]
+    key = hashlib.sha256("".join([version, *(s.read_text() for s in sorted(sources))]).encode()).hexdigest()[:16]
+    folder = BUILDS / key
+    if not (folder / "log").exists():
+        shutil.rmtree(BUILDS, ignore_errors=True)
+        command = [sys.executable, "setup.py", "build", "--build-base", folder / "temp", "--build-lib", folder / "lib"]
+        wanted = {"PPL_FAST_CUDA": "on", "TORCH_CUDA_ARCH_LIST": ";".join(f"{a[:-1]}.{a[-1]}" for a in ARCHITECTURES)}
+        environment = {**os.environ, **wanted, "CUDACXX": NVCC, "NVCC_APPEND_FLAGS": "-Xptxas -v"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        (folder / "log").write_text(done.stdout)
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", folder / "lib"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
 
 
 def kernels() -> list[dict]:
     """Return one row per kernel, storage type and architecture."""
     rows = []
-    for log in compiled().values():
-        for entry in log.split("Compiling entry function ")[1:]:
-            name, arch = re.match(r"'(\S+)' for 'sm_(\d+)'", entry).groups()
-            numbers = {
-                key: sum(int(n) for n in re.findall(pattern, entry))
-                for key, pattern in {
-                    "registers": r"Used (\d+) registers",
-                    "stack": r"(\d+) bytes stack frame",
-                    "spills": r"(\d+) bytes spill",
-                    "static shared": r"(\d+) bytes smem",
-                    "local": r"(\d+) bytes lmem",
-                }.items()
-            }
-            rows.append({"kernel": name, "arch": arch, **numbers})
+    for entry in (build() / "log").read_text().split("Compiling entry function ")[1:]:
+        name, arch = re.match(r"'(\S+)' for 'sm_(\d+)'", entry).groups()
+        numbers = {
+            key: sum(int(n) for n in re.findall(pattern, entry))
+            for key, pattern in {
+                "registers": r"Used (\d+) registers",
+                "stack": r"(\d+) bytes stack frame",
+                "spills": r"(\d+) bytes spill",
+                "local": r"(\d+) bytes lmem",
+            }.items()
+        }
+        rows.append({"kernel": name, "arch": arch, **numbers})
     names = subprocess.run(
         ["c++filt", "-p"], input="\n".join(r["kernel"] for r in rows), capture_output=True, text=True
     )
     for row, name in zip(rows, names.stdout.splitlines(), strict=True):
-        row["kernel"] = re.sub(r"ppl_fast::|\(anonymous namespace\)::|_GLOBAL__N\w*::|c10::", "", name)
+        row["kernel"] = spelled(re.sub(r"ppl_fast::|\(anonymous namespace\)::|_GLOBAL__N\w*::|c10::", "", name))
     return rows
 
 
+def spelled(kernel: str) -> str:
+    return kernel.replace("> >", ">>")
+
+
+def blocks(row: dict, threads: int, shared: int) -> int:
+    """Return how many blocks of a kernel a multiprocessor holds: by registers, threads and shared memory."""
+    registers = -(-row["registers"] * 32 // 256) * 256 * (threads // 32)
+    return min(65536 // registers, 2048 // threads, 32, SHARED[row["arch"]] // (shared + 1024))
+
+
 def test_no_kernel_spills_or_uses_local_memory(capsys):
-    rows = kernels()
+    rows, shapes = kernels(), {}
+    with cuda_emulator.emulation() as library:
+        for shape in cuda_emulator.python_module(Path(library._name)).kernel_info():
+            shapes[shape["kernel"]] = shape["threads"], shape["shared_bytes"]
+    assert set(shapes) <= {row["kernel"] for row in rows}
     with capsys.disabled():
-        print(f"\n{'kernel':72} {'sm':>3} {'registers':>9} {'stack':>5} {'spills':>6}")
+        print(
+            f"\n{'kernel':72} {'sm':>3} {'registers':>9} {'stack':>5} {'spills':>6} {'threads':>7} {'shared':>6} blocks"
+        )
         for row in rows:
-            print(f"{row['kernel']:72} {row['arch']:>3} {row['registers']:9} {row['stack']:5} {row['spills']:6}")
+            shape = shapes.get(row["kernel"])  # of the float32 kernels: how they are launched
+            launch = f"{shape[0]:7} {shape[1]:6} {blocks(row, *shape):6}" if shape else ""
+            print(
+                f"{row['kernel']:72} {row['arch']:>3} {row['registers']:9} {row['stack']:5} {row['spills']:6} {launch}"
+            )
     assert len({row["kernel"] for row in rows}) >= 30
     assert {row["arch"] for row in rows} == set(ARCHITECTURES)
     bad = [row for row in rows if row["stack"] or row["spills"] or row["local"]]
@@ -90,7 +117,7 @@ def test_registers_leave_the_occupancy_that_the_kernels_count_on():
     for arch in ARCHITECTURES:
         assert registers["link_heatmap_fwd_kernel<float>", arch] <= 64
         assert registers["link_heatmap_bwd_sums_kernel<float>", arch] <= 64
-        assert registers["memory_attention_fwd_kernel<float, PairShape<float, 1, 4> >", arch] <= 128
+        assert registers["memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>", arch] <= 128
 
 
 def sass(source: str, kernel: str, arch: str) -> list[str]:
@@ -105,8 +132,8 @@ def sass(source: str, kernel: str, arch: str) -> list[str]:
     tool = shutil.which("cuobjdump", path=os.pathsep.join([*map(str, tools), os.environ["PATH"]]))
     if tool is None:
         pytest.skip("there is no cuobjdump here; Triton's package has one")
-    objects = [o for o in compiled() if o.name.startswith(f"{source}-")]
-    done = subprocess.run([tool, "-arch", f"sm_{arch}", "-sass", str(objects[0])], capture_output=True, text=True)
+    (compiled,) = (build() / "temp").rglob(f"{source}.cu.o")
+    done = subprocess.run([tool, "-arch", f"sm_{arch}", "-sass", str(compiled)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = [part for part in done.stdout.split("Function : ")[1:] if kernel in part.split("\n")[0]]
     assert len(found) == 1
@@ -131,3 +158,50 @@ def inner_loop(instructions: list[str]) -> list[str]:
     pieces = [instructions[a + 1 : b + 1] for a, b in zip([-1, *branches], branches, strict=False)]
     (loop,) = [p for p in pieces if sum("FFMA.SAT" in i for i in p) == 4]
     return loop
+
+
+def in_process(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run Python code on the package that was built."""
+    environment = {**os.environ, "PYTHONPATH": str(build() / "lib"), **environment}
+    return subprocess.run([sys.executable, "-c", code], cwd=build(), env=environment, capture_output=True, text=True)
+
+
+def test_the_package_runs_beside_a_torch_without_cuda_and_says_why():
+    if torch.version.cuda is not None:
+        pytest.skip("this torch was built with CUDA")
+    done = in_process("import sys; from ppl_fast.doctor import main; sys.exit(main())")
+    assert done.returncode == 0, done.stderr
+    assert str(build()) in in_process("import ppl_fast; print(ppl_fast.__file__)").stdout
+    reason = f"ppl_fast._C_cuda needs a torch that was built with CUDA, and torch {torch.__version__} was not"
+    assert f"_C_cuda: {reason}" in done.stdout
+    assert "No GPU is used: this torch is built without CUDA" in done.stdout
+
+
+def test_the_library_loads_and_registers(tmp_path):
+    """With stand-ins for the few functions that a torch without CUDA lacks."""
+    stand_in = tmp_path / "stand_in.so"
+    source = cuda_emulator.HERE / "torch_stand_in.cpp"
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", stand_in, source], check=True)
+    done = in_process(
+        """
+import torch, ppl_fast
+from ppl_fast import _C_cuda
+for op in ("affine_warp", "link_heatmap", "memory_attention"):
+    for name in (op, f"{op}_backward"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ppl_fast::{name}", "CUDA"), name
+assert torch._C._dispatch_has_kernel_for_dispatch_key("ppl_fast::prototype_sums", "CUDA")
+print(_C_cuda.build_info())
+try:
+    print(len(_C_cuda.kernel_info()))
+except RuntimeError as error:
+    print(error)
+""",
+        **({} if torch.version.cuda else {"LD_PRELOAD": str(stand_in)}),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    info, answer = done.stdout.splitlines()
+    assert "'architectures': '80-real 90-real'" in info and "'torch_target': '0x020a000000000000'" in info
+    if not torch.cuda.is_available():
+        assert re.match(r"kernel_info: affine_warp_fwd_kernel<float>: .*(driver|device)", answer), answer
+    else:
+        assert answer == "16"
