@@ -101,7 +101,7 @@ def test_evaluate_prints_each_protocol_and_writes_metrics(run, figures, tmp_path
         assert metrics[name]["protocol"] in shown
         assert f"{metrics[name]['value']:.4f}" in shown
     assert "mean pose" in shown
-    assert len(metrics["occlusion"]["rows"][0]["rounds"]) == 4
+    assert len(metrics["occlusion"]["rows"][0]["rounds"]) == 5
 
 
 def test_evaluate_with_its_own_training_set(run, figures, tmp_path, capsys):

@@ -1,79 +1,178 @@
-"""ppl-fast evaluate: a trained model against labels, by every protocol."""
+"""ppl-fast evaluate: a trained model, or two side by side, against labels, by every protocol."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from .options import add_compute, check_outputs, command_parser, parse, ready_model
 
-DESCRIPTION = """Measure a run against the labels in DATA (keypoints.npz or COCO keypoint JSON), mean pose beside.
-The regression from detected to labelled keypoints is fitted on --train-data; without it, DATA is divided."""
+DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
+keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
+The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
+--beside measures a second run, such as AutoLink, on the same images."""
 SCORES = ("regression", "matching", "pck", "limb_share")
+CURVE = "occlusion_curve.png"
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("evaluate", DESCRIPTION, "RUN DATA [--train-data DIR] [options]")
+    parser = command_parser("evaluate", DESCRIPTION, "RUN DATA [--train-data DIR] [--beside RUN2] [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
-    parser.add_argument("data", metavar="DATA", type=str, help="folder of labelled images to measure on")
-    parser.add_argument("--train-data", type=str | None, default=None, help="folder of labelled images to fit on")
+    parser.add_argument("data", metavar="DATA", type=str, help="labelled images to measure on")
+    parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
+    parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
     parser.add_argument("--out", type=str | None, default=None, help="metrics file (default: RUN/metrics.json)")
-    parser.add_argument("--iterations", type=int, default=1, help="rounds of inference behind every pose")
+    parser.add_argument("--iterations", type=int, default=1, help="estimation passes behind every pose")
     parser.add_argument("--threshold", type=float, default=0.05, help="of PCK, as a fraction of the image size")
     parser.add_argument("--occlusion-images", type=int, default=256, help="test images to hide parts of; 0 skips this")
+    parser.add_argument(
+        "--masks",
+        type=str,
+        default="centre:0.14,random:0.14,blocks:0.5,blocks:0.8",
+        help="what to hide, KIND:SHARE of the image area, KIND centre, random or blocks",
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="of iterative inference after the plain estimate")
     add_compute(parser)
     options = parse(parser, arguments)
-    for name, low in (("iterations", 1), ("occlusion_images", 0)):
+    for name, low in (("iterations", 1), ("occlusion_images", 0), ("rounds", 0)):
         if getattr(options, name) < low:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
     if not options.threshold > 0:
         raise ValueError(f"--threshold must be positive, got {options.threshold}")
 
-    from ppl_fast.data import ImageFolder, load_labels
     from ppl_fast.data.atomic import replacing
-    from ppl_fast.evaluation import MASKS, evaluate_model
+    from ppl_fast.evaluation import side_by_side
+    from ppl_fast.visualization import save_occlusion
 
-    model = ready_model(options.run, options)
-    out = options.out or Path(options.run, "metrics.json")
-    check_outputs(out)
-    folders = [options.train_data, options.data] if options.train_data else [options.data]
-    labels = [load_labels(folder) for folder in folders]
-    sets = [ImageFolder(folder, model.config["image_size"]) for folder in folders]
-    pairs = [part for pair in zip(sets, labels, strict=True) for part in pair]
-    metrics = evaluate_model(
-        model,
-        *pairs,
-        iterations=options.iterations,
-        threshold=options.threshold,
-        masks=MASKS if options.occlusion_images else (),
-        occlusion_images=max(options.occlusion_images, 1),
-        batch_size=options.batch_size,
-        workers=options.workers,
-    )
+    masks = _masks(options.masks) if options.occlusion_images else ()
+    out = Path(options.out or Path(options.run, "metrics.json"))
+    curve = out.with_name(CURVE)
+    models = _models(options)
+    check_outputs(out, curve)
+    results = _measure(models, options, masks)
+    metrics = side_by_side(results) if len(results) > 1 else next(iter(results.values()))
     print(table(metrics))
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {out}")
+    if masks:
+        hidden = {name: result["occlusion"] for name, result in results.items()}
+        save_occlusion(curve, hidden, metrics["regression"]["baseline"])
+        print(f"wrote {curve}")
     return 0
 
 
-def table(metrics: dict) -> str:
-    """The measurements as text: number, baseline and protocol, then the errors under occlusion round by round."""
+def _masks(text: str) -> list[tuple[str, float]]:
+    """The pairs (kind, share) of --masks; what `evaluate_model` would refuse is refused here, before any work."""
+    from ppl_fast.evaluation import check_masks
+
+    masks = []
+    for part in text.split(","):
+        kind, _, share = part.strip().partition(":")
+        try:
+            masks.append((kind, float(share)))
+        except ValueError:
+            raise ValueError(f"--masks must list KIND:SHARE such as blocks:0.5, got {part.strip()!r}") from None
+    check_masks(masks, rounds=0)
+    return masks
+
+
+def _models(options: Any) -> dict[str, Any]:
+    """The models by the names to print: their architectures, or where those are the same, the runs."""
+    runs = [options.run] if options.beside is None else [options.run, options.beside]
+    models = [ready_model(run, options) for run in runs]
+    names = [type(model).__name__ for model in models]
+    if len(set(names)) < len(names):
+        names = runs
+    if len(set(names)) < len(names):
+        raise ValueError(f"--beside must name another run than RUN, got {options.beside} for both")
+    return dict(zip(names, models, strict=True))
+
+
+def _measure(models: dict[str, Any], options: Any, masks) -> dict[str, dict[str, Any]]:
+    from ppl_fast.evaluation import evaluate_model
+
+    sets: dict[int, list] = {}
+    results = {}
+    for name, model in models.items():
+        size = model.config["image_size"]
+        if size not in sets:
+            sets[size] = _open_sets(options, size)
+        if len(models) > 1:
+            print(f"{name}:")
+        results[name] = evaluate_model(
+            model,
+            *(part for labelled in sets[size] for part in (labelled.dataset, labelled.labels)),
+            protocol=sets[size][-1].protocol,
+            iterations=options.iterations,
+            threshold=options.threshold,
+            masks=masks,
+            rounds=options.rounds,
+            occlusion_images=max(options.occlusion_images, 1),
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+    return results
+
+
+def _open_sets(options: Any, image_size: int) -> list:
+    """The labelled set to divide, or one to fit on and one to measure on: a published data set has its own splits."""
+    from ppl_fast.data import open_set
+    from ppl_fast.data.sets import known_name
+
+    fit_on = options.train_data or (options.data if known_name(options.data) else None)
+    specs = [(options.data, "test")] if fit_on is None else [(fit_on, "fit"), (options.data, "test")]
+    sets = [open_set(spec, image_size, split=split) for spec, split in specs]
+    for (spec, _), labelled in zip(specs, sets, strict=True):
+        if labelled.labels is None:
+            raise ValueError(f"evaluate: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none")
+    return sets
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The measurements as text: numbers, baselines and protocols, then the errors under occlusion round by round.
+
+    metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
+    """
+    models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
+    width = max(len(name) for name in models) + 2 * (len(models) > 1)
     images = metrics["images"]
     lines = [f"{images['train']} training and {images['test']} test images: {metrics['split']}", ""]
-    lines.append(f"{'measure':<12}{'value':>10}{'baseline':>10}")
-    for name in SCORES:
-        score = metrics.get(name)
-        if score:
+    lines.append(f"{'measure':<14}{'model' * (width > 0):<{width}}{'value':>10}{'baseline':>10}")
+    for measure in SCORES:
+        scores = {name: result[measure] for name, result in models.items() if measure in result}
+        for name, score in scores.items():
             baseline = f"{score['baseline']:10.4f}  ({score['baseline_name']})" if "baseline" in score else ""
-            lines += [f"{name:<12}{score['value']:10.4f}{baseline}", f"    {score['protocol']}"]
-    hidden = metrics.get("occlusion")
-    if hidden:
-        rounds = range(1, len(hidden["rows"][0]["rounds"]) + 1)
-        lines += ["", f"{'hidden':<14}" + "".join(f"{f'round {r}':>10}" for r in rounds) + f"{'recovered':>12}"]
-        lines.append(f"{'nothing':<14}{hidden['clean']:10.4f}")
-        for row in hidden["rows"]:
-            recovered = f"{row['recovered']:12.0%}" if row["recovered"] is not None else ""
-            label = f"{row['mask']} {row['share']:.0%}"
-            lines.append(f"{label:<14}" + "".join(f"{error:10.4f}" for error in row["rounds"]) + recovered)
-        lines.append(f"    {hidden['protocol']}")
-    return "\n".join(lines)
+            label = measure if score is next(iter(scores.values())) else ""
+            lines.append(f"{label:<14}{name:<{width}}{score['value']:10.4f}{baseline}")
+        lines += _protocols(scores)
+    hidden = {name: result["occlusion"] for name, result in models.items() if "occlusion" in result}
+    return "\n".join(lines + (_occlusion_table(hidden, width) if hidden else []))
+
+
+def _occlusion_table(hidden: dict[str, dict[str, Any]], width: int) -> list[str]:
+    rounds = max(len(result["rows"][0]["rounds"]) for result in hidden.values())
+    headings = [f"{r} round{'s' * (r != 1)}" for r in range(rounds)]
+    lines = [
+        "",
+        f"{'hidden':<14}{'':<{width}}" + "".join(f"{heading:>10}" for heading in headings) + f"{'recovered':>12}",
+    ]
+    rows = [("nothing", [(name, [result["clean"]], None) for name, result in hidden.items()])]
+    for number, row in enumerate(next(iter(hidden.values()))["rows"]):
+        of = {name: result["rows"][number] for name, result in hidden.items()}
+        rows.append((f"{row['mask']} {row['share']:.0%}", [(n, r["rounds"], r["recovered"]) for n, r in of.items()]))
+    for label, measured in rows:
+        for name, errors, recovered in measured:
+            numbers = "".join(f"{error:10.4f}" for error in errors)
+            share = " " * 10 * (rounds - len(errors)) + f"{recovered:12.0%}" if recovered is not None else ""
+            lines.append(f"{label:<14}{name:<{width}}{numbers}{share}")
+            label = ""
+    return lines + _protocols(hidden)
+
+
+def _protocols(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Each protocol once; where those of the models differ, with their names."""
+    texts = {name: result["protocol"] for name, result in results.items()}
+    if len(set(texts.values())) == 1:
+        return [f"    {next(iter(texts.values()))}"]
+    return [f"    {name}: {text}" for name, text in texts.items()]
