@@ -1,0 +1,109 @@
+"""The replacements in docs/operators.md do what they replace, and its figures are those that were measured."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from published_cases import golden, golden_state, needs_golden
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+N, SIZE, THICK, FACTOR = 5, 24, 3e-2, 512
+
+
+@pytest.fixture(scope="module")
+def page():
+    """What the page's code blocks define, one after the other, as a reader would paste them."""
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(block, names)
+    return SimpleNamespace(**names)
+
+
+def plain_lines(starts, ends, size, thick):
+    """exp(-d^2 / thick) of every pixel to every segment, (B, E, size, size); starts, ends (B, E, 2), (row, column)."""
+    axis = torch.linspace(-1, 1, size, dtype=starts.dtype)
+    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1)
+    start, along = starts[:, :, None, None], (ends - starts)[:, :, None, None]
+    share = (((pixels - start) * along).sum(-1) / along.square().sum(-1)).clamp(0, 1)
+    return torch.exp(-(pixels - start - share[..., None] * along).square().sum(-1) / thick)
+
+
+@pytest.fixture
+def published():
+    """What `rasterize` finds on the published module, and keypoints (3, N, 2), (row, column), float64."""
+    parameter = ((torch.randn(N, N, dtype=torch.float64) - 1) / FACTOR).requires_grad_()
+    module = SimpleNamespace(skeleton_idx=torch.triu_indices(N, N, 1), skeleton_scalar=parameter)
+    module.sklr, module.thick = FACTOR, THICK
+    return module, (torch.rand(3, N, 2, dtype=torch.float64) * 1.8 - 0.9).requires_grad_()
+
+
+def test_rasterize(page, published):
+    module, keypoints = published
+    starts, ends = (keypoints[:, index] for index in module.skeleton_idx)
+    weights = torch.stack(
+        [F.softplus(FACTOR * module.skeleton_scalar[i, j]) for i in range(N) for j in range(i + 1, N)]
+    )
+    expected = (weights[:, None, None] * plain_lines(starts, ends, SIZE, THICK)).amax(1, keepdim=True)
+    actual = page.rasterize(module, keypoints, SIZE)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+    upstream = torch.randn_like(expected)
+    leaves = keypoints, module.skeleton_scalar
+    gradients = [torch.autograd.grad(heatmap, leaves, upstream) for heatmap in (actual, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_draw_lines(page):
+    joints = torch.rand(2, 7, 2, 2, dtype=torch.float64) * 1.8 - 0.9
+    expected = plain_lines(joints[:, :, 0], joints[:, :, 1], SIZE, THICK)
+    torch.testing.assert_close(page.draw_lines(joints, SIZE, THICK), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_draw_skeleton(page):
+    keypoints, bones = torch.rand(2, 4, 2, dtype=torch.float64) - 0.5, [(0, 3), (2, 1)]
+    starts, ends = (keypoints[:, list(index)] for index in zip(*bones, strict=True))
+    weights = torch.tensor([[0.5, 1.0], [2.0, 0.1]], dtype=torch.float64)
+    expected = (weights[..., None, None] * plain_lines(starts, ends, SIZE, THICK)).amax(1, keepdim=True)
+    actual = page.draw_skeleton(keypoints, weights, bones, SIZE, THICK)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+@needs_golden
+@pytest.mark.parametrize(("model", "prefix", "thick"), [("autolink", "decoder.", 2.5e-3), ("ppl", "", 1e-3)])
+def test_rasterize_gives_what_the_published_code_gave(page, model, prefix, thick):
+    arrays = golden(model)
+    scalar = torch.as_tensor(golden_state(model)[f"{prefix}skeleton_scalar"])
+    module = SimpleNamespace(skeleton_idx=torch.triu_indices(len(scalar), len(scalar), 1), skeleton_scalar=scalar)
+    module.sklr, module.thick = 512, thick
+    heatmap = page.rasterize(module, arrays["keypoints"])
+    torch.testing.assert_close(heatmap, arrays["link_heatmap"], rtol=1e-4, atol=1e-5)
+
+
+def test_each_replacement_takes_five_lines():
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        body = block[block.index("def ") :].strip().splitlines()
+        assert len(body) <= 5, body[0]
+
+
+def test_the_figures_are_those_measured():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())["rows"]
+    rows = {(row["shape"], row["backend"]): row for row in rows if row["op"] == "link_heatmap"}
+    for name, shape, backend in (
+        ("the published formula", "B=8 N=16 128x128 t=0.001", "formula"),
+        ("the published formula, `torch.compile`", "B=8 N=16 128x128 t=0.001", "compiled"),
+        ("`link_heatmap`", "B=8 N=16 128x128 t=0.001", "cpp"),
+        ("`link_heatmap`, 64 images", "B=64 N=16 128x128 t=0.001", "cpp"),
+    ):
+        row = rows[shape, backend]
+        time, memory = row["forward_ms"] + row["backward_ms"], row["peak_mb"]
+        written = f"| {name} | {_short(time)} ms | {_short(memory)} MB |"
+        assert written in PAGE, written
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:#.2g}"
