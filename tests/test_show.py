@@ -35,12 +35,12 @@ def test_a_run_shows_prior_links_and_the_whole_memory(tmp_path, capsys):
 
 def test_the_pictures_are_of_this_model(tmp_path):
     first, second = (PPL(**(MODEL | {"memory_prototypes": 3})) for _ in range(2))
-    for name, model in (("first", first), ("again", first), ("second", second)):
+    for name, model in (("first", first), ("second", second)):
         model.save_pretrained(tmp_path / name)
         assert main(["show", str(tmp_path / name), "--out", str(tmp_path / f"{name}-pictures")]) == 0
     for name in ("prior", "connectivity", "memory_1"):
-        shown = [(tmp_path / f"{run}-pictures" / f"{name}.png").read_bytes() for run in ("first", "again", "second")]
-        assert shown[0] == shown[1] != shown[2], name
+        shown = [(tmp_path / f"{run}-pictures" / f"{name}.png").read_bytes() for run in ("first", "second")]
+        assert shown[0] != shown[1], name
 
 
 def test_an_autolink_run_has_its_links_alone(tmp_path, capsys):
