@@ -23,12 +23,12 @@ def save(path, level=100, size=(SIDE, SIDE)):
 
 def h36m(root, subjects=(1, 5, 6, 7, 8, 9, 11), action="Walking 1.54138969", frames=(1, 2, 10)) -> dict:
     """Frames with labels in [0, 1], (row, column); a recording of another action; returns labels by frame."""
-    labels = {}
+    labels, random = {}, rng()
     for subject in subjects:
         folder = root / f"S{subject}"
         save(folder / "WithBackground" / "WalkDog.60457274" / "1.jpg")
         for frame in frames:
-            points = rng().uniform(0, 1, (32, 2)) + frame % 50 / 100
+            points = random.uniform(0, 1, (32, 2))
             save(folder / "WithBackground" / action / f"{frame}.jpg", 20 * frame)
             for beside in ("Landmarks", "BackgroudMask"):
                 (folder / beside / action).mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def h36m(root, subjects=(1, 5, 6, 7, 8, 9, 11), action="Walking 1.54138969", fra
 
 def taichi(root, names=("b#000#100.png", "a#000#100.png"), joints=18, size=(256, 256)) -> dict:
     """Two videos and two labelled frames a split, as their tables have them: (x, y), -1 where not found."""
-    labels = {}
+    labels, random = {}, rng()
     for video in ("v1#000#100.mp4", "v2#000#100.mp4"):
         for frame in range(3):
             save(root / "train" / video / f"{frame:07d}.png")
     (root / "landmark").mkdir()
     for split in ("train", "test"):
-        values = [rng().integers(0, 256, (joints, 2)).astype(float) for _ in names]
+        values = [random.integers(0, 256, (joints, 2)).astype(float) for _ in names]
         values[0][3] = -1
         for name in names:
             save(root / "eval_images" / "taichi-256" / split / name, size=size)
@@ -60,11 +60,11 @@ def taichi(root, names=("b#000#100.png", "a#000#100.png"), joints=18, size=(256,
 def cub(file, parts, joints=15, count=3) -> dict:
     """What AutoLink's preprocessing writes: uint8 images and visibility, float32 (row, column) in [0, 1]."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {}
+    content, random = {}, rng()
     for part in parts:
-        content[f"{part}_img"] = rng().integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
-        content[f"{part}_kp"] = rng().uniform(0, 1, (count, joints, 2)).astype(np.float32)
-        content[f"{part}_vis"] = rng().integers(0, 2, (count, joints), dtype=np.uint8)
+        content[f"{part}_img"] = random.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
+        content[f"{part}_kp"] = random.uniform(0, 1, (count, joints, 2)).astype(np.float32)
+        content[f"{part}_vis"] = random.integers(0, 2, (count, joints), dtype=np.uint8)
     with h5py.File(file, "w") as opened:
         for name, values in content.items():
             opened.create_dataset(name, values.shape, values.dtype, data=values)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from miniatures import SIDE, cub, fails, h36m, rng, taichi
+from pandas_files import pickled
 from PIL import Image
 from scipy.io import savemat
 
@@ -118,6 +119,11 @@ def test_taichi_with_other_content(tmp_path):
     (tmp_path / "train").rmdir()
     taichi(tmp_path, joints=17)
     fails(r"taichi_train_gt.pkl: each value must be 18 pairs of numbers, got shape \(17, 2\)", spec, split="fit")
+    ragged = pickled({"file_name": ["a"], "value": [[[1, 2], ["x"]]]})
+    (tmp_path / "landmark" / "taichi_train_gt.pkl").write_bytes(ragged)
+    fails(
+        "taichi_train_gt.pkl: each value must be 18 pairs of numbers, got something else in a list", spec, split="fit"
+    )
     (tmp_path / "landmark" / "taichi_train_gt.pkl").write_bytes(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00trueR.")
     fails("taichi_train_gt.pkl: refused without running anything: it asks for 'posix.system'", spec, split="fit")
     (tmp_path / "landmark" / "taichi_train_gt.pkl").unlink()

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from .image_set import SMALLEST_SIDE, ImageSet
-from .image_set import first_few as _first_few  # noqa: F401, clips.py imports it from here
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")

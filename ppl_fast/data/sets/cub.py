@@ -13,7 +13,7 @@ PARTS = [
 class CUB(H5Labelled):
     """All categories: training and test images of ``cub.h5``.
 
-    Aligned birds and birds in the wild are two such files of one layout; each has its own folder.
+    Whether the birds are aligned or in the wild lies in how they were cropped; the layout is the same.
 
     Args:
         root: the folder that holds the file, or the file itself under any name.

@@ -78,12 +78,14 @@ def joints(points, count: int, where: str, what: str) -> np.ndarray:
 
     Raises: ValueError that names the file, for another number of joints or no numbers.
     """
-    points = np.asarray(points)
-    if points.shape[-2:] != (count, 2) or points.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{where}: {what} must be {count} pairs of numbers, got shape {points.shape} of {points.dtype}"
-        )
-    return points.astype(np.float64)
+    try:
+        found = np.asarray(points, dtype=np.float64)
+        got = f"shape {found.shape}"
+    except (TypeError, ValueError):
+        found, got = np.empty(0), f"something else in a {type(points).__name__}"
+    if found.shape[-2:] != (count, 2):
+        raise ValueError(f"{where}: {what} must be {count} pairs of numbers, got {got}")
+    return found
 
 
 def from_fractions(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
