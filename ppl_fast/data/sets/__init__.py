@@ -12,8 +12,10 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+from ppl_fast.data.video import VIDEO_SUFFIXES
 
 from .cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from .folders import Dogs, Hands, Horses, Zebras, flowers
@@ -87,7 +89,8 @@ def open_set(
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder, with ``keypoints.npz`` or COCO keypoint JSON beside its images where they are labelled; or
+        spec: a folder of images and videos, or a video, with ``keypoints.npz`` or COCO keypoint JSON beside its
+            images where they are labelled; or
             ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set. What exists as a folder is one,
             whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
@@ -111,7 +114,12 @@ def open_set(
     root = Path(spec)
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
-    return LabelledSet(ImageFolder(root, image_size, **options), root.name, read_labels=lambda: _beside(root))
+    kind = ClipFolder if _has_videos(root) else ImageFolder
+    return LabelledSet(kind(root, image_size, **options), root.name, read_labels=lambda: _beside(root))
+
+
+def _has_videos(root: Path) -> bool:
+    return any(path.suffix.lower() in VIDEO_SUFFIXES for path in [root, *root.rglob("*")])
 
 
 def _beside(root: Path) -> Labels | None:

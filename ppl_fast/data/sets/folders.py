@@ -62,7 +62,7 @@ class Dogs(Published, ClipFolder):
     """
 
     name = "dogs"
-    tree = "<clip>/<frame>.jpg, or <clip>.mp4\nor the same below train and test"
+    tree = "<clip>/<frame>.jpg or <clip>.mp4, alone or below train and test"
 
     def __init__(self, root, image_size: int, split: str, **options):
         folder = Path(root) / split if (Path(root) / split).is_dir() else Path(root)
@@ -77,7 +77,7 @@ class Flowers(Folder):
     """Flowers-102 as a folder of images, which both splits take whole."""
 
     name = "flowers"
-    tree = "flower.h5 with {train,test}_img\nor jpg/image_<number>.jpg and setid.mat\nor a folder of images"
+    tree = "flower.h5 with {train,test}_img, or jpg/image_<number>.jpg and setid.mat, or <image>.jpg"
 
 
 class FlowersSplit(Published, ImageFiles):

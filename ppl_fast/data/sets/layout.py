@@ -16,9 +16,11 @@ class LayoutError(ValueError):
     """A root without the published layout: what is missing, the tree expected, and what was found."""
 
     def __init__(self, name: str, root: Path, tree: str, missing: str):
-        lines = [f"{name}: {root} does not have the published layout: {missing}", "expected:"]
-        lines += [f"  {root.name or root}/{line}" for line in tree.split("\n")]
-        super().__init__("\n".join([*lines, "found:", *(f"  {line}" for line in _found(root))]))
+        expected = ",\n  ".join(f"{root.name or root}/{line}" for line in tree.split("\n"))
+        super().__init__(
+            f"{name}: {root} does not have the published layout ({missing});\n"
+            f"expected\n  {expected};\nfound\n  {', '.join(_found(root))}"
+        )
 
 
 def _found(root: Path) -> list[str]:
