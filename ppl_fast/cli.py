@@ -6,7 +6,7 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
-    "estimate": "estimate the poses of a folder of images",
+    "estimate": "estimate the poses of images and videos",
     "evaluate": "measure a trained model against labels",
     "show": "draw what a trained model has learned",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",

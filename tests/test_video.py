@@ -20,7 +20,7 @@ import av
 from tiny import fails, run_steps
 
 from ppl_fast.cli import main
-from ppl_fast.data import ImageFolder, load_labels
+from ppl_fast.data import ImageFolder, load_labels, open_set
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.video import Video, video_writer
 from ppl_fast.training import load_model
@@ -415,3 +415,10 @@ def test_interruption_leaves_nothing(run, tmp_path, monkeypatch, capsys):
     arguments = [run, video, "--out", tmp_path / "p.csv", "--overlay", tmp_path / "o.mp4", "--batch-size", 5]
     assert main(["estimate", *map(str, arguments)]) == 130
     assert calls == [5, 5] and os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_folder_with_videos_is_a_folder_of_clips(tmp_path):
+    encode(tmp_path / "a.mp4", 3)
+    found = open_set(tmp_path, 32)
+    assert isinstance(found.dataset, ClipFolder) and found.dataset.clips == [0, 0, 0] and found.labels is None
+    assert len(open_set(tmp_path / "a.mp4", 32).dataset) == 3

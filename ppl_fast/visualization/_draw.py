@@ -92,7 +92,7 @@ def draw_pose(
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
-    large = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    large = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     drawing = ImageDraw.Draw(large, "RGBA")
     unit = size * min(large.size) / 100
     at = [tuple(p) for p in (points + 0.5) * factor - 0.5]
@@ -107,7 +107,7 @@ def draw_pose(
     for (x, y), colour in zip(at, colours, strict=True):
         for radius, fill in ((2.5 * unit, (255, 255, 255, 255)), (1.9 * unit, (*colour, 255))):
             drawing.ellipse([x - radius, y - radius, x + radius, y + radius], fill)
-    return large.resize(image.size, Image.Resampling.BOX) if factor > 1 else large
+    return large.reduce(factor)  # pixels that nothing was drawn on come back as they were
 
 
 def to_image(image: Any, side: int, caller: str) -> Image.Image:

@@ -89,10 +89,9 @@ def open_set(
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder of images and videos, or a video, with ``keypoints.npz`` or COCO keypoint JSON beside its
-            images where they are labelled; or
-            ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set. What exists as a folder is one,
-            whatever its name.
+        spec: a folder of images and videos, with ``keypoints.npz`` or COCO keypoint JSON beside the images where they
+            are labelled, or one video; or ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set.
+            What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
             than train for Taichi alone; test. A plain folder is the same for all.
