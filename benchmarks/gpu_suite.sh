@@ -60,11 +60,13 @@ if [[ ${#rehearse[@]} -gt 0 ]]; then
   few="affine or strides or ties-float32 or training"
   step tests 120 env -C tests TRITON_INTERPRET=1 "${pytest[@]}" "${tests[@]}" -k "$few"
 else
-  step tests 120 env -C tests "${pytest[@]}" "${tests[@]}"
+  step tests 100 env -C tests "${pytest[@]}" "${tests[@]}"
   if command -v compute-sanitizer >/dev/null; then
     few="square-float32 or odd-sizes-float32 or shared-float32 or wide-float32"
-    step sanitizer 60 env -C tests PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 \
-      "${pytest[@]}" test_gpu.py -k "$few"
+    for tool in memcheck racecheck; do # accesses out of bounds; races in shared memory
+      step "$tool" 40 env -C tests PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" \
+        --error-exitcode 9 "${pytest[@]}" test_gpu.py -k "$few"
+    done
   fi
 fi
 step bench 100 "$PYTHON" benchmarks/gpu_bench.py "${rehearse[@]}" --out "$OUT/gpu.json" --seconds 75

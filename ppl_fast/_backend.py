@@ -108,7 +108,7 @@ def _warn(device_type: str) -> None:
         f"ppl_fast: no compiled kernels for '{device_type}', so the slow PyTorch reference is used; "
         "'ppl-fast doctor' says why and what to do",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=6,  # of the call of the operator
     )
 
 

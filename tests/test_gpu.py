@@ -132,6 +132,50 @@ def test_cuda_graph_replays_with_new_values(name):
 
 
 @needs_gpu
+def test_cuda_graph_holds_a_whole_training_step(name, monkeypatch):
+    """Replays take the steps that eager takes: forward, backward, Adam and the memory's moving averages."""
+    find = _backend._find
+    monkeypatch.setattr(_backend, "_selected", {})
+    monkeypatch.setattr(_backend, "_find", lambda op, _, *rest: find(op, name, *rest))
+    images = torch.empty(4, 3, 32, 32, device="cuda")
+
+    def fresh():
+        torch.manual_seed(0)
+        model = ppl_fast.PPL(num_keypoints=4, image_size=32, width=0.5, reconstruction_loss="mse").cuda()
+        return model, torch.optim.Adam(model.parameters(), lr=1e-4, capturable=True)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        loss = model(images, images).loss  # a reference of its own, so that nothing is drawn by chance
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def batch(i):
+        images.copy_(torch.rand(images.shape, generator=torch.Generator().manual_seed(i)) * 2 - 1)
+
+    eager, losses = fresh(), []
+    for i in range(5):
+        batch(i)
+        losses.append(step(*eager))
+    captured, side, graph = fresh(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for i in range(3):
+            batch(i)
+            step(*captured)
+    torch.cuda.current_stream().wait_stream(side)
+    captured[1].zero_grad()
+    with torch.cuda.graph(graph):
+        loss = step(*captured)
+    for i in range(3, 5):
+        batch(i)
+        graph.replay()
+        torch.testing.assert_close(loss, losses[i], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(captured[0].memory.sizes, eager[0].memory.sizes)
+
+
+@needs_gpu
 def test_runs_on_the_current_stream(name):
     side = torch.cuda.Stream()
     tokens, prototypes = torch.randn(64, 34, 512, device="cuda"), torch.randn(34, 16, 512, device="cuda")
