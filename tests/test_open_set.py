@@ -1,5 +1,7 @@
 """Data sets without labels, plain folders, and the hyperparameters that go with each data set."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -85,6 +87,12 @@ def test_bad_images_are_counted_as_everywhere(tmp_path):
     fails("Human36M: 1 of 3 images .* are unusable", f"human36m:{tmp_path}", split="test")
     kept = open_set(f"human36m:{tmp_path}", SIDE, split="test", max_bad_share=0.5)
     assert len(kept.dataset) == len(kept.labels) == len(kept.dataset.clips) == 2
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cub.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    fails(r"needs h5py, which is not installed: pip install 'ppl_fast\[data\]'", f"cub:{tmp_path}", ImportError)
 
 
 @pytest.mark.parametrize("presets, config", [(PRESETS, PPLConfig), (AUTOLINK_PRESETS, AutoLinkConfig)])
