@@ -1,7 +1,6 @@
 """A folder of clips as a data set of frames: sub-folders of images and video files, alike."""
 
 import os
-import re
 import shutil
 import tempfile
 import weakref
@@ -13,8 +12,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .image_set import SMALLEST_SIDE, first_few
-from .images import IMAGE_SUFFIXES, ImageFiles, _list_files
+from .image_set import SMALLEST_SIDE, first_few, natural
+from .images import IMAGE_SUFFIXES, ImageFiles, list_files
 from .video import VIDEO_SUFFIXES, Video
 
 
@@ -170,7 +169,7 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     if not root.is_dir():
         state = "another file" if root.exists() else "missing"
         raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one video")
-    images, others = _list_files(root)
+    images, others = list_files(root)
     videos = {name: root / name for name in others if Path(name).suffix.lower() in VIDEO_SUFFIXES}
     if not images and not videos:
         raise ValueError(f"expected {kinds} in {root}, got none")
@@ -204,13 +203,8 @@ def resized(image: Image.Image, size: int) -> np.ndarray:
 
 def _by_clip(names: list[str]) -> dict[str, list[str]]:
     """Clip to frames, both in natural order: in the folder part of the name, then in the rest."""
-    paths = sorted(map(PurePosixPath, names), key=lambda path: (_natural(str(path.parent)), _natural(path.name)))
+    paths = sorted(map(PurePosixPath, names), key=lambda path: (natural(str(path.parent)), natural(path.name)))
     return {str(clip): [str(path) for path in paths] for clip, paths in groupby(paths, key=lambda path: path.parent)}
-
-
-def _natural(name: str) -> tuple[list, str]:
-    """Sorting key by which digits count as numbers; the name itself decides between 1 and 01."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
 
 
 def _remove(folder: str, owner: int) -> None:

@@ -79,13 +79,13 @@ class ImageFolder(ImageFiles):
     """
 
     def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
-        names, self.ignored = _list_files(Path(root))
+        names, self.ignored = list_files(Path(root))
         if not names:
             raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
         super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share)
 
 
-def _list_files(root: Path) -> tuple[list[str], list[str]]:
+def list_files(root: Path) -> tuple[list[str], list[str]]:
     """Relative paths of (images, other files) below ``root``, each sorted; hidden and companion files left out."""
     if not root.is_dir():
         state = "not a folder" if root.exists() else "missing"

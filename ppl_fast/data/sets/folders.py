@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ppl_fast.data.clips import ClipFolder, find_media
-from ppl_fast.data.images import ImageFiles, _list_files
+from ppl_fast.data.images import ImageFiles, list_files
 
 from .h5 import H5Images
 from .layout import LayoutError, Published, matlab
@@ -25,7 +25,7 @@ class Folder(Published, ImageFiles):
 
     def __init__(self, root, image_size: int, split: str, **options):
         folder = Path(root) / self.folders[split]
-        names, self.ignored = _list_files(folder) if folder.is_dir() else ([], [])
+        names, self.ignored = list_files(folder) if folder.is_dir() else ([], [])
         if not names:
             where = "it" if self.folders[split] == "." else self.folders[split]
             raise LayoutError(self.name, Path(root), self.tree, f"no images in {where}")
