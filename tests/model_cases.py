@@ -40,3 +40,15 @@ def inputs_of(module):
     seen = []
     module.register_forward_pre_hook(lambda _, args: seen.append(args))
     return seen
+
+
+def losses_of_steps(model, images, steps=30, lr=3e-3) -> list[float]:
+    """The losses of that many optimizer steps on the same images."""
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        out = model(images)
+        out.loss.backward()
+        optimizer.step()
+        losses.append(out.loss.item())
+    return losses

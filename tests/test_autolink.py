@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from model_cases import inputs_of, pictures
+from model_cases import inputs_of, losses_of_steps, pictures
 
 from ppl_fast import AutoLink, link_heatmap
 from ppl_fast.models import AutoLinkConfig, load_pretrained
@@ -69,15 +69,8 @@ def test_images_are_resized_for_the_detector():
 
 
 def test_a_few_steps_learn():
-    model, images = tiny(separation_weight=1.0), pictures(4)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        out = model(images)
-        out.loss.backward()
-        optimizer.step()
-        losses.append(out.loss.item())
+    model = tiny(separation_weight=1.0)
+    losses = losses_of_steps(model, pictures(4))
     assert losses[-1] < 0.5 * losses[0]
     assert model.link_parameters.grad.abs().max() > 0 and model.detector.maps.weight.grad.abs().max() > 0
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_cases import inputs_of, pictures, tiny
+from model_cases import inputs_of, losses_of_steps, pictures, tiny
 
 from ppl_fast.models import PPL, base
 
@@ -125,15 +125,7 @@ def test_eval_mode_leaves_every_buffer_untouched():
 
 @pytest.mark.parametrize("translator,levels", [("unet", 3), ("light", 3), ("unet", 1), ("light", 1)])
 def test_a_few_steps_learn(translator, levels):
-    model, images = tiny(translator=translator, translator_levels=levels), pictures(4)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        out = model(images)
-        out.loss.backward()
-        optimizer.step()
-        losses.append(out.loss.item())
+    losses = losses_of_steps(tiny(translator=translator, translator_levels=levels), pictures(4))
     assert losses[-1] < 0.5 * losses[0]
 
 
