@@ -1,18 +1,21 @@
 """Checkpoints of the published code become our models, and the way back."""
 
 import argparse
+import random
 import sys
+import zipfile
 from types import ModuleType
 
 import pytest
 import torch
 from model_cases import pictures, tiny
-from published_cases import SMALL_AUTOLINK, SMALL_PPL, small_autolink, small_ppl
+from published_cases import SMALL_AUTOLINK, SMALL_PPL, small_autolink, small_ppl, zipped
 from torch import nn
 
 from ppl_fast import PPL, AutoLink
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.published import load, state_dict
+from ppl_fast.published.checkpoints import read_checkpoint
 
 PUBLISHED = {"thick": 2e-3, "sklr": 256.0, "block": 8, "missing": 0.9}
 OURS = {"thickness": 2e-3, "link_factor": 256.0, "mask_blocks": 8, "mask_ratio": 0.9}
@@ -218,16 +221,27 @@ def test_wrong_keys_are_listed_in_one_sentence():
             PPL.from_published(state | {"memory.codebook": torch.zeros(shape)})
 
 
+def test_the_regressor_of_another_version_is_refused():
+    state = {key: value for key, value in small_ppl().to_published().items() if "regressor.predict" not in key}
+    state |= {"regressor.emb.weight": torch.zeros(256, 4), "regressor.predict.1.weight": torch.zeros(64, 256)}
+    with pytest.raises(
+        ValueError, match="missing: regressor.predict.0.weight.* unexpected: regressor.predict.1.weight"
+    ):
+        PPL.from_published(state)
+
+
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"neither a PPL .* nor an AutoLink .* state dict, it has: 0.bias, 0.weight$"):
         PPL.from_published(nn.Sequential(nn.Linear(1, 1)).state_dict())
     with pytest.raises(TypeError, match="expected a module, a state dict or a Lightning checkpoint, got list"):
         PPL.from_published([1, 2])
-    with pytest.raises(ValueError, match="expected a tensor for each name, got int for memory.x"):
+    with pytest.raises(ValueError, match="expected a tensor for memory.x, got int"):
         PPL.from_published({"memory.x": 3})
     for content, message in (
         ([1], "expected a module, a state dict or a Lightning checkpoint, got list"),
         ({"state_dict": 3}, "its state_dict must be a mapping, got int"),
+        ({"state_dict": {("x",): 1}}, "expected names in its state_dict, got one of type tuple"),
+        ({"state_dict": {}, "hyper_parameters": {"thick": (1, 2)}}, "expected a number for thick, got tuple"),
         (argparse.Namespace(a=1), "expected a pickled module with _modules"),
         (PerceptualLoss(), "expected a PPL or AutoLink module, got a ppl_fast.models.perceptual.PerceptualLoss"),
         (nn.Linear(1, 1), "neither a PPL"),
@@ -242,8 +256,27 @@ def test_a_module_inside_of_itself(tmp_path, published_class, monkeypatch):
     published.memory.add_module("again", published)
     torch.save(published, tmp_path / "x.pth")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="the module memory.again. is inside of itself, or there twice"):
+    with pytest.raises(ValueError, match="memory.again. is no module, or is inside of itself or there twice"):
         PPL.from_published(tmp_path / "x.pth")
+
+
+def test_damaged_pickles_end_in_one_sentence(tmp_path):
+    torch.save({"state_dict": small_ppl(), "hyper_parameters": argparse.Namespace(**PUBLISHED)}, tmp_path / "a.pth")
+    torch.save(small_ppl(), tmp_path / "b.pth")
+    rng, read = random.Random(0), 0
+    for name in ("a.pth", "b.pth"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            entries = {entry.partition("/")[2]: archive.read(entry) for entry in archive.namelist()}
+        whole = entries.pop("data.pkl")
+        for _ in range(30):
+            program = bytearray(whole)
+            program[rng.randrange(len(program))] = rng.randrange(256)
+            try:
+                read_checkpoint(zipped(tmp_path / "damaged.pth", bytes(program), entries))
+                read += 1
+            except (ValueError, TypeError) as error:
+                assert str(error).startswith(f"{tmp_path / 'damaged.pth'}: ") and "\n" not in str(error)
+    assert read < 30  # most damage is noticed; the rest is in numbers and names
 
 
 def test_options_are_checked_and_name_the_source(tmp_path, published_class, monkeypatch):

@@ -59,7 +59,17 @@ def test_what_torch_saves(tmp_path, new):
         "views": [shared[1:, ::2], shared.T],
         "state": layers.state_dict(),
         "options": argparse.Namespace(thick=1e-3, name="x"),
-        "kinds": [torch.float16, torch.Size([2, 3]), torch.device("cpu"), {1, 2}, None, True, 2.5, "word", -(2**70)],
+        "kinds": [
+            torch.float16,
+            torch.Size([2, 3]),
+            torch.device("cuda", 1),
+            {1, 2},
+            None,
+            True,
+            2.5,
+            "word",
+            -(2**70),
+        ],
         "numbers": [
             torch.tensor(3),
             torch.tensor([True]),
@@ -70,7 +80,7 @@ def test_what_torch_saves(tmp_path, new):
     }
     torch.save(saved, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
     found = archives.read(tmp_path / "x.pth")
-    assert found["kinds"] == [torch.float16, (2, 3), "cpu", {1, 2}, None, True, 2.5, "word", -(2**70)]
+    assert found["kinds"] == [torch.float16, (2, 3), "cuda:1", {1, 2}, None, True, 2.5, "word", -(2**70)]
     assert found["options"].kind == "argparse.Namespace" and found["options"].state == {"thick": 1e-3, "name": "x"}
     assert all(torch.equal(a.tensor, b) for a, b in zip(found["views"], saved["views"], strict=True))
     assert (
@@ -166,6 +176,7 @@ TRICKS = {
         "the state of a torch.nn.modules.linear.Linear is a int",
     ),
     "a stand-in's state is a pair of dicts": (LINEAR + b")\x81" + EVIL + EVIL + b"\x86b", "is a tuple"),
+    "an attribute's name is a number": (LINEAR + b")\x81}K\x01K\x01sb", "Linear is named by a int"),
     "a class gets a state": (LINEAR + EVIL + b"b", "__setstate__"),
     "a class gets slots": (LINEAR + b"N" + EVIL + b"\x86b", "__setstate__"),
     "a function gets a state": (REBUILD + EVIL + b"b", "sets an attribute of a function"),
@@ -182,6 +193,7 @@ TRICKS = {
     "a tensor expanded": (tensor_of(size=b"J\x00\x00\x00\x7f\x85", stride=b"K\x00\x85"), "does not fit"),
     "sizes and strides of different length": (tensor_of(stride=b"K\x01\x85"), "ValueError"),
     "a size that is a string": (tensor_of(size=b"X\x01\x00\x00\x003K\x01\x86"), "something else than"),
+    "a device that is no text": (b"ctorch\ndevice\n)\x85R", "TypeError"),
     "an id that is a file name": (b"X\x0b\x00\x00\x00/etc/passwdQ", "outside of it that is no storage"),
     "an id in text": (b"P/etc/passwd\n", "the opcode PERSID"),
     "an id of something else": (b"X\x04\x00\x00\x00fileX\x01\x00\x00\x000\x86Q", "no storage"),

@@ -151,21 +151,24 @@ def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
     """A pickled module: the published one, or ours, be it inside of our `PosePriorLearner`."""
     if root.kind.startswith(f"{OWN}published."):
         root = _entry(where, _entry(where, root, "_modules"), "model")
+    if not isinstance(root, StandIn):
+        raise ValueError(f"{where}: expected a module inside of a PosePriorLearner, got a {type(root).__name__}")
     if not root.kind.startswith(OWN):
         state, fields = _walk(where, root)
         return _checkpoint(where, state, [*fields, fields[0].get("_hparams")])
     kind = root.kind.rpartition(".")[2]
     if kind not in CLASSES:
         raise ValueError(f"{where}: expected a PPL or AutoLink module, got a {short(root.kind)}")
-    options = {key: value for key, value in _entry(where, root, "settings").state.items() if key not in MACHINE}
+    settings = _fields(_entry(where, root, "settings"))
+    options = {key: _plain(where, key, value) for key, value in settings.items() if key not in MACHINE}
     return Checkpoint(where, kind, _tensors(where, _walk(where, root)[0]), options, own=True)
 
 
 def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:
     options: dict[str, Any] = {}
     for values in fields:
-        values = values.state if isinstance(values, StandIn) else values or {}
-        options |= {OPTIONS[key]: value for key, value in values.items() if key in OPTIONS}
+        given = _fields(values).items()
+        options |= {OPTIONS[key]: _plain(where, key, value) for key, value in given if key in OPTIONS}
     state = _tensors(where, state)
     kind = names.kind_of(state)
     if kind is None:
@@ -182,9 +185,24 @@ def _tensors(where: str, state: Any) -> dict[str, Tensor]:
         raise ValueError(f"{where}: its state_dict must be a mapping, got {type(state).__name__}")
     found = {key: value.tensor if isinstance(value, Held) else value for key, value in state.items()}
     for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{where}: expected a tensor for each name, got {type(value).__name__} for {short(key)}")
+        if not isinstance(key, str):
+            raise ValueError(f"{where}: expected names in its state_dict, got one of type {type(key).__name__}")
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{where}: expected a tensor for {short(key)}, got {type(value).__name__}")
     return found
+
+
+def _fields(holder: Any) -> Mapping[str, Any]:
+    """The attributes or items of a stand-in, the items of a mapping, or nothing."""
+    found = holder.state if isinstance(holder, StandIn) else holder
+    return found if isinstance(found, Mapping) else {}
+
+
+def _plain(where: str, key: Any, value: Any) -> Any:
+    """A value of an option, which must be of a type whose text cannot grow beyond the file."""
+    if not isinstance(value, int | float | str | None):
+        raise ValueError(f"{where}: expected a number for {short(key)}, got {type(value).__name__}")
+    return value
 
 
 def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -192,14 +210,14 @@ def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any
     state, fields, seen, waiting = {}, [], set(), [("", root)]
     while waiting:
         prefix, module = waiting.pop(0)
-        if id(module) in seen:
-            raise ValueError(f"{where}: the module {short(prefix)} is inside of itself, or there twice")
+        if not isinstance(module, StandIn) or id(module) in seen:
+            raise ValueError(f"{where}: {short(prefix)} is no module, or is inside of itself or there twice")
         seen.add(id(module))
-        children = _entry(where, module, "_modules")
+        children = _fields(_entry(where, module, "_modules"))
         hidden = module.state.get("_non_persistent_buffers_set")
         hidden = hidden if isinstance(hidden, set) else set()
         for group in ("_parameters", "_buffers"):
-            values = _entry(where, module, group).items()
+            values = _fields(_entry(where, module, group)).items()
             state |= {f"{prefix}{key}": value for key, value in values if value is not None and key not in hidden}
         fields.append(module.state)
         waiting += [(f"{prefix}{name}.", child) for name, child in children.items() if child is not None]
@@ -207,10 +225,9 @@ def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any
 
 
 def _entry(where: str, holder: Any, name: str) -> Any:
-    """An entry of a stand-in's state or of a dict that must be there, as must the modules' dicts be dicts."""
-    state = holder.state if isinstance(holder, StandIn) else holder
-    found = state.get(name) if isinstance(state, dict) else None
-    if not isinstance(found, dict | StandIn) or (name.startswith("_") and not isinstance(found, dict)):
+    """An entry that a pickled module must have: a stand-in, or a dict by names."""
+    found = _fields(holder).get(name)
+    if not isinstance(found, StandIn) and not (isinstance(found, dict) and all(isinstance(key, str) for key in found)):
         raise ValueError(f"{where}: expected a pickled module with {name}, got {type(holder).__name__} without")
     return found
 

@@ -91,9 +91,12 @@ class StandIn(metaclass=_Closed):
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
             raise RefusedError(f"the state of a {self.kind} is a {type(state).__name__}")
-        self.state.update(state)
+        for key, value in state.items():
+            self[key] = value
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, str):
+            raise RefusedError(f"an attribute of a {self.kind} is named by a {type(key).__name__}")
         self.state[key] = value
 
 
@@ -157,7 +160,7 @@ FUNCTIONS = {
     "torch._utils._rebuild_parameter": _Function(_parameter),
     "torch._utils._rebuild_parameter_with_state": _Function(_parameter),
     "torch.Size": _Function(tuple),
-    "torch.device": _Function(lambda *where: ":".join(map(str, where))),
+    "torch.device": _Function(lambda kind, index=0: f"{kind:s}:{index:d}"),
     "collections.OrderedDict": _Function(_Items),
     "builtins.set": _Function(set),
     "__builtin__.set": _Function(set),
