@@ -36,6 +36,11 @@ def _against_cpp(kind: str, device: str) -> str | None:
     if not any(_serves(architecture, capability) for architecture in built.split()):
         has = ".".join(map(str, capability))
         return f"ppl_fast._C_cuda was built for {built}, not for this GPU's {has} (TORCH_CUDA_ARCH_LIST={has} adds it)"
+    try:
+        with torch.cuda.device(device):
+            kernels.kernel_info()
+    except RuntimeError as error:  # such as a driver older than the CUDA that it was built with
+        return f"ppl_fast._C_cuda does not run on this GPU ({error})"
     return None
 
 

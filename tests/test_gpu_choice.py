@@ -1,5 +1,6 @@
 """Which backend a GPU gets, by what was built and by the GPU that the tensor is on; none is needed here."""
 
+import contextlib
 import types
 
 import pytest
@@ -15,12 +16,14 @@ def gpus(monkeypatch):
     """Let there be GPUs of the given capabilities and a _C_cuda that was built for the given architectures."""
 
     def pretend(built: str, *capabilities: tuple[int, int]):
-        kernels = types.SimpleNamespace(build_info=lambda: {"architectures": built})
+        kernels = types.SimpleNamespace(build_info=lambda: {"architectures": built}, kernel_info=lambda: [])
         monkeypatch.setitem(_library._loaded, "_C_cuda", kernels)
         monkeypatch.delitem(_library._failures, "_C_cuda", raising=False)
         monkeypatch.setattr(_backend, "_selected", {})
         find = lambda device: capabilities[torch.device(device).index or 0]  # noqa: E731
         monkeypatch.setattr(torch.cuda, "get_device_capability", find)
+        monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+        return kernels
 
     return pretend
 
@@ -58,6 +61,19 @@ def test_the_sentence_says_what_would_add_this_gpu(gpus):
         "affine_warp: backend 'cpp' cannot run on 'cuda': ppl_fast._C_cuda was built for 80-real 90-real, not for this "
         "GPU's 7.5 (TORCH_CUDA_ARCH_LIST=7.5 adds it); reinstall with a C++ compiler"
     ) in str(caught.value)
+
+
+def test_a_driver_that_is_too_old(gpus):
+    def fail():
+        raise RuntimeError("kernel_info: affine_warp_fwd_kernel<float>: CUDA driver version is insufficient")
+
+    gpus(DEFAULT, (9, 0)).kernel_info = fail
+    reason = _backend.reason_against("affine_warp", "cpp", "cuda")
+    assert reason == (
+        "ppl_fast._C_cuda does not run on this GPU (kernel_info: affine_warp_fwd_kernel<float>: CUDA driver version is "
+        "insufficient)"
+    )
+    assert chosen("cuda") == "affine_warp_triton"
 
 
 def test_each_gpu_is_judged_by_itself(gpus):
