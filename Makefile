@@ -23,10 +23,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 lint: $(READY)
-	$(BIN)/pre-commit run --all-files
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files
 
 clean:
-	rm -rf build dist *.egg-info ppl_fast/_C_*.so .pytest_cache .ruff_cache runs
+	rm -rf build dist *.egg-info ppl_fast/*.so .pytest_cache .ruff_cache runs
 
 # A torch that is there is kept, and nothing that follows may replace it. A CUDA build of torch brings its own triton;
 # beside a CPU build, triton serves the tests alone (its interpreter and its compiler need no GPU), and the CUDA kernels,
