@@ -126,6 +126,22 @@ __device__ T lane_max(T value) {
   return value;
 }
 
+#ifndef PPL_FAST_EMULATE_CUDA
+// sums += A B by a warp, A (16, 8), B (8, 8), sums (16, 8), on tensor cores from sm_80 on. With g = lane / 4 and
+// t = lane % 4, a lane has A at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), B at (t, g), (t + 4, g) and the sums at
+// (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
+__device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2]) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#endif
+}
+#endif
+
 __device__ inline unsigned warp_min(unsigned value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value = min(value, __shfl_xor_sync(kAllLanes, value, offset));

@@ -21,6 +21,7 @@ std::vector<KernelInfo> kernel_info() {
   describe_link_heatmap(shapes);
   describe_link_heatmap_backward(shapes);
   describe_memory_attention(shapes);
+  describe_memory_attention_screen(shapes);
   describe_memory_attention_soft(shapes);
   std::vector<KernelInfo> rows;
   for (const KernelShape& shape : shapes) {

@@ -21,6 +21,7 @@ void describe_affine_warp(KernelShapes& shapes);
 void describe_link_heatmap(KernelShapes& shapes);
 void describe_link_heatmap_backward(KernelShapes& shapes);
 void describe_memory_attention(KernelShapes& shapes);
+void describe_memory_attention_screen(KernelShapes& shapes);
 void describe_memory_attention_soft(KernelShapes& shapes);
 
 struct KernelInfo {

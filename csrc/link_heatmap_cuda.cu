@@ -5,7 +5,7 @@
 // pixel. B = 64, N = 16, 128 x 128, thickness 1e-3: 120 links become 24 for a warp; its lanes walk 7.8 together (4.5
 // each, 3 are needed); 1,470 instructions a warp (sm_90) times 8,192 warps are 11.5 us at an H200's full rate of 528 a
 // cycle and 1.98 GHz, some 17 us at two thirds; the 6.3 MB written take 1.5 us. Predicted: this has not run on a GPU.
-// Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp (see there).
+// Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp.
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {

@@ -3,13 +3,13 @@
 // and copies it: one launch, nothing of size B x m x k. Where tokens alone do not fill the GPU, blocks share the
 // prototypes and a second kernel compares. Backward: a pass over the tokens; sums over tokens by ballot, a warp a
 // prototype. B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s, four rounds of loads and a copy, each about
-// 0.5 us of latency: 5 us with the launch, 5 more backward. k = 16,384: 18 G differences and FFMAs, 1.1 ms at an H200's
-// full float32 rate, where reading the prototypes takes 0.27. Predicted: this has not run on a GPU. Not taken: |t|^2 -
-// 2 t.p + |p|^2 on tensor cores. It cancels (memory_attention.h): candidates would have to be compared again in
-// differences.
+// 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than 16 tokens, tensor
+// cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few. Predicted: this has not
+// run on a GPU.
 #include "memory_attention_cuda.cuh"
 
 #include <optional>
+#include <type_traits>
 
 #include "memory_attention_arguments.h"
 
@@ -171,6 +171,15 @@ void launch_hard_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>&
     launch(memory_attention_compare_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, stream, a, int(shares), choices, out);
 }
 
+template <class S>
+void launch_screened_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
+  const int64_t share = share_of(ceil_div(a.b, kScreenTokens) * a.m, a.k, kScreenStep), shares = ceil_div(a.k, share);
+  const auto partial = empty(like, {shares * a.b * a.m * int64_t(sizeof(Choice<float>))}, ScalarType::Byte);
+  auto* const choices = reinterpret_cast<Choice<float>*>(partial.mutable_data_ptr());
+  launch_screen(a, share, choices, stream);
+  launch(memory_attention_compare_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, stream, a, int(shares), choices, out);
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& tokens, const Tensor& prototypes,
                                                                  std::optional<double> temperature) {
   check_memory_attention(tokens, prototypes);
@@ -189,7 +198,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
       using T = Compute<S>;
       const auto a = describe_attention<S>(t, p);
       const Chosen<S> out = {write<S>(values), write<int64_t>(indices), write<S>(distances)};
-      if (b > Few<T>::x && k >= 4 * Many<T>::y)
+      const bool many = b > Few<T>::x && k >= 4 * Many<T>::y;
+      if constexpr (!std::is_same_v<S, double>)
+        if (many && k >= 8 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores(t))
+          return launch_screened_fwd(a, t, out, device.stream());
+      if (many)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
       else if (k <= Least<T>::y)
         launch_hard_fwd<Least<T>>(a, t, out, device.stream());

@@ -160,6 +160,14 @@ Attention<S> describe_attention(const Tensor& tokens, const Tensor& prototypes) 
   return {read<S>(tokens), read<S>(prototypes), tokens.size(0), tokens.size(1), prototypes.size(1), tokens.size(2)};
 }
 
+// Hard mode on tensor cores (memory_attention_screen_cuda.cu): the choices of each share of the prototypes, (shares, b,
+// m). For half types and float32, where has_tensor_cores.
+constexpr int kScreenTokens = 64, kScreenStep = 128;
+constexpr int64_t kMostScreenStride = INT32_MAX / kScreenStep;  // between rows of tokens, m d: a tile's offsets fit int
+bool has_tensor_cores(const Tensor& t);
+template <class S>
+void launch_screen(const Attention<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream);
+
 // Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
                      const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream);

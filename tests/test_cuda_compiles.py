@@ -118,6 +118,7 @@ def test_registers_leave_the_occupancy_that_the_kernels_count_on():
         assert registers["link_heatmap_fwd_kernel<float>", arch] <= 64
         assert registers["link_heatmap_bwd_sums_kernel<float>", arch] <= 64
         assert registers["memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>", arch] <= 128
+        assert registers["memory_attention_screen_kernel<float>", arch] <= 128
 
 
 def sass(source: str, kernel: str, arch: str) -> list[str]:
@@ -150,6 +151,18 @@ def test_one_power_of_two_a_pixel(arch):
     assert sum("FFMA.SAT" in i for i in loop) == 4
     assert sum("FFMA" in i for i in loop) == 4 * 5  # t, r (two), and the value (two)
     assert len(loop) <= 4 * 14  # what comes before the loop included
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
+    """Sixteen elements of 16 tokens and 64 prototypes: 16 products of 16 x 8 x 8, fed by ten loads of 16 bytes."""
+    instructions = sass("memory_attention_screen_cuda", "memory_attention_screen_kernelIf", arch)
+    assert sum("HMMA.1688.F32.TF32" in i for i in instructions) == 16
+    barriers = [i for i, text in enumerate(instructions) if "BAR.SYNC" in text]
+    products = [i for i, text in enumerate(instructions) if "HMMA" in text]
+    loop = instructions[max(b for b in barriers if b < products[0]) : products[-1]]
+    assert sum("LDS.128" in i for i in loop) == 10
+    assert len(loop) <= 180
 
 
 def inner_loop(instructions: list[str]) -> list[str]:
@@ -204,4 +217,4 @@ except RuntimeError as error:
     if not torch.cuda.is_available():
         assert re.match(r"kernel_info: affine_warp_fwd_kernel<float>: .*(driver|device)", answer), answer
     else:
-        assert answer == "16"
+        assert answer == "17"

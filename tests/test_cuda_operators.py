@@ -210,10 +210,39 @@ def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     torch.testing.assert_close(distances, expected[2])
 
 
-def test_near_ties_resolve_as_float64_has_them(library):
+@pytest.mark.parametrize(
+    ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
+)
+def test_tensor_cores_choose_what_to_compare(order, dtype):
+    """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
+    tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
+    prototypes[0, 530:] = prototypes[0, :530]
+    with cuda_emulator.emulation(order) as library, poisoned_memory():
+        before = library.cuda_emulator_launches()
+        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+        assert library.cuda_emulator_launches() == before + 2
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices, expected[1])
+    assert torch.equal(values, expected[0])
+    torch.testing.assert_close(distances, expected[2])
+
+
+def test_tensor_cores_let_nothing_pass_that_is_no_number(library):
+    tokens, prototypes = torch.randn(20, 2, 9), torch.randn(2, 1024, 9)
+    tokens[3, 0, 4], prototypes[1, 700, 0] = torch.nan, torch.nan
+    tokens[5, 0] = 1e30  # its distances overflow
+    _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    _, expected, _ = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices[:, 0], expected[:, 0])
+    assert distances[3, 0].isnan() and distances[5, 0].isinf() and distances[:, 0].isfinite().sum() == 18
+    assert distances[:, 1].isnan().all() and torch.all(indices[:, 1] == 0)
+
+
+@pytest.mark.parametrize("k", [50, 1100], ids=["differences", "tensor-cores"])
+def test_near_ties_resolve_as_float64_has_them(k, library):
     """Far from the origin |t|^2 - 2 t.p + |p|^2 loses every digit of such distances; differences keep them."""
-    prototypes = (100 + 1e-2 * torch.randn(1, 50, 64)).float()
-    tokens = (prototypes[0] + 1e-3 * torch.randn(50, 64)).unsqueeze(1).float()
+    prototypes = (100 + 1e-2 * torch.randn(1, k, 64)).float()
+    tokens = (prototypes[0, :50] + 1e-3 * torch.randn(50, 64)).unsqueeze(1).float()
     _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
     exact = (tokens.double().unsqueeze(2) - prototypes.double()).square().sum(-1)
     assert torch.equal(indices, exact.argmin(-1))
@@ -272,7 +301,7 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
         ppl_fast.affine_warp(keypoints, affine, backend="emulated").sum().backward()
     keypoints = torch.rand(1, 16, 2, requires_grad=True)  # 120 links
     ppl_fast.link_heatmap(keypoints, torch.rand(120), 8, 0.1, backend="emulated").sum().backward()
-    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (2, 5, 1.0)):
+    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (17, 1024, None), (2, 5, 1.0)):
         tokens, prototypes = torch.randn(b, 1, 4), torch.randn(1, k, 4, requires_grad=True)
         values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, temperature, backend="emulated")
         (values.sum() + distances.sum()).backward()
@@ -281,7 +310,7 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
     module = cuda_emulator.python_module(Path(library._name))
     assert set(module.build_info()) == {"compiler", "flags", "architectures", "torch_target", "torch_built_with"}
     rows = module.kernel_info()
-    assert len({row["kernel"] for row in rows}) == 16
+    assert len({row["kernel"] for row in rows}) == 17
     for row in rows:
         assert row["blocks_per_multiprocessor"] == 1, row
 

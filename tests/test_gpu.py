@@ -57,6 +57,7 @@ def test_strides(name, op, case):
         ("link_heatmap", random_links(2, 50, 96, 7.5e-5, shared=False)),
         ("memory_attention", random_tokens(64, 34, 16, 512)),
         ("memory_attention", random_tokens(33, 3, 1000, 700, temperature=100.0)),
+        ("memory_attention", random_tokens(70, 3, 3000, 200)),
     ],
 )
 def test_large_sizes_agree_and_repeat_to_the_bit(name, op, make):

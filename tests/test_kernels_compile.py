@@ -154,6 +154,16 @@ def test_compiles_without_spills(architecture, dtype, tmp_path, capsys):
     assert names == written, "a kernel that no launcher was seen to launch was not compiled"
 
 
+def test_one_operator_compiles_without_spills(tmp_path):
+    """What the quick loop sees of the above."""
+    launches = recorded(lambda dtype: warp(64, 16, True, dtype), torch.float32)
+    assert {source.name for source, _, _ in launches.values()} == {"affine_warp_fwd_kernel", "affine_warp_bwd_kernel"}
+    for source, options, _ in launches.values():
+        target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
+        took = inspect(triton.compile(source, target=target, options=options), tmp_path)
+        assert took["stack"] == took["spills"] == 0 and took["instructions"] > 20, took
+
+
 @pytest.mark.slow
 def test_sizes_of_one_compile():
     for source, options, _ in recorded(ones, torch.float32).values():

@@ -98,6 +98,37 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value, CUDA_EMULATOR_S
   return value;
 }
 
+inline uint32_t __float_as_uint(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(x));
+  return bits;
+}
+inline float __uint_as_float(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
+// Products in tf32, which csrc/common.cuh has in PTX; a factor that is not in tf32 is refused.
+inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2], CUDA_EMULATOR_SITE) {
+  float left[16][8], right[8][8];  // all of A and of B, the latter by columns
+  const float mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  for (int i = 0; i < 6; ++i) {
+    uint64_t bits = 0;
+    std::memcpy(&bits, &mine[i], sizeof(float));
+    const uint64_t* const values = cuda_emulator::exchange(0xffffffffu, bits, {file, line});
+    for (int lane = 0; lane < 32; ++lane) {
+      float value;
+      std::memcpy(&value, values + lane, sizeof(float));
+      if (__float_as_uint(value) & 0x1fff) cuda_emulator::fail("a factor is not in tf32", {file, line});
+      (i < 4 ? left[lane / 4 + i % 2 * 8][lane % 4 + i / 2 * 4] : right[lane / 4][lane % 4 + i % 2 * 4]) = value;
+    }
+  }
+  const int g = cuda_emulator::current_lane() / 4, t = cuda_emulator::current_lane() % 4;
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 8; ++k) sums[i] += left[g + i / 2 * 8][k] * right[2 * t + i % 2][k];
+}
+
 using std::isfinite;
 using std::max;
 using std::min;
@@ -147,6 +178,11 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const v
 inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads,
                                                                  size_t shared_bytes) {
   *blocks = cuda_emulator::was_launched(kernel, threads, shared_bytes);
+  return cudaSuccess;
+}
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 9;
   return cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the CUDA emulator"; }
