@@ -326,7 +326,7 @@ def test_opcheck(library):
 def test_the_sanitizers_find_nothing():
     """All cases once more, in a process with AddressSanitizer and UndefinedBehaviorSanitizer."""
     code = f"""
-import sys; sys.path.insert(0, {str(cuda_emulator.HERE.parent)!r})
+import sys; sys.path[:] = {sys.path!r}
 import torch, cuda_emulator
 from test_cuda_operators import ALL, check
 with cuda_emulator.emulation("shuffled", sanitize=True):
