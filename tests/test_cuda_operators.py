@@ -9,7 +9,7 @@ from pathlib import Path
 import cuda_emulator
 import pytest
 import torch
-from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, Case, random_links, random_tokens, random_warp
+from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens, random_warp
 from op_tester import OPERATORS, check, evaluate, poisoned_memory, strided
 from test_link_heatmap import check_keypoints_too_far_off_to_square
 
@@ -328,7 +328,8 @@ def test_the_sanitizers_find_nothing():
     code = f"""
 import sys; sys.path[:] = {sys.path!r}
 import torch, cuda_emulator
-from test_cuda_operators import ALL, Case, check, random_tokens
+from cases import Case, random_tokens
+from test_cuda_operators import ALL, check
 ALL["memory_attention"].append(Case("tensor-cores", random_tokens(20, 1, 1060, 9)))
 with cuda_emulator.emulation("shuffled", sanitize=True):
     for op, cases in ALL.items():
