@@ -42,3 +42,11 @@ def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
     return path
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder of clips, as frames and as videos; tests leave it as it is."""
+    from video_files import write_clips
+
+    return write_clips(tmp_path_factory.mktemp("clips"))

@@ -1,70 +1,20 @@
-"""Videos and clips: reading and writing, the data set of frames, references within a clip, and poses of a video."""
+"""Videos: reading and writing."""
 
-import csv
 import os
-import pickle
 import subprocess
 import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 pytest.importorskip("av", reason="videos need the video extra")
-pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
-pytest.importorskip("accelerate", reason="training needs the train extra")
 
 import av
-from tiny import fails, run_steps
+from video_files import CODECS, SIZE, bar_at, cut, drawn, encode
 
-from ppl_fast.cli import main
-from ppl_fast.data import ImageFolder, load_labels, open_set
-from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.video import Video, video_writer
-from ppl_fast.training import load_model
-
-CODECS = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvpx"}
-SIZE = (48, 32)
-
-
-def drawn(number: int, size=SIZE) -> np.ndarray:
-    """uint8 (H, W, 3): grey, a bright bar at 4 * number, and a red patch at the top left."""
-    image = np.full((size[1], size[0], 3), 60, np.uint8)
-    image[:, 4 * number % size[0] :][:, :4] = 230
-    image[:8, :8] = (220, 30, 30)
-    return image
-
-
-def bar_at(image: Image.Image) -> int:
-    """The number that a frame was `drawn` with, up to the bar's period of 12."""
-    return int(np.asarray(image, int)[16:].sum(axis=(0, 2)).reshape(-1, 4).sum(axis=1).argmax())
-
-
-def encode(path, count=12, rate=25, size=SIZE, times=None, matrix=None, metadata=None):
-    """A video of `drawn` frames, a key frame every fifth; ``times`` in ticks of 1 / rate."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(CODECS[path.suffix[1:]], rate=rate)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = *size, "yuv420p", 5
-        stream.bit_rate = 4_000_000
-        if matrix:
-            stream.set_display_matrix(matrix)
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(drawn(i, size), format="rgb24")
-            frame.pts = times[i] if times else i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def cut(path, share=0.5):
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    return path
-
-
-# Reading
 
 
 @pytest.mark.parametrize("suffix", CODECS)
@@ -170,9 +120,6 @@ def test_missing_extra_names_the_command(tmp_path):
     assert result.stdout == "videos need av, which is not installed: pip install 'ppl_fast[video]'\n"
 
 
-# Writing
-
-
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_written_video_has_the_frames_times_and_rate_of_its_source(tmp_path, suffix):
     source = Video(encode(tmp_path / "a.webm" if suffix == "mkv" else tmp_path / "a.mp4", times=[*range(11), 17]))
@@ -226,199 +173,3 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.mp4"] and (tmp_path / "a.mp4").read_bytes() == b"old"
     with pytest.raises(ValueError, match=r"a\.webm must end in \.mkv, \.mov, \.mp4"):
         video_writer(tmp_path / "a.webm", SIZE, Fraction(25), Fraction(1, 25)).__enter__()
-
-
-# Clips
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Two folders of frames, numbered without leading zeros, and two videos."""
-    root = tmp_path_factory.mktemp("clips")
-    for clip, count in (("clip2", 11), ("clip10", 3)):
-        (root / clip).mkdir()
-        for i in range(count):
-            Image.fromarray(drawn(i)).save(root / clip / f"{i}.png")
-    encode(root / "clip3.mp4", count=7)
-    encode(root / "far" / "b.avi", count=5, size=(64, 48))
-    (root / "notes.doc").write_text("x")
-    return root
-
-
-def test_clips_of_folders_and_videos_in_natural_order(clips):
-    dataset = ClipFolder(clips, 16)
-    assert dataset.clip_names == ["clip2", "clip3.mp4", "clip10", "far/b.avi"]
-    assert dataset.clips == [0] * 11 + [1] * 7 + [2] * 3 + [3] * 5
-    assert dataset.paths[:11] == [f"clip2/{i}.png" for i in range(11)]
-    assert dataset.paths[11:18] == [f"clip3.mp4/{i:06d}" for i in range(7)]
-    assert dataset.original_sizes == [SIZE] * 21 + [(64, 48)] * 5
-    assert len(dataset) == len(set(dataset.paths)) == 26
-    assert [bar_at(dataset.original(i)) for i in range(18)] == [*range(11), *range(7)]
-    assert dataset.skipped == [] and dataset.ignored == ["notes.doc"]
-    assert "26 images" in dataset.report() and "frames of 4 clips" in dataset.report()
-
-
-def test_frames_of_videos_are_what_the_same_images_would_be(clips, tmp_path):
-    for frame in Video(clips / "clip3.mp4").frames():
-        frame.image.save(tmp_path / f"{frame.number}.png")
-    images, frames = ImageFolder(tmp_path, 16), ClipFolder(clips / "clip3.mp4", 16)
-    assert len(images) == len(frames) == 7
-    for i in range(7):
-        assert torch.equal(images[i], frames[i])
-        assert frames[i].dtype == torch.float32 and frames[i].shape == (3, 16, 16)
-
-
-def test_every_nth_frame_of_each_clip(clips):
-    dataset = ClipFolder(clips, 16, every=3)
-    assert dataset.clips == [0] * 4 + [1] * 3 + [2] + [3] * 2
-    assert [bar_at(dataset.original(i)) for i in range(7)] == [0, 3, 6, 9, 0, 3, 6]
-
-
-def test_cache_pickle_and_loading_processes_give_the_same_frames(clips):
-    mapped, cached = ClipFolder(clips, 16), ClipFolder(clips, 16, cache=True)
-    expected = torch.stack([mapped[i] for i in range(26)])
-    assert torch.equal(expected, torch.stack([cached[i] for i in range(26)]))
-    pickled = pickle.dumps(mapped)
-    assert len(pickled) < 26 * 3 * 16 * 16
-    assert torch.equal(expected, torch.stack([pickle.loads(pickled)[i] for i in range(26)]))
-    loader = torch.utils.data.DataLoader(mapped, batch_size=13, num_workers=2, multiprocessing_context="fork")
-    assert torch.equal(expected, torch.cat(list(loader)))
-    assert torch.equal(expected[12], mapped[12])  # the file outlives the processes
-
-
-def test_temporary_file_goes_with_the_data_set(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    dataset = ClipFolder(clips, 16)
-    dataset[12]
-    assert len(os.listdir(tmp_path)) == 1
-    del dataset
-    assert os.listdir(tmp_path) == []
-    cached = ClipFolder(clips, 16, cache=True)
-    assert not any(files for _, _, files in os.walk(tmp_path))
-    assert cached[12].shape == (3, 16, 16)
-
-
-def test_unusable_videos_are_skipped_with_reasons_or_refused(tmp_path):
-    for i in range(4):
-        encode(tmp_path / f"good{i}.mp4", count=3)
-    cut(encode(tmp_path / "cut.webm", count=40))
-    (tmp_path / "text.mp4").write_text("no video")
-    dataset = ClipFolder(tmp_path, 16, max_bad_share=0.5)
-    assert dataset.clip_names == [f"good{i}.mp4" for i in range(4)] and len(dataset) == 12
-    assert "was cut short" in dict(dataset.skipped)["cut.webm"]
-    assert "could not be decoded" in dict(dataset.skipped)["text.mp4"] and "text.mp4" in dataset.report()
-    assert [bar_at(dataset.original(i)) for i in range(3, 6)] == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"2 of 6 videos are unusable, at most a share of 0.1"):
-        ClipFolder(tmp_path, 16)
-
-
-def test_folders_that_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected images .* or videos .* in .*, got none"):
-        ClipFolder(tmp_path, 16)
-    with pytest.raises(ValueError, match="nowhere is missing; expected a folder of images"):
-        ClipFolder(tmp_path / "nowhere", 16)
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ValueError, match="a.txt is another file"):
-        ClipFolder(tmp_path / "a.txt", 16)
-    with pytest.raises(ValueError, match="image_size must be an integer from 8 on, got 4"):
-        ClipFolder(tmp_path, 4)
-    with pytest.raises(ValueError, match="every must be an integer of at least 1, got 0"):
-        ClipFolder(tmp_path, 16, every=0)
-
-
-# Poses
-
-
-@pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    run_steps(images, out, 3)
-    return out
-
-
-def rows(path) -> list[list[str]]:
-    return list(csv.reader(path.open()))
-
-
-def test_poses_of_a_video_are_those_of_its_frames(run, tmp_path):
-    video = Video(encode(tmp_path / "walk.mp4", times=[*range(11), 14]))
-    (tmp_path / "frames").mkdir()
-    for frame in video.frames():
-        frame.image.save(tmp_path / "frames" / f"{frame.number:02d}.png")
-    options = ["--batch-size", "5", "--iterations", "2", "--device", "cpu"]
-    outputs = [f"--{key}={tmp_path / 'out' / name}" for key, name in (("out", "v.csv"), ("coco", "v.json"))]
-    overlay = tmp_path / "out" / "v.mp4"
-    assert main(["estimate", str(run), str(video.path), *outputs, f"--overlay={overlay}", *options]) == 0
-    assert main(["estimate", str(run), str(tmp_path / "frames"), f"--out={tmp_path / 'i.csv'}", *options]) == 0
-    header, *found = rows(tmp_path / "out" / "v.csv")
-    names, *expected = rows(tmp_path / "i.csv")
-    assert header == ["file", "frame", "time", *names[1:]]
-    assert [row[:3] for row in found] == [["walk.mp4", str(f.number), f"{f.time:.6f}"] for f in video.frames()]
-    assert [row[3:] for row in found] == [row[1:] for row in expected]
-    labels = load_labels(tmp_path / "out" / "v.json")
-    assert labels.files == [f"walk.mp4/{i:06d}" for i in range(12)]
-    np.testing.assert_allclose(labels.keypoints.reshape(12, -1), np.array([row[3:] for row in found], float))
-
-    drawn_on = Video(overlay)
-    assert (drawn_on.size, drawn_on.rate, drawn_on.length) == (SIZE, video.rate, 12)
-    weights = load_model(run).link_weights()
-    assert (weights > 0).any()
-    for before, after in zip(video.frames(), drawn_on.frames(), strict=True):
-        assert after.time == pytest.approx(before.time)
-        assert np.abs(np.asarray(after.image, int) - np.asarray(before.image)).max() > 60  # something was drawn
-    assert sorted(os.listdir(tmp_path / "out")) == ["v.csv", "v.json", "v.mp4"]
-
-
-def test_poses_of_images_and_videos_in_one_folder(run, clips, tmp_path, capsys):
-    arguments = ["estimate", run, clips, "--out", tmp_path / "p.csv", "--overlay", tmp_path / "o", "--batch-size", 4]
-    assert main([str(argument) for argument in arguments]) == 0
-    found = rows(tmp_path / "p.csv")[1:]
-    assert [row[0] for row in found if row[1] == ""] == ImageFolder(clips, 32).paths
-    assert [row[:2] for row in found if row[0] == "clip3.mp4"] == [["clip3.mp4", str(i)] for i in range(7)]
-    assert Video(tmp_path / "o/far/b.avi.mp4").length == 5 and Video(tmp_path / "o/far/b.avi.mp4").size == (64, 48)
-    assert (tmp_path / "o/clip2/7.png.png").is_file()
-    assert "clip3.mp4" not in capsys.readouterr().out.partition("ignored")[2]
-
-
-def test_bad_videos_and_outputs_are_one_sentence_and_leave_nothing(run, tmp_path, capsys):
-    video = encode(tmp_path / "in" / "a.mp4")
-    half = cut(encode(tmp_path / "in" / "half.mkv", count=50), 0.6)
-    (tmp_path / "in" / "text.mp4").write_text("no video")
-    out, overlay = tmp_path / "p.csv", tmp_path / "o.mp4"
-    for path, message in ((half, "half.mkv"), (tmp_path / "in" / "text.mp4", "could not be decoded as a video")):
-        assert message in fails(capsys, "estimate", run, path, "--out", out, "--overlay", overlay)
-    assert "1 of 3 videos are unusable" in fails(capsys, "estimate", run, tmp_path / "in", "--out", out)
-    broken_off = fails(capsys, "estimate", run, tmp_path / "in", "--out", out, "--max-bad-share", 0.4)
-    assert "half.mkv was cut short" in broken_off
-    assert "must end in .mkv, .mov, .mp4" in fails(
-        capsys, "estimate", run, video, "--out", out, "--overlay", tmp_path / "o"
-    )
-    before = video.read_bytes()
-    assert "--overlay must not be the input" in fails(capsys, "estimate", run, video, "--out", out, "--overlay", video)
-    assert "--out must not be the input" in fails(capsys, "estimate", run, video, "--out", video)
-    assert video.read_bytes() == before
-    assert os.listdir(tmp_path) == ["in"]
-
-
-def test_interruption_leaves_nothing(run, tmp_path, monkeypatch, capsys):
-    video = encode(tmp_path / "a.mp4")
-    model = type(load_model(run))
-    estimate, calls = model.estimate, []
-
-    def interrupted(self, images, **options):
-        calls.append(len(images))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return estimate(self, images, **options)
-
-    monkeypatch.setattr(model, "estimate", interrupted)
-    arguments = [run, video, "--out", tmp_path / "p.csv", "--overlay", tmp_path / "o.mp4", "--batch-size", 5]
-    assert main(["estimate", *map(str, arguments)]) == 130
-    assert calls == [5, 5] and os.listdir(tmp_path) == ["a.mp4"]
-
-
-def test_a_folder_with_videos_is_a_folder_of_clips(tmp_path):
-    encode(tmp_path / "a.mp4", 3)
-    found = open_set(tmp_path, 32)
-    assert isinstance(found.dataset, ClipFolder) and found.dataset.clips == [0, 0, 0] and found.labels is None
-    assert len(open_set(tmp_path / "a.mp4", 32).dataset) == 3
