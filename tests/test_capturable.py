@@ -2,6 +2,7 @@
 
 import importlib
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -10,6 +11,7 @@ import ppl_fast
 operator = importlib.import_module("ppl_fast.ops.link_heatmap")  # the package's attribute is the function
 
 
+@pytest.mark.slow
 def test_a_training_step_reads_no_value(monkeypatch):
     """Fake tensors have none: whatever asks for a number, a truth value or a size that depends on one, raises."""
     # What is looked at on the CPU alone.

@@ -1,6 +1,7 @@
 """Building the package where something is missing: one sentence that says what, and what to do about it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 TOOLS = Path(sys.executable).parent
 
@@ -111,3 +113,10 @@ def test_a_torch_that_is_too_old(tmp_path):
     done = build_extensions(tmp_path, before=old, PPL_FAST_CUDA="off")
     assert done.returncode != 0
     assert "TORCH_DIR must be the folder of torch >= 2.10" in " ".join(done.stderr.split())
+
+
+def test_every_package_is_installed():
+    """setuptools takes the packages that pyproject.toml lists; one left out would be missing from a wheel alone."""
+    listed = set(re.findall(r'"(ppl_fast[.\w]*)"', re.search(r"\npackages = \[(.*?)\]", PYPROJECT, re.DOTALL)[1]))
+    written = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "ppl_fast").rglob("__init__.py")}
+    assert listed == written | {"ppl_fast.kernels"}
