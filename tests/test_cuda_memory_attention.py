@@ -1,0 +1,91 @@
+"""What the CUDA kernels of memory_attention claim for themselves, run by the emulator."""
+
+import cuda_emulator
+import pytest
+import torch
+from op_tester import poisoned_memory
+
+import ppl_fast
+
+pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
+
+
+@pytest.fixture
+def library():
+    with cuda_emulator.emulation() as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize(("b", "k"), [(2, 700), (20, 600)], ids=["16-token-blocks", "64-token-blocks"])
+def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
+    """Few tokens, many prototypes: several blocks take parts of a bank, and a second kernel compares their choices."""
+    tokens, prototypes = torch.randn(b, 1, 5), torch.randn(1, k, 5)
+    prototypes[0, k // 2 :] = prototypes[0, : k - k // 2]  # every distance twice, in different blocks
+    before = library.cuda_emulator_launches()
+    values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    assert library.cuda_emulator_launches() == before + 2
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices, expected[1])
+    assert torch.equal(values, expected[0])
+    torch.testing.assert_close(distances, expected[2])
+
+
+@pytest.mark.parametrize(
+    ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
+)
+def test_tensor_cores_choose_what_to_compare(order, dtype):
+    """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
+    tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
+    prototypes[0, 530:] = prototypes[0, :530]
+    with cuda_emulator.emulation(order) as library, poisoned_memory():
+        before = library.cuda_emulator_launches()
+        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+        assert library.cuda_emulator_launches() == before + 2
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices, expected[1])
+    assert torch.equal(values, expected[0])
+    torch.testing.assert_close(distances, expected[2])
+
+
+def test_tensor_cores_let_nothing_pass_that_is_no_number(library):
+    tokens, prototypes = torch.randn(20, 2, 9), torch.randn(2, 1024, 9)
+    tokens[3, 0, 4], prototypes[1, 700, 0] = torch.nan, torch.nan
+    tokens[5, 0] = 1e30  # its distances overflow
+    _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    _, expected, _ = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    assert torch.equal(indices[:, 0], expected[:, 0])
+    assert distances[3, 0].isnan() and distances[5, 0].isinf() and distances[:, 0].isfinite().sum() == 18
+    assert distances[:, 1].isnan().all() and torch.all(indices[:, 1] == 0)
+
+
+@pytest.mark.parametrize("k", [50, 1100], ids=["differences", "tensor-cores"])
+def test_near_ties_resolve_as_float64_has_them(k, library):
+    """Far from the origin |t|^2 - 2 t.p + |p|^2 loses every digit of such distances; differences keep them."""
+    prototypes = (100 + 1e-2 * torch.randn(1, k, 64)).float()
+    tokens = (prototypes[0, :50] + 1e-3 * torch.randn(50, 64)).unsqueeze(1).float()
+    _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    exact = (tokens.double().unsqueeze(2) - prototypes.double()).square().sum(-1)
+    assert torch.equal(indices, exact.argmin(-1))
+    torch.testing.assert_close(distances.double(), exact.amin(-1), rtol=1e-5, atol=0)
+
+
+def test_soft_mode_survives_extreme_temperatures(library):
+    tokens, prototypes = torch.randn(5, 2, 16), torch.randn(2, 130, 16)
+    hard, indices, _ = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    cold, cold_indices, _ = ppl_fast.memory_attention(tokens, prototypes, 1e-6, backend="emulated")
+    hot, _, _ = ppl_fast.memory_attention(tokens, prototypes, 1e9, backend="emulated")
+    assert torch.equal(indices, cold_indices)
+    torch.testing.assert_close(cold, hard)
+    torch.testing.assert_close(hot, prototypes.mean(1).expand(5, 2, 16), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_prototype_sums_count_and_sum(dtype, library):
+    tokens, indices = torch.randn(70, 3, 300).to(dtype), torch.randint(9, (70, 3))
+    indices[:, 1] = 2
+    with poisoned_memory():
+        counts, sums = ppl_fast.prototype_sums(tokens, indices, 9, backend="emulated")
+    expected = ppl_fast.prototype_sums(tokens, indices, 9, backend="reference")
+    assert torch.equal(counts, expected[0])
+    torch.testing.assert_close(sums, expected[1], rtol=1e-5, atol=1e-5)
+    assert counts.dtype == sums.dtype == torch.promote_types(dtype, torch.float32)
