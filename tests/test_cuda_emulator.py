@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reas
 
 ORDERS = list(cuda_emulator.ORDERS)
 DEPENDS_ON_ORDER = ["missing_barrier", "missing_warp_barrier", "race", "race_of_blocks", "lost_update"]
+DEPENDS_ON_ORDER += ["race_in_static_shared_memory"]
 REFUSED = {
     "divergent_barrier": "no thread can go on: thread 0 waits at the barrier of faults.cu",
     "unreached_barrier": "thread 48 has ended",
@@ -69,10 +70,11 @@ def test_the_emulator_works_after_a_refusal():
     assert run("missing_barrier", False, "forwards") == (list(range(63, -1, -1)), "")
 
 
-def test_unwritten_shared_memory_is_not_a_number():
-    out, _ = run("unwritten_shared_memory", True, "forwards")
+@pytest.mark.parametrize("name", ["unwritten_shared_memory", "unwritten_static_shared_memory"])
+def test_unwritten_shared_memory_is_not_a_number(name):
+    assert set(run(name, False, "forwards")[0]) == {1}
+    out, _ = run(name, True, "forwards")
     assert {int(v) & 0xFFFFFFFF for v in out} == {0xFFFFFFFF}
-    assert set(run("unwritten_shared_memory", False, "forwards")[0]) == {1}
 
 
 @pytest.mark.parametrize("name", list(SANITIZED))

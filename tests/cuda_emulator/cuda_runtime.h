@@ -17,8 +17,10 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// Dynamic shared memory only, as an extern array: g++ refuses this attribute on a variable of a function.
-#define __shared__ __attribute__((section("cuda_shared")))
+// Static in a function and extern for dynamic memory, as in CUDA. One thread runs all of a launch, so that each
+// variable is there once; and what is thread_local in a library lies side by side, so that the emulator finds and
+// poisons it.
+#define __shared__ thread_local
 
 struct dim3 {
   unsigned x, y, z;

@@ -5,6 +5,7 @@
 // two waits, blocks too, so a result that depends on the order is a race. Shared memory starts as NaN in every block.
 #include "cuda_runtime.h"
 
+#include <link.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -25,7 +26,7 @@
 #endif
 
 extern "C" {
-alignas(64) __attribute__((section("cuda_shared"))) unsigned char ppl_fast_shared[48 * 1024];
+alignas(64) __shared__ unsigned char ppl_fast_shared[48 * 1024];
 }
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -208,11 +209,36 @@ void run_block() {
   }
 }
 
+struct SharedMemory {    // of this library, static and dynamic: all that it has of thread_local
+  ptrdiff_t before = 0;  // bytes ahead of ppl_fast_shared
+  size_t size = 0;
+
+  SharedMemory() {
+    dl_iterate_phdr(
+        [](dl_phdr_info* library, size_t, void* found) {
+          const auto* const begin = static_cast<unsigned char*>(library->dlpi_tls_data);
+          for (int i = 0; i < library->dlpi_phnum; ++i) {
+            const auto& part = library->dlpi_phdr[i];
+            const bool here = begin && begin <= ppl_fast_shared && ppl_fast_shared < begin + part.p_memsz;
+            if (part.p_type != PT_TLS || !here) continue;
+            auto* const memory = static_cast<SharedMemory*>(found);
+            memory->before = ppl_fast_shared - begin, memory->size = part.p_memsz;
+            return 1;
+          }
+          return 0;
+        },
+        this);
+    if (!size) throw std::runtime_error("CUDA emulator: shared memory was not found");
+  }
+};
+
 void prepare_shared_memory([[maybe_unused]] size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(ppl_fast_shared, sizeof(ppl_fast_shared));
 #endif
-  std::memset(ppl_fast_shared, 0xff, sizeof(ppl_fast_shared));  // not a number as any floating-point type
+  ppl_fast_shared[0] = 0;  // the first touch in a thread is what makes the memory
+  static const SharedMemory memory;
+  std::memset(ppl_fast_shared - memory.before, 0xff, memory.size);  // not a number as any floating-point type
 #if defined(__SANITIZE_ADDRESS__)
   __asan_poison_memory_region(ppl_fast_shared + bytes, sizeof(ppl_fast_shared) - bytes);
 #endif

@@ -82,6 +82,21 @@ __global__ void unwritten_shared_memory(Arguments a) {  // poisoned: every bit s
   a.out[threadIdx.x] = shared()[threadIdx.x];
 }
 
+__global__ void unwritten_static_shared_memory(Arguments a) {
+  __shared__ int words[kThreads], more;
+  if (!a.fault) words[threadIdx.x] = 1;
+  if (!a.fault && threadIdx.x == 0) more = 1;
+  __syncthreads();
+  a.out[threadIdx.x] = words[threadIdx.x] & more;
+}
+
+__global__ void race_in_static_shared_memory(Arguments a) {
+  __shared__ int words[kThreads];
+  words[threadIdx.x] = threadIdx.x;
+  if (!a.fault) __syncthreads();
+  a.out[threadIdx.x] = words[kThreads - 1 - threadIdx.x];
+}
+
 __global__ void write_past_the_end(Arguments a) { a.out[threadIdx.x + (a.fault ? 1 : 0)] = 1; }
 
 __global__ void shared_memory_past_the_end(Arguments a) {
@@ -103,6 +118,8 @@ const struct {
     {"unreached_shuffle", unreached_shuffle},
     {"shuffle_outside_mask", shuffle_outside_mask},
     {"unwritten_shared_memory", unwritten_shared_memory},
+    {"unwritten_static_shared_memory", unwritten_static_shared_memory},
+    {"race_in_static_shared_memory", race_in_static_shared_memory},
     {"write_past_the_end", write_past_the_end},
     {"shared_memory_past_the_end", shared_memory_past_the_end},
 };
