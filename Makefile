@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/.ready
-SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(wildcard cmake/* csrc/*)
 
 .PHONY: demo test bench lint clean
 

@@ -1,4 +1,4 @@
-// For C++ programs without Python (examples/cpp_program.cpp): libppl_fast_cpu.so holds the kernels of the CPU,
+// For C++ programs without Python (docs/cpp_program.cpp): libppl_fast_cpu.so holds the kernels of the CPU,
 // libppl_fast_cuda.so those of CUDA. Loading one registers its kernels with torch; their operators are then called
 // through torch's dispatcher, by name and schema. Formulas of differentiation are Python's: call
 // ppl_fast::<op>_backward.

@@ -1,4 +1,4 @@
-"""The kernels from a C++ program without Python: examples/cpp_program.cpp, and what it relies on."""
+"""The kernels from a C++ program without Python: docs/cpp_program.cpp, and what it relies on."""
 
 import re
 import shutil
@@ -47,10 +47,10 @@ def reason_against_building() -> str | None:
 @pytest.mark.skipif(reason_against_building() is not None, reason=str(reason_against_building()))
 def test_the_example_agrees_with_python(tmp_path):
     """Built by the command at the top of the file."""
-    source = (ROOT / "examples" / "cpp_program.cpp").read_text()
+    source = (ROOT / "docs" / "cpp_program.cpp").read_text()
     command = " ".join(re.findall(r"^// {3,7}(.*)$", source, re.MULTILINE))
     command = command.replace("$TORCH", str(TORCH)).replace("$PPL_FAST", str(FOLDER)).split()
-    command[command.index("cpp_program.cpp")] = str(ROOT / "examples" / "cpp_program.cpp")
+    command[command.index("cpp_program.cpp")] = str(ROOT / "docs" / "cpp_program.cpp")
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-3000:]
     done = subprocess.run([tmp_path / "cpp_program"], capture_output=True, text=True, env={})
