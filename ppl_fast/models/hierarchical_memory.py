@@ -122,25 +122,31 @@ class HierarchicalMemory(nn.Module):
             dist.all_reduce(sums)
         sizes = self.decay * self.sizes + (1 - self.decay) * counts
         total = sizes.sum(dim=1, keepdim=True)
-        self.sizes.copy_((sizes + SMOOTHING) / (total + k * SMOOTHING) * total)
-        self.sums.mul_(self.decay).add_(sums, alpha=1 - self.decay)
-        self.codebook.copy_(self.sums / self.sizes.unsqueeze(2))
-        self.idle.add_(1).masked_fill_(counts > 0, 0)
+        sizes = (sizes + SMOOTHING) / (total + k * SMOOTHING) * total
+        sums = torch.add(self.decay * self.sums, sums, alpha=1 - self.decay)
+        idle = (self.idle + 1).masked_fill(counts > 0, 0)
+        codebook = sums / sizes.unsqueeze(2)
         if self.reseed_after:
-            self._reseed(tokens, distances)
+            sizes, sums, codebook, idle = self._reseeded(sizes, sums, codebook, idle, tokens, distances)
+        # As one tensor, whole before a buffer is written: the inductor of torch 2.10 may otherwise take the sizes just
+        # written for the old ones.
+        state, width = torch.cat([codebook, sums, sizes.unsqueeze(2)], dim=2), sums.shape[2]
+        self.codebook.copy_(state[:, :, :width])
+        self.sums.copy_(state[:, :, width:-1])
+        self.sizes.copy_(state[:, :, -1])
+        self.idle.copy_(idle)
 
-    def _reseed(self, tokens: Tensor, distances: Tensor) -> None:
+    def _reseeded(
+        self, sizes: Tensor, sums: Tensor, codebook: Tensor, idle: Tensor, tokens: Tensor, distances: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Idle vectors become the tokens that their bank represents worst, with the bank's mean size."""
-        dead = self.idle >= self.reseed_after
+        dead = idle >= self.reseed_after
         order = distances.argsort(dim=0, descending=True, stable=True)
         rank = (dead.cumsum(dim=1) - 1).clamp_min(0) % len(tokens)
         bank = torch.arange(len(dead), device=dead.device).unsqueeze(1)
         seeds = tokens[order[rank, bank], bank]
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.broadcast(seeds, src=0)
-        mask = dead.unsqueeze(2)
-        mean = self.sizes.mean(dim=1, keepdim=True)
-        self.sizes.copy_(torch.where(dead, mean, self.sizes))
-        self.codebook.copy_(torch.where(mask, seeds, self.codebook))
-        self.sums.copy_(torch.where(mask, seeds * mean.unsqueeze(2), self.sums))
-        self.idle.masked_fill_(dead, 0)
+        mask, mean = dead.unsqueeze(2), sizes.mean(dim=1, keepdim=True)
+        sums = torch.where(mask, seeds * mean.unsqueeze(2), sums)
+        return torch.where(dead, mean, sizes), sums, torch.where(mask, seeds, codebook), idle.masked_fill(dead, 0)
