@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as leaving:  # --help and --print_config of a subcommand
         return leaving.code if isinstance(leaving.code, int) else 0
     except KeyboardInterrupt as interruption:
-        print(f"\nppl-fast: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"\nppl-fast: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         if debug:

@@ -17,6 +17,7 @@ import torch
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.atomic import replacing
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
+from ppl_fast.evaluation._matching import check_scipy
 from ppl_fast.models import PPL, AutoLinkConfig, LinkModel
 from ppl_fast.training import TrainConfig, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
@@ -112,6 +113,7 @@ def run_demo(
     for name, (value, least) in (least_of | {"test_images": (test_images, SHOWN)}).items():
         if value < least:
             raise ValueError(f"run_demo: {name} must be at least {least}, got {value}")
+    check_scipy()
     started, cpu = time.perf_counter(), time.process_time()
     figures = run.with_name(f"{run.name}-figures")
     folders = {

@@ -96,6 +96,7 @@ def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
         (["train", "x"], "required: out"),
         (["train", "--out", "y"], "no images given"),
         (["train", "x", "--out"], "--out"),
+        (["train", "--out", "y", "--resume"], "cannot resume y: it is no run directory"),
         (["train", "x", "--out", "y", "--model", "gan"], "architecture must be one of 'ppl', 'autolink', got gan"),
         (["train", "x", "--out", "y", "--config"], "--config"),
         (["train", "x", "--out", "y", "--num-keypoint", "3"], "option --num-keypoint; did you mean --num-keypoints?"),

@@ -52,6 +52,6 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
 
 
 def test_other_options_than_the_runs_stop_before_any_work(finished, tmp_path, capsys):
-    assert run(tmp_path / "demo", "--test_images=3") == 2
+    assert run(tmp_path / "demo", "--test-images=3") == 2
     assert "test_images must be at least 15, got 3" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -76,7 +76,7 @@ def test_two_models_side_by_side(ppl, autolink, figures, tmp_path, capsys):
     assert "0 rounds   1 round  2 rounds" in shown
     for name, result in (("PPL", metrics), ("AutoLink", beside)):  # 6 and 4 keypoints: the protocols differ
         assert f"    {name}: {result['regression']['protocol']}" in shown
-    assert (out.parent / "occlusion_curve.png").stat().st_size > 0
+    assert (out.parent / "both_occlusion_curve.png").stat().st_size > 0
 
 
 def test_a_published_set_brings_its_splits_and_its_protocol(ppl, figures, tmp_path, capsys, monkeypatch):
@@ -99,7 +99,7 @@ def test_two_runs_of_one_architecture_go_by_their_paths(ppl, figures, tmp_path):
     evaluate(ppl, figures / "test", "--beside", other, "--out", tmp_path / "m.json", "--occlusion-images", "0")
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["model"] == str(ppl) and list(metrics["beside"]) == [str(other)] and "occlusion" not in metrics
-    assert not (tmp_path / "occlusion_curve.png").exists()
+    assert not (tmp_path / "m_occlusion_curve.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.published import load, state_dict
 from ppl_fast.published.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not hold all options")
 PUBLISHED = {"thick": 2e-3, "sklr": 256.0, "block": 8, "missing": 0.9}
 OURS = {"thickness": 2e-3, "link_factor": 256.0, "mask_blocks": 8, "mask_ratio": 0.9}
 MAKE = {"PPL": small_ppl, "AutoLink": small_autolink}
@@ -103,6 +104,15 @@ def test_sizes_come_from_shapes():
     assert {key: model.config[key] for key in SMALL_PPL} == SMALL_PPL
     model = AutoLink.from_published(small_autolink().to_published(), image_size=32)
     assert {key: model.config[key] for key in SMALL_AUTOLINK} == SMALL_AUTOLINK
+
+
+def test_what_nothing_says_is_named_in_a_warning(recwarn):
+    state = small_autolink().to_published()
+    with pytest.warns(UserWarning, match=r"took the published link_factor=512, .*, image_size=128$"):
+        AutoLink.from_published(state, thickness=1e-3)
+    recwarn.clear()
+    AutoLink.from_published(state, **OURS, image_size=32)
+    assert not recwarn
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # torch saves it beside; the classes have none

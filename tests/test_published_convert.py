@@ -29,7 +29,7 @@ def test_state_dict_to_model_and_back(tmp_path, capsys):
     torch.save(model.to_published(), source)
     assert main(["convert", str(source), str(out), "--thickness=5e-3"]) == 0
     printed = capsys.readouterr().out
-    assert f"wrote a PPL of 5 keypoints to {out}" in printed and "thickness" not in printed
+    assert f"wrote the PPL of 5 keypoints to {out}" in printed and "thickness" not in printed
     assert f"{source} does not hold its link_factor: took 512; --link-factor sets another" in printed
     found = load_model(out)
     assert same(found, model) and found.config["thickness"] == 5e-3 and os.listdir(out.parent) == ["model"]

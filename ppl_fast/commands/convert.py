@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _from_published(checkpoint: str, out: Path, given: dict[str, float]) -> int:
-    from ppl_fast.published.checkpoints import build, read_checkpoint
+    from ppl_fast.published.checkpoints import assumed, build, read_checkpoint
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not an empty folder; name another OUT")
@@ -54,11 +54,10 @@ def _from_published(checkpoint: str, out: Path, given: dict[str, float]) -> int:
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    print(f"wrote a {found.kind} of {model.settings.num_keypoints} keypoints to {out}")
-    for name in ("thickness", "link_factor"):
-        if name not in found.options and name not in given:
-            value = getattr(model.settings, name)
-            print(f"{checkpoint} does not hold its {name}: took {value:g}; --{name.replace('_', '-')} sets another")
+    print(f"wrote the {found.kind} of {model.settings.num_keypoints} keypoints to {out}")
+    for name in assumed(found, given):
+        value = getattr(model.settings, name)
+        print(f"{checkpoint} does not hold its {name}: took {value:g}; --{name.replace('_', '-')} sets another")
     return 0
 
 

@@ -1,5 +1,7 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
+import re
+
 from .options import command_parser, parse
 
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
@@ -21,6 +23,8 @@ def main(arguments: list[str]) -> int:
 
     from .evaluate import table
 
+    # As everywhere else, words may be joined by hyphens, where the function's arguments have underscores.
+    arguments = [re.sub(r"^--[a-z-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", a) for a in arguments]
     parser = command_parser("demo", DESCRIPTION, "[options]")
     parser.add_function_arguments(run_demo, as_positional=False)
     options = parse(parser, arguments)

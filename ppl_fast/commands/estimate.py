@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         metavar="PATH",
         help="images and videos with their poses: a folder, or for one video a video (.mp4, .mov, .mkv)",
     )
-    parser.add_argument("--iterations", type=int, default=1, help="rounds of inference; more fill in occluded parts")
+    parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
     add_compute(parser)
     options = parse(parser, arguments)

@@ -11,7 +11,7 @@ keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:RO
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
 SCORES = ("regression", "matching", "pck", "limb_share")
-CURVE = "occlusion_curve.png"
+CURVE = "_occlusion_curve.png"  # after the name of the metrics file
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("data", metavar="DATA", type=str, help="labelled images to measure on")
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
     parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
-    parser.add_argument("--out", type=str | None, default=None, help="metrics file (default: RUN/metrics.json)")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="metrics file, with a chart beside it (default: RUN/evaluation.json)",
+    )
     parser.add_argument("--iterations", type=int, default=1, help="estimation passes behind every pose")
     parser.add_argument("--threshold", type=float, default=0.05, help="of PCK, as a fraction of the image size")
     parser.add_argument("--occlusion-images", type=int, default=256, help="test images to hide parts of; 0 skips this")
@@ -45,8 +50,8 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.visualization import save_occlusion
 
     masks = _masks(options.masks) if options.occlusion_images else ()
-    out = Path(options.out or Path(options.run, "metrics.json"))
-    curve = out.with_name(CURVE)
+    out = Path(options.out or Path(options.run, "evaluation.json"))
+    curve = out.with_name(out.stem + CURVE)
     models = _models(options)
     check_outputs(out, curve)
     results = _measure(models, options, masks)

@@ -4,12 +4,12 @@ import contextlib
 from argparse import ArgumentError, Namespace
 from argparse import ArgumentParser as PlainParser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .options import ArgumentParser, add_dataclass, command_parser, parse
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
-published data set such as human36m:ROOT, whose published options are then the defaults.
+published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line win. A run's own config.yaml is such a file.
@@ -42,12 +42,18 @@ def main(arguments: list[str]) -> int:
     add_dataclass(parser, "train", TrainConfig)
     parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
     arguments = [f"--architecture={named or architecture}", *(f"--config={path}" for path in files), *arguments]
-    given = [parse(parser, arguments).data, *(config.get("data") for config in reversed(read))]
+    first = parse(parser, arguments)
+    given = [first.data, *(config.get("data") for config in reversed(read))]
     data = next((spec for spec in given if spec is not None), None)
+    if data is None and first.resume:
+        raise ValueError(f"train: cannot resume {first.out}: it is no run directory, which would hold a config.yaml")
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
-    _set_preset(parser, data, architecture)
+    preset = _set_preset(parser, data, architecture)
     options = parse(parser, arguments)
+    used = {name.partition(".")[2]: value for name, value in preset.items() if options[name] == value}
+    if used:
+        print(f"published options for {data}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
     settings = options.model.as_dict(), TrainConfig(**options.train.as_dict())
     train(*settings, data, options.out, resume=options.resume, architecture=options.architecture)
     if torch.distributed.is_initialized():
@@ -55,19 +61,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> None:
-    """Make a published data set's hyperparameters the defaults."""
+def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[str, Any]:
+    """Make a published data set's hyperparameters the defaults, and return them; none for a folder."""
     from ppl_fast.data import AUTOLINK_PRESETS, PRESETS
     from ppl_fast.data.sets import known_name
 
     name = known_name(data)
     if not name:
-        return
+        return {}
     preset = {"ppl": PRESETS, "autolink": AUTOLINK_PRESETS}[architecture][name]
     defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
     parser.set_defaults(defaults)
-    listed = ", ".join(f"{option.partition('.')[2]} {value}" for option, value in defaults.items()) or "all defaults"
-    print(f"published options for {name}: {listed}")
+    return defaults
 
 
 def _take_configs(arguments: list[str]) -> tuple[list[Path], str | None, list[str]]:

@@ -14,7 +14,7 @@ from ppl_fast.data import Labels, from_pixels
 
 from ._error import nearer_sides
 from ._limbs import limb_share
-from ._matching import matching
+from ._matching import check_scipy, matching
 from ._occlusion import MASKS, check_masks, occlusion
 from ._pck import pck
 from ._predict import predict
@@ -84,6 +84,7 @@ def evaluate_model(
     """
     protocol = dict(protocol or {})
     check_masks(masks, rounds)
+    check_scipy()
     train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
     iterations = iterations if hasattr(model, "estimate_rounds") else 1
     options = {"iterations": iterations, "batch_size": batch_size, "workers": workers, "progress": progress}

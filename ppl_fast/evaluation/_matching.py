@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from ._score import Score, detected, labelled, mean_over, same_count
+
+
+def check_scipy() -> None:
+    """Raise an ImportError where `matching` would, before models are trained or run for it."""
+    if find_spec("scipy") is None:
+        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'")
 
 
 def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
@@ -21,10 +28,9 @@ def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
     Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint; ImportError
     without scipy.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'") from None
+    check_scipy()
+    from scipy.optimize import linear_sum_assignment
+
     points = detected(keypoints, "keypoints", "matching")
     targets, shown = labelled(joints, visible, "joints", "matching")
     same_count("matching", keypoints=points, joints=targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,14 +47,28 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
             a state dict in the published names; or a published module in memory.
         options: of the model's config, before what the checkpoint says. Numbers of keypoints, memory banks and layers
             and all widths follow from its shapes; thickness, link factor and masking from the module's attributes or
-            from the hyper-parameters. A bare state dict has none of those: without an option they are the defaults.
+            from the hyper-parameters. A bare state dict has none of those: without an option they are the published
+            ones, and a warning names them.
 
     Returns: the model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the
         perceptual loss, the model has them too.
 
     Raises: FileNotFoundError; TypeError; ValueError naming the source and what is refused, missing or wrong.
     """
-    return build(cls, read_checkpoint(source), **options)
+    found = read_checkpoint(source)
+    model = build(cls, found, **options)
+    if taken := assumed(found, options):
+        listed = ", ".join(f"{name}={getattr(model.settings, name):g}" for name in taken)
+        warnings.warn(f"{found.where} does not hold all options: took the published {listed}", stacklevel=3)
+    return model
+
+
+def assumed(found: Checkpoint, options: Mapping[str, Any]) -> list[str]:
+    """Options that neither the checkpoint nor `options` hold, for which the published defaults are taken."""
+    if found.own:
+        return []
+    known = found.options | names.sizes(found.kind, found.state) | dict(options)
+    return [name for name in OPTIONS.values() if name not in known]
 
 
 def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:

@@ -68,8 +68,8 @@ def train(
     torch.manual_seed(train_config.seed)
     fresh = checkpoint is None
     state, model = (FRESH, model_class(**model_config)) if fresh else restored(checkpoint, model_config, model_class)
-    model.load_perceptual()
     dataset = open_images(data, model.config["image_size"], train_config)
+    model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     accelerator.print(dataset.report())
     accelerator.print(f"training on {accelerator.device}, reconstruction loss: {loss_name(model.config)}")
