@@ -150,3 +150,21 @@ def test_unexpected_errors_are_told_apart(monkeypatch, capsys):
     monkeypatch.setattr("ppl_fast.cli._command", lambda name: broken)
     assert main(["train"]) == 1
     assert capsys.readouterr().err == "ppl-fast: error: KeyError: 'lost' (--debug shows where)\n"
+
+
+def toy(dataset):
+    """With what a published data set has besides images."""
+    dataset.protocol, dataset.read_labels = {}, lambda: None
+    return dataset
+
+
+def test_published_options_are_defaults_that_others_override(images, config, tmp_path, monkeypatch, capsys):
+    from ppl_fast.data import PRESETS, ImageFolder, sets
+
+    monkeypatch.setitem(sets.SETS, "toy", lambda root, size, split, **options: toy(ImageFolder(root, size, **options)))
+    monkeypatch.setitem(PRESETS, "toy", {"model": {"thickness": 0.25}, "train": {"steps": 2, "lr": 0.5}})
+    arguments = ["train", f"toy:{images}", "--config", config, "--lr", 1e-3, "--out", tmp_path / "run"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert f"published options for toy:{images}: thickness 0.25\n" in capsys.readouterr().out
+    written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert written["model"]["thickness"] == 0.25 and (written["train"]["steps"], written["train"]["lr"]) == (3, 1e-3)
