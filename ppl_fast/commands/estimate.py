@@ -98,7 +98,7 @@ def _opened(videos: dict[str, Path], max_bad_share: float) -> dict[str, Video]:
     opened, skipped = open_videos(videos)
     check_share(skipped, len(videos), max_bad_share)
     if videos:
-        print(f"{len(opened)} videos")
+        print(f"{len(opened)} video{'s' * (len(opened) != 1)}")
     for name, reason in skipped:
         print(f"skipped {name}: {reason}")
     return opened

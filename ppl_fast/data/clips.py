@@ -64,7 +64,8 @@ class ClipFolder(ImageFiles):
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored, and clips."""
-        return f"{super().report()}\nthey are frames of {len(self.clip_names)} clips"
+        count = len(self.clip_names)
+        return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}"
 
     def _size(self, name: str) -> tuple[int, int]:
         return self._videos.size(name) if name in self._videos else super()._size(name)
