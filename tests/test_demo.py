@@ -1,6 +1,7 @@
 """The demo from one end to the other, with few steps and figures."""
 
 import json
+import sys
 
 import pytest
 
@@ -49,6 +50,13 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
     assert (finished / "log.jsonl").read_bytes() == log
     printed = capsys.readouterr().out
     assert f"In {finished}:" in printed and "occlusion.png" in printed and "regression" in printed
+
+
+def test_a_missing_extra_stops_it_before_any_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    assert run(tmp_path / "demo") == 2
+    assert "needs scipy; install it with: pip install 'ppl_fast[data]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_options_than_the_runs_stop_before_any_work(finished, tmp_path, capsys):

@@ -37,7 +37,7 @@ def test_state_dict_to_model_and_back(tmp_path, capsys):
     back = tmp_path / "back.pth"
     assert main(["convert", "--to-published", str(out), str(back)]) == 0
     saved = torch.load(back, weights_only=True)
-    assert saved.keys() == model.to_published().keys() and same(load(None, back), model)
+    assert saved.keys() == model.to_published().keys() and same(load(None, back, **found.config), model)
 
 
 def test_lightning_checkpoint_into_an_empty_folder(tmp_path, capsys):

@@ -14,6 +14,7 @@ from ppl_fast.published.names import AFFINE_ORDER
 pytestmark = [
     needs_golden,
     pytest.mark.filterwarnings("ignore:TF32 acceleration"),  # torch's own, on leaving mkldnn.flags
+    pytest.mark.filterwarnings("ignore:.*does not hold all options"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,10 @@ from ._score import Score, detected, labelled, mean_over, same_count
 
 def check_scipy() -> None:
     """Raise an ImportError where `matching` would, before models are trained or run for it."""
-    if find_spec("scipy") is None:
-        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'")
+    try:
+        import scipy.optimize  # noqa: F401
+    except ImportError:
+        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'") from None
 
 
 def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
