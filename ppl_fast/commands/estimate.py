@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ppl_fast.data import ImageFolder, to_pixels, write_coco, write_csv
-from ppl_fast.data.clips import check_share, find_media, open_videos, resized
+from ppl_fast.data.clips import check_share, find_media, open_videos
+from ppl_fast.data.image_set import normalised, resized
 from ppl_fast.data.video import Video, check_written, video_writer
 from ppl_fast.evaluation import predict
 from ppl_fast.visualization import save_overlay
@@ -136,8 +137,8 @@ def _video_poses(model, name: str, video: Video, overlay: Path | None, options: 
         video_writer(overlay, video.size, video.rate, video.tick) if overlay else nullcontext() as write,
     ):
         while batch := list(islice(frames, options.batch_size)):
-            pixels = torch.from_numpy(np.stack([resized(frame.image, size) for frame in batch])).to(model.links.device)
-            found = model.estimate(pixels.float().mul_(1 / 127.5).sub_(1), iterations=options.iterations)
+            pixels = torch.stack([resized(frame.image, size) for frame in batch]).to(model.links.device)
+            found = model.estimate(normalised(pixels), iterations=options.iterations)
             found = to_pixels(found.cpu().double().numpy(), size, video.size)
             found, links, weights = pose_arrays("estimate", found, model.links, model.link_weights())
             for frame, points in zip(batch, found, strict=True):

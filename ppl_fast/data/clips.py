@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .image_set import SMALLEST_SIDE, first_few, natural
+from .image_set import SMALLEST_SIDE, first_few, natural, resized
 from .images import IMAGE_SUFFIXES, ImageFiles, list_files
 from .video import VIDEO_SUFFIXES, Video
 
@@ -147,7 +147,7 @@ class VideoFrames:
         start, row, places = file.tell(), len(self.names), {}
         try:
             for frame in video.frames(every):
-                file.write(resized(frame.image, self.image_size).tobytes())
+                file.write(resized(frame.image, self.image_size).numpy().tobytes())
                 places[f"{name}/{frame.number:06d}"] = row + len(places), video, frame.number, frame.pts
                 bar.update()
         except ValueError as error:
@@ -195,11 +195,6 @@ def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float
             f"{len(skipped)} of {count} videos are unusable, at most a share of {max_bad_share:g} may be, and not all: "
             f"{first_few(skipped)}"
         )
-
-
-def resized(image: Image.Image, size: int) -> np.ndarray:
-    """An RGB image as uint8 (3, size, size), stretched to the square as :class:`ImageFiles` does it."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
 def _by_clip(names: list[str]) -> dict[str, list[str]]:

@@ -80,7 +80,7 @@ class ImageSet(Dataset):
                     f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({error}); "
                     "remove or replace it and start again"
                 ) from error
-        return pixels.float().mul_(1 / 127.5).sub_(1)
+        return normalised(pixels)
 
     def original(self, index: int) -> Image.Image:
         """The image as it is stored, upright RGB at its original size; for overlays."""
@@ -101,9 +101,7 @@ class ImageSet(Dataset):
 
     def _load(self, name: str) -> torch.Tensor:
         """The image as uint8 (3, S, S), upright RGB."""
-        square = (self.image_size, self.image_size)
-        resized = self._picture(name).resize(square, Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        return resized(self._picture(name), self.image_size)
 
     def _picture(self, name: str) -> Image.Image:
         """The image as it is stored, upright RGB."""
@@ -124,6 +122,21 @@ class ImageSet(Dataset):
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             jobs = pool.map(inspect, range(len(names)))
             return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=None))
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB image as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def resized(image: Image.Image, size: int) -> torch.Tensor:
+    """An RGB image as uint8 (3, size, size), stretched to the square."""
+    return as_tensor(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels of any shape as the models take them: float32 in [-1, 1]."""
+    return pixels.float().mul_(1 / 127.5).sub_(1)
 
 
 def natural(name: str) -> tuple[list, str]:

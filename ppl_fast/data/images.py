@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .image_set import SMALLEST_SIDE, ImageSet
+from .image_set import SMALLEST_SIDE, ImageSet, as_tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
@@ -147,7 +147,7 @@ def _load(path: Path, size: int) -> torch.Tensor:
         drafted = image.draft(None, (2 * size, 2 * size))
         box = drafted[1] if drafted else None
         image = _turn(_to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box), orientation)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return as_tensor(image)
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ppl_fast.data.clips import ClipFolder
-from ppl_fast.data.images import ImageFolder
+from ppl_fast.data.images import ImageFolder, list_files
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
 from ppl_fast.data.video import VIDEO_SUFFIXES
 
@@ -118,7 +118,8 @@ def open_set(
 
 
 def _has_videos(root: Path) -> bool:
-    return any(path.suffix.lower() in VIDEO_SUFFIXES for path in [root, *root.rglob("*")])
+    files = [root] if root.is_file() else list_files(root)[1]
+    return any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in files)
 
 
 def _beside(root: Path) -> Labels | None:
