@@ -16,18 +16,24 @@ def library():
         yield loaded
 
 
+def check_choice(tokens, prototypes, found):
+    """Choice and values as the reference's to the bit, distances but for rounding."""
+    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
+    values, indices, distances = found
+    assert torch.equal(indices, expected[1])
+    assert torch.equal(values, expected[0])
+    torch.testing.assert_close(distances, expected[2])
+
+
 @pytest.mark.parametrize(("b", "k"), [(2, 700), (20, 600)], ids=["16-token-blocks", "64-token-blocks"])
 def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     """Few tokens, many prototypes: several blocks take parts of a bank, and a second kernel compares their choices."""
     tokens, prototypes = torch.randn(b, 1, 5), torch.randn(1, k, 5)
     prototypes[0, k // 2 :] = prototypes[0, : k - k // 2]  # every distance twice, in different blocks
     before = library.cuda_emulator_launches()
-    values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
     assert library.cuda_emulator_launches() == before + 2
-    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
-    assert torch.equal(indices, expected[1])
-    assert torch.equal(values, expected[0])
-    torch.testing.assert_close(distances, expected[2])
+    check_choice(tokens, prototypes, found)
 
 
 @pytest.mark.parametrize(
@@ -39,12 +45,9 @@ def test_tensor_cores_choose_what_to_compare(order, dtype):
     prototypes[0, 530:] = prototypes[0, :530]
     with cuda_emulator.emulation(order) as library, poisoned_memory():
         before = library.cuda_emulator_launches()
-        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+        found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
         assert library.cuda_emulator_launches() == before + 2
-    expected = ppl_fast.memory_attention(tokens, prototypes, backend="reference")
-    assert torch.equal(indices, expected[1])
-    assert torch.equal(values, expected[0])
-    torch.testing.assert_close(distances, expected[2])
+    check_choice(tokens, prototypes, found)
 
 
 def test_tensor_cores_let_nothing_pass_that_is_no_number(library):
