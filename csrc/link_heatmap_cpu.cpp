@@ -73,7 +73,7 @@ struct Scene {  // the links of all samples in scaled coordinates
     }
     for (int64_t e = 0; e < num_links; ++e) {
       const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
-      const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, logs[e]);
+      const auto link = make_link(p[0], p[1], q[0], q[1], scale, logs[e]);
       const T value[kFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw, index_bits(e)};
       T* const at = fields + e / lanes * kFields * lanes + e % lanes;
       for (int c = 0; c < kFields; ++c) at[c * lanes] = value[c];

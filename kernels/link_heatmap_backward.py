@@ -50,9 +50,8 @@ def link_heatmap_bwd_kernel(
         tl.store(present + first + e, tl.zeros([BLOCK], tl.uint8), mask=e < num_links)
 
     won = who >= 0
-    ax, ay, bx, by = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
-    ax, ay = ax * scale, ay * scale
-    dx, dy, ux, uy = make_link(ax, ay, bx * scale, by * scale)
+    px, py, qx, qy = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
+    ax, ay, dx, dy, ux, uy = make_link(px, py, qx, qy, scale)
     xs = centre_of(columns, tl.maximum(width - 1, 1), step_x)
     ys = centre_of(rows, tl.maximum(height - 1, 1), step_y)
     t, rx, ry = residual(xs[None, :] - ax, ys[:, None] - ay, dx, dy, ux, uy)

@@ -81,6 +81,7 @@ LINK_HEATMAP = [
     Case("dark", _with(random_links(1, 4, 32, 1e-4), keypoints=lambda a: a["keypoints"] + 40)),
     Case("ties", _with(random_links(2, 4, 32, 1e-2), links=_PAIRS, weights=_SIX)),
     Case("points", _with(random_links(2, 5, 32, 1e-2), keypoints=lambda a: a["keypoints"][:, :1].expand(2, 5, 2))),
+    Case("tiny-links", _with(random_links(2, 5, 32, 1e-2), keypoints=lambda a: 1e-21 * a["keypoints"])),
     Case("zero-weights", _with(random_links(2, 5, 32, 1e-2), weights=_set("weights", slice(0, None, 2), 0.0))),
     Case("negative-weights", _with(random_links(2, 5, 32, 1e-2), weights=_set("weights", slice(0, None, 3), -1.0))),
     Case("all-weights-zero", _with(random_links(1, 4, 16, 1e-2), weights=lambda a: a["weights"] * 0)),

@@ -10,9 +10,9 @@ import ppl_fast
 pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
 
 
-@pytest.fixture
-def library():
-    with cuda_emulator.emulation() as loaded:
+@pytest.fixture(params=cuda_emulator.kinds())
+def library(request):
+    with cuda_emulator.emulation(kind=request.param) as loaded:
         yield loaded
 
 
@@ -36,14 +36,15 @@ def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     check_choice(tokens, prototypes, found)
 
 
+@pytest.mark.parametrize("kind", cuda_emulator.kinds())
 @pytest.mark.parametrize(
     ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
 )
-def test_tensor_cores_choose_what_to_compare(order, dtype):
+def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
     tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
     prototypes[0, 530:] = prototypes[0, :530]
-    with cuda_emulator.emulation(order) as library, poisoned_memory():
+    with cuda_emulator.emulation(order, kind) as library, poisoned_memory():
         before = library.cuda_emulator_launches()
         found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
         assert library.cuda_emulator_launches() == before + 2

@@ -10,6 +10,7 @@ import cuda_emulator
 import pytest
 import torch
 from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens, random_warp
+from cuda_emulator import operator
 from op_tester import OPERATORS, check, evaluate, poisoned_memory, strided
 from test_link_heatmap import check_keypoints_too_far_off_to_square
 
@@ -27,8 +28,14 @@ MEDIUM = {
 }
 
 
+@pytest.fixture(params=cuda_emulator.kinds())
+def library(request):
+    with cuda_emulator.emulation(kind=request.param) as loaded:
+        yield loaded
+
+
 @pytest.fixture
-def library():
+def plain():
     with cuda_emulator.emulation() as loaded:
         yield loaded
 
@@ -38,18 +45,15 @@ def draw(make, seed=0, dtype=torch.float32):
     return {k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
 
-def emulated(op):
-    return getattr(torch.ops.ppl_fast, f"{op}_emulated").default
-
-
+@pytest.mark.parametrize("kind", cuda_emulator.kinds())
 @pytest.mark.parametrize(("op", "case"), EVERY)
-def test_agrees_with_the_reference(op, case):
-    with cuda_emulator.emulation("backwards") as library:
+def test_agrees_with_the_reference(op, case, kind):
+    with cuda_emulator.emulation("backwards", kind) as library:
         before = library.cuda_emulator_launches()
         check(op, case, "emulated", torch.float32)
         empty = case.name in ("no-samples", "no-banks", "no-keypoints", "soft-no-samples")
         assert empty or library.cuda_emulator_launches() > before
-    with cuda_emulator.emulation("shuffled"):
+    with cuda_emulator.emulation("shuffled", kind):
         check(op, case, "emulated", torch.float64)
 
 
@@ -109,7 +113,7 @@ def test_culling_never_drops_a_winner(thickness, library):
     for seed, n in enumerate((4, 10, 24)):  # 24 keypoints: more links than a block holds at once
         inputs = draw(random_links(1, n, (35, 50), thickness, spread=0.5 + 0.4 * seed), seed)
         arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(n), 35, 50, thickness)
-        heatmap, winner = emulated("link_heatmap")(*arguments)
+        heatmap, winner = operator("link_heatmap")(*arguments)
         double = [x.double() if x.is_floating_point() else x for x in arguments[:3]]
         best, _ = torch.ops.ppl_fast.link_heatmap_reference(*double, *arguments[3:])
         logs = best.log()[:, 0]
@@ -129,7 +133,7 @@ def test_many_links_are_drawn_in_several_goes(library):
     links = ppl_fast.default_links(24)
     twice = torch.cat([links, links])  # the second half must never win
     weights = torch.cat([inputs["weights"]] * 2)
-    heatmap, winner = emulated("link_heatmap")(inputs["keypoints"], weights, twice, 33, 33, 1e-3)
+    heatmap, winner = operator("link_heatmap")(inputs["keypoints"], weights, twice, 33, 33, 1e-3)
     expected, expected_winner = torch.ops.ppl_fast.link_heatmap_reference(
         inputs["keypoints"], weights, twice, 33, 33, 1e-3
     )
@@ -148,7 +152,7 @@ def test_more_links_than_a_block_reduces_at_once():
     expected = torch.ops.ppl_fast.link_heatmap_backward_reference(upstream, *arguments, winner, 0.05)
     for order in cuda_emulator.ORDERS:
         with cuda_emulator.emulation(order):
-            actual = emulated("link_heatmap_backward")(upstream, *arguments, winner, 0.05)
+            actual = operator("link_heatmap_backward")(upstream, *arguments, winner, 0.05)
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -159,11 +163,11 @@ def test_more_links_than_int16_holds(library):
     weights = torch.full((n * (n - 1) // 2,), 1e-3)
     weights[-1] = 1.0
     links = ppl_fast.default_links(n)
-    heatmap, winner = emulated("link_heatmap")(keypoints, weights, links, 1, 9, 1e-2)
+    heatmap, winner = operator("link_heatmap")(keypoints, weights, links, 1, 9, 1e-2)
     assert winner.dtype == torch.int32
     assert winner[0, 0, 4] == 32895
     assert heatmap[0, 0, 0, 4] == pytest.approx(1.0, rel=1e-5)
-    _, grad = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, weights, links, winner, 1e-2)
+    _, grad = operator("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, weights, links, winner, 1e-2)
     assert grad[-1] > 1
 
 
@@ -173,10 +177,10 @@ def test_a_link_to_no_keypoint_poisons_the_sample(wrong, library):
     links = ppl_fast.default_links(4)
     links[2, 1] = wrong
     keypoints = torch.rand(2, 4, 2)
-    heatmap, winner = emulated("link_heatmap")(keypoints, torch.rand(6), links, 20, 20, 1e-2)
+    heatmap, winner = operator("link_heatmap")(keypoints, torch.rand(6), links, 20, 20, 1e-2)
     assert heatmap.isnan().all()
     assert torch.all(winner == -1)
-    grads = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
+    grads = operator("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
     assert all(g.isnan().all() for g in grads)
 
 
@@ -219,7 +223,7 @@ def test_launches(library):
     assert launches(lambda: ppl_fast.prototype_sums(values, indices, 5, backend="emulated"))[0] == 1
 
 
-def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
+def test_kernel_info_tells_of_the_shapes_that_are_launched(plain):
     """The emulator holds no block of a shape in which a kernel has not been launched: see its cuda_runtime.h."""
     for points, affine in ((4, 2), torch.randn(3, 4, 2, 3)), ((3, 4, 2), torch.randn(3, 4, 2, 3)):
         keypoints = torch.randn(points, requires_grad=True)
@@ -232,7 +236,7 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
         (values.sum() + distances.sum()).backward()
     ppl_fast.prototype_sums(tokens, indices, 5, backend="emulated")
 
-    module = cuda_emulator.python_module(Path(library._name))
+    module = cuda_emulator.python_module(Path(plain._name))
     assert set(module.build_info()) == {"compiler", "flags", "architectures", "torch_target", "torch_built_with"}
     rows = module.kernel_info()
     assert len({row["kernel"] for row in rows}) == 17
@@ -240,11 +244,11 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(library):
         assert row["blocks_per_multiprocessor"] == 1, row
 
 
-def test_opcheck(library):
+def test_opcheck(plain):
     """Schemas, fakes and autograd of the emulated siblings are those of the operators: one of each suffices here."""
     inputs = draw(MEDIUM["link_heatmap"], 5, torch.float64)
     head = (inputs["keypoints"].requires_grad_(), inputs["weights"].requires_grad_(), ppl_fast.default_links(5))
-    torch.library.opcheck(emulated("link_heatmap"), (*head, 20, 36, 1e-2))
+    torch.library.opcheck(operator("link_heatmap"), (*head, 20, 36, 1e-2))
 
 
 @pytest.mark.slow
@@ -256,7 +260,7 @@ import torch, cuda_emulator
 from cases import Case, random_tokens
 from test_cuda_operators import ALL, check
 ALL["memory_attention"].append(Case("tensor-cores", random_tokens(20, 1, 1060, 9)))
-with cuda_emulator.emulation("shuffled", sanitize=True):
+with cuda_emulator.emulation("shuffled", "sanitized"):
     for op, cases in ALL.items():
         for case in cases:
             check(op, case, "emulated", torch.float32)
