@@ -247,13 +247,12 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
   return {grad_x, grad_w};
 }
 
-}  // namespace
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kSumThreads, sums_bytes<float>(120), link_heatmap_bwd_sums_kernel<float>),
+    PPL_FAST_KERNEL(kReduceThreads, sizeof(ReduceShared<float>), link_heatmap_bwd_reduce_kernel<float>),
+};
 
-void describe_link_heatmap_backward(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kSumThreads, sums_bytes<float>(120), link_heatmap_bwd_sums_kernel<float>));
-  shapes.push_back(
-      PPL_FAST_DESCRIBE(kReduceThreads, sizeof(ReduceShared<float>), link_heatmap_bwd_reduce_kernel<float>));
-}
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("link_heatmap_backward"), TORCH_BOX(&link_heatmap_backward_cuda));

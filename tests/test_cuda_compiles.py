@@ -165,6 +165,21 @@ def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
     assert len(loop) <= 180
 
 
+@pytest.mark.parametrize(("arch", "products"), [("75", 0), ("80", 16)])
+def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
+    """Three kernels, by storage type; where there are no such products, code that comes to them must stop."""
+    ptx = tmp_path / "kernels.ptx"
+    command = [NVCC, "-std=c++17", "-O3", "-ptx", f"-arch=compute_{arch}", "-I", ROOT / "csrc", "-DUSE_CUDA"]
+    command += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", cuda_emulator.TORCH / "include"]
+    source = ROOT / "csrc" / "memory_attention_screen_cuda.cu"
+    done = subprocess.run([*command, "-o", ptx, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = ptx.read_text()
+    assert text.count(".entry") == 3
+    assert text.count("mma.sync") == 3 * products
+    assert ("trap;" in text) == (products == 0)
+
+
 def inner_loop(instructions: list[str]) -> list[str]:
     """Return the straight piece of code that holds four FFMA.SAT: the walk over the links of 4 pixels."""
     branches = [i for i, text in enumerate(instructions) if re.search(r"\bBRA\b|BSYNC|BSSY|EXIT|RET", text)]

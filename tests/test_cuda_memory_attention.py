@@ -1,5 +1,9 @@
 """What the CUDA kernels of memory_attention claim for themselves, run by the emulator."""
 
+import os
+import subprocess
+import sys
+
 import cuda_emulator
 import pytest
 import torch
@@ -49,6 +53,26 @@ def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
         found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
         assert library.cuda_emulator_launches() == before + 2
     check_choice(tokens, prototypes, found)
+
+
+@pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
+def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
+    """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""
+    code = f"""
+import sys; sys.path[:] = {sys.path!r}
+from pathlib import Path
+import torch, cuda_emulator, ppl_fast
+from test_cuda_memory_attention import check_choice
+tokens, prototypes = torch.randn(20, 2, 9), torch.randn(2, 1060, 9)
+with cuda_emulator.emulation() as library:
+    check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
+    module = cuda_emulator.python_module(Path(library._name))
+print([r["blocks_per_multiprocessor"] for r in module.kernel_info() if "screen_kernel" in r["kernel"]])
+"""
+    environment = {**os.environ, "CUDA_EMULATOR_COMPILED_FOR": version}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == str([int(launched)])
 
 
 def test_tensor_cores_let_nothing_pass_that_is_no_number(library):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -240,6 +241,8 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(plain):
     assert set(module.build_info()) == {"compiler", "flags", "architectures", "torch_target", "torch_built_with"}
     rows = module.kernel_info()
     assert len({row["kernel"] for row in rows}) == 17
+    sources = "".join(source.read_text() for source in (cuda_emulator.ROOT / "csrc").glob("*_cuda.cu"))
+    assert {row["kernel"].partition("<")[0] for row in rows} == set(re.findall(r"\b(\w+_kernel)\(", sources))
     for row in rows:
         assert row["blocks_per_multiprocessor"] == 1, row
 

@@ -2,8 +2,8 @@
 
 `register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
 each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are three
-builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the compiler
-may, which is what nvcc does, and ``sanitized`` watches memory.
+builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
+compiler may, which is what nvcc does, and ``sanitized`` watches memory.
 """
 
 from __future__ import annotations
