@@ -128,6 +128,16 @@ def test_culling_never_drops_a_winner(thickness, library):
     assert len(winners) > 6
 
 
+def test_a_gradient_does_not_depend_on_the_rest_of_the_batch(plain):
+    """To the bit, although 40 samples would fill a GPU with fewer blocks each than two."""
+    keypoints, weights, links = torch.rand(40, 3, 2) * 2 - 1, torch.rand(3), ppl_fast.default_links(3)
+    winner, upstream = torch.randint(3, (40, 128, 128), dtype=torch.int16), torch.randn(40, 1, 128, 128)
+    backward = operator("link_heatmap_backward")
+    whole, _ = backward(upstream, keypoints, weights, links, winner, 0.1)
+    part, _ = backward(upstream[-2:], keypoints[-2:], weights, links, winner[-2:], 0.1)
+    assert torch.equal(whole[-2:], part)
+
+
 def test_many_links_are_drawn_in_several_goes(library):
     """276 links pass the 256 of a block and, in float64, the 208 of the backward; ties go to the lowest index."""
     inputs = draw(random_links(2, 24, 33, 1e-3), 5, torch.float64)

@@ -169,9 +169,10 @@ def link_heatmap(
 
     Returns:
         heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the
-        lowest index on ties) and is summed in a fixed order. A sample with a keypoint or weight that is not finite is
-        NaN throughout, as are its gradients; so is one with a keypoint so far off that squares of scaled coordinates
-        overflow (in float32 beyond 1.2e17 at a thickness of 1e-3). Values below the smallest normal float are 0.
+        lowest index on ties) and is summed in a fixed order, the same in every batch. A sample with a keypoint or
+        weight that is not finite is NaN throughout, with links or without, as are its gradients; so is one with a
+        keypoint so far off that squares of scaled coordinates overflow (in float32 beyond 1.2e17 at a thickness of
+        1e-3). Values below the smallest normal float are 0.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
