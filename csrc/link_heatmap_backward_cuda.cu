@@ -223,10 +223,11 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
              w = torch::stable::contiguous(weights), order = torch::stable::contiguous(links),
              who = torch::stable::contiguous(winner);
   const int64_t b = x.size(0), e = order.size(0), height = who.size(1), width = who.size(2);
-  if (b == 0 || e == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
+  if (b == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
   const auto grad_x = torch::stable::new_empty(x, x.sizes()), grad_w = torch::stable::new_empty(w, w.sizes());
-  const int64_t across = ceil_div(width, kTileX), count = across * ceil_div(height, kTileY);
-  const int64_t regions = regions_of(height * width, e, count);
+  // Without links there is no tile to look at, but still a sample that may be poisoned.
+  const int64_t across = ceil_div(width, kTileX), count = e == 0 ? 0 : across * ceil_div(height, kTileY);
+  const int64_t regions = e == 0 ? 1 : regions_of(height * width, e, count);
   STD_TORCH_CHECK(count <= INT32_MAX / 2, "link_heatmap_backward: the heatmap is too large");
   const Tiles tiles = {int(across), int(count), int(ceil_div(count, regions * kSumWarps))};
   const bool shared_weights = w.dim() == 1;
@@ -235,7 +236,7 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
     using S = decltype(zero);
     using T = Compute<S>;
     const auto scene = make_scene<S>(x, w, order, height, width, thickness);
-    const int64_t chunks = ceil_div(e, kChunk<T>);
+    const int64_t chunks = std::max<int64_t>(1, ceil_div(e, kChunk<T>));
     const auto poisoned = empty(x, {b, chunks}, ScalarType::Int);
     launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(e), device.stream(),
            scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from ppl_fast.kernels._launch import launch
 
-from ppl_fast.ops.link_heatmap import largest_coordinate
+from ppl_fast.ops.link_heatmap import largest_coordinate, poisoned_samples
 
 TILES = ((8, 8), (8, 16), (16, 16))  # what there is to tune: pixels a warp
 TILE = (8, 16)
@@ -260,7 +260,8 @@ def link_heatmap(keypoints, weights, links, height, width, thickness):
     heatmap = keypoints.new_empty((b, 1, height, width))
     winner = keypoints.new_empty((b, height, width), dtype=torch.int16 if e <= 32767 else torch.int32)
     if e == 0:
-        return heatmap.zero_(), winner.fill_(-1)
+        bad = poisoned_samples(keypoints.float(), weights.expand(b, 0), thickness)
+        return heatmap.zero_().masked_fill_(bad[:, None, None, None], math.nan), winner.fill_(-1)
     keypoints, weights, links = keypoints.contiguous(), weights.contiguous(), links.contiguous()
     table = keypoints.new_empty((b, e + 1, FIELDS.value), dtype=torch.float32)
     scale, step_x, step_y = scaling(height, width, thickness)

@@ -91,6 +91,15 @@ LINK_HEATMAP = [
     Case("no-samples", random_links(0, 4, 8, 1e-2)),
     Case("nan-keypoint", _with(random_links(3, 4, 16, 1e-2), keypoints=_set("keypoints", (1, 2, 0), torch.nan))),
     Case("inf-keypoint", _with(random_links(3, 4, 16, 1e-2), keypoints=_set("keypoints", (2, 0, 1), -torch.inf))),
+    Case(
+        "no-links-nan-keypoint",
+        _with(
+            random_links(3, 4, 16, 1e-2),
+            keypoints=_set("keypoints", (1, 2, 0), torch.nan),
+            links=torch.empty(0, 2, dtype=torch.long),
+            weights=torch.empty(0, dtype=torch.float64),
+        ),
+    ),
     Case("nan-weight", _with(random_links(2, 4, 16, 1e-2, shared=False), weights=_set("weights", (0, 5), torch.nan))),
 ]
 

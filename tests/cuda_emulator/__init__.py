@@ -155,7 +155,7 @@ def kinds() -> list:
 
 
 @functools.cache
-def register(kind: str = "plain") -> ctypes.CDLL:
+def register(kind: str) -> ctypes.CDLL:
     """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
     library = load(build(operator_sources(), kind))
     for op in ("affine_warp", "link_heatmap", "memory_attention"):
