@@ -135,13 +135,8 @@ def load(library: Path) -> ctypes.CDLL:
 def register(sanitize: bool = False) -> ctypes.CDLL:
     """Compile the operators' CUDA sources, load them and define the ``_emulated`` siblings; returns the library."""
     library = load(build(operator_sources(), sanitize=sanitize))
-    for op in ("affine_warp", "link_heatmap", "memory_attention"):
-        module = importlib.import_module(f"ppl_fast.ops.{op}")
-        _library.define_sibling(f"{op}_emulated", module._SCHEMA, module._fake)
-        _library.define_sibling(f"{op}_backward_emulated", module._SCHEMA_BACKWARD, module._fake_backward)
-        _library.register_autograd(op, module._setup_context, module._backward, siblings=("_emulated",))
-        if op == "memory_attention":
-            _library.define_sibling("prototype_sums_emulated", module._SCHEMA_SUMS, module._fake_sums)
+    for operator in _library.OPERATORS.values():
+        operator.add_sibling("_emulated", lambda _: None)  # the library has registered the kernels
     return library
 
 
@@ -162,11 +157,7 @@ def emulation(order: str = "forwards", *, sanitize: bool = False):
     select = _backend.select
 
     def select_emulated(op, backend, *rest):
-        return (
-            getattr(torch.ops.ppl_fast, f"{op}_emulated").default
-            if backend == "emulated"
-            else select(op, backend, *rest)
-        )
+        return _library.OPERATORS[op].overload("_emulated") if backend == "emulated" else select(op, backend, *rest)
 
     _backend.select = select_emulated
     try:
