@@ -195,7 +195,7 @@ def test_results_repeat_to_the_bit(op, case):
 
 @pytest.mark.parametrize("op", CASES)
 def test_opcheck(op):
-    assert opcheck(op, "triton", drawn(op) | ({"size": (5, 6)} if op == "link_heatmap" else {})) == {
+    assert opcheck(op, "triton", drawn(op, dtype=torch.float32) | ({"size": (5, 6)} if op == "link_heatmap" else {})) == {
         f"{name}_triton" for name in OPERATORS[op].ops
     }
 
