@@ -26,7 +26,8 @@ from ppl_fast import _backend, _library
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-OBJECTS = ROOT / "build" / "cuda_emulator"
+COVERAGE = ("--coverage",) if os.environ.get("PPL_FAST_COVERAGE") == "ON" else ()  # make coverage
+OBJECTS = ROOT / "build" / ("coverage/cuda_emulator" if COVERAGE else "cuda_emulator")
 TORCH = Path(torch.__file__).parent
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g1")
@@ -35,7 +36,7 @@ FLAGS = (
     "-isystem", str(HERE), "-I", str(ROOT / "csrc"), "-isystem", str(TORCH / "include"), "-DUSE_CUDA",
     "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPPL_FAST_EMULATE_CUDA", "-DPPL_FAST_CUDA_KEY=CPU",
     "-include", str(HERE / "cuda_runtime.h"),  # as nvcc does
-    '-DPPL_FAST_CUDA_OP(name)=name "_emulated"',
+    '-DPPL_FAST_CUDA_OP(name)=name "_emulated"', *COVERAGE,
 )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def build(sources: list[Path], *, sanitize: bool = False) -> Path:
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
-    link = ["g++", "-shared", *flags[:3], *(SANITIZERS if sanitize else ()), *map(str, objects)]
+    link = ["g++", "-shared", *flags[:3], *COVERAGE, *(SANITIZERS if sanitize else ()), *map(str, objects)]
     link += [
         "-L",
         str(TORCH / "lib"),
