@@ -1,6 +1,7 @@
 """Builds the kernels with CMake and Ninja; everything else about the package is in pyproject.toml."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def jobs() -> str:
     return str(max(1, min(len(os.sched_getaffinity(0)), memory // 2**31)))
 
 
+def reason_against() -> str | None:
+    """Return why the kernels cannot be built here, or None where they can."""
+    if sys.platform != "linux":  # the link's options, such as $ORIGIN, are ELF's
+        return f"which is done on Linux alone, not on {platform.system()}"
+    missing = [name for name in ("cmake", "ninja") if tool(name) is None]
+    if not (os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+        missing.append("a C++ compiler (g++ or clang++)")
+    try:
+        import pybind11  # noqa: F401
+    except ImportError:
+        missing.append("pybind11")
+    return f"for want of {', '.join(missing)}" if missing else None
+
+
 def run(command: list[str]) -> None:
     """Run a step of the build; what goes wrong is said by the step itself."""
     if subprocess.run(command).returncode:
@@ -43,25 +58,20 @@ def run(command: list[str]) -> None:
 
 
 class CMakeBuild(build_ext):
-    """Runs CMake; without a C++ compiler (or the build tools) the package installs with its PyTorch reference only."""
+    """Runs CMake; without Linux, a C++ compiler or the build tools, the package installs with its reference only."""
 
     def run(self):
-        missing = [name for name in ("cmake", "ninja") if tool(name) is None]
-        if not (os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
-            missing.append("a C++ compiler (g++ or clang++)")
-        try:
-            import pybind11
-        except ImportError:
-            missing.append("pybind11")
-        if missing:
-            required = os.environ.get("PPL_FAST_CUDA", "auto").lower() == "on"
-            message = f"ppl_fast: kernels not built, for want of {', '.join(missing)}"
-            if required:
+        if reason := reason_against():
+            message = f"ppl_fast: kernels not built, {reason}"
+            if os.environ.get("PPL_FAST_CUDA", "auto").lower() == "on":
                 sys.exit(f"{message}; PPL_FAST_CUDA=on asks for them.")
             print(f"{message}; the PyTorch reference will serve, slowly.", file=sys.stderr)
             return
-        # An editable installation is repeated as the sources change: what has not changed need not be compiled again.
-        build = ROOT / "build" / "editable" if self.editable_mode else Path(self.build_temp).resolve()
+        import pybind11
+
+        # What is built in place is built again as the sources change: what has not changed need not be compiled again.
+        in_place = self.editable_mode or self.inplace
+        build = ROOT / "build" / "editable" if in_place else Path(self.build_temp).resolve()
         target = Path(self.get_ext_fullpath("ppl_fast._C_cpu")).resolve().parent
         configure = [
             tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
@@ -72,6 +82,8 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPPL_FAST_CUDA={os.environ.get('PPL_FAST_CUDA', 'auto').lower()}",
+            f"-DPPL_FAST_SIMD_LEVELS={os.environ.get('PPL_FAST_SIMD_LEVELS', '')}",
+            f"-DPPL_FAST_COVERAGE={os.environ.get('PPL_FAST_COVERAGE', 'OFF')}",
         ]  # fmt: skip
         target.mkdir(parents=True, exist_ok=True)
         parallel = jobs()

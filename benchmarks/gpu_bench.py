@@ -9,7 +9,6 @@ replays of a CUDA graph that holds many calls (inputs then lie in the L2 cache).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import gc
 import json
@@ -27,13 +26,13 @@ if REHEARSE:
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import torch  # noqa: E402
-from cases import Case, random_links, random_tokens, random_warp  # noqa: E402
-from formulas import published_affine_warp, published_link_heatmap, published_memory_attention  # noqa: E402
-from harness import Workload, _outputs, implementation  # noqa: E402
-from op_tester import OPERATORS, assert_close  # noqa: E402
+from cases import Case  # noqa: E402
+from harness import GATE, implementation, leaves_of, outputs_of, suites  # noqa: E402
+from op_tester import assert_close  # noqa: E402
 
 import ppl_fast  # noqa: E402
 from ppl_fast import _backend, _library  # noqa: E402
+from ppl_fast._library import OPERATORS  # noqa: E402
 
 if REHEARSE:
     import interpreted
@@ -42,73 +41,39 @@ if REHEARSE:
     interpreted.use_large_tiles()
 
 DEVICE = "cpu" if REHEARSE else "cuda"
-GATE = 1e-3  # of an array's largest value, as in harness.py
-FORMULAS = {
-    "link_heatmap": published_link_heatmap,
-    "memory_attention": published_memory_attention,
-    "affine_warp": published_affine_warp,
-}
-ALL = ("formula", "compiled", "reference", "triton", "cpp")
 KERNELS = ("triton", "cpp")
-
-
-def draw(b, n, size, thickness, names):
-    label = f"B={b} N={n} {size}x{size} t={thickness:g}"
-    small = random_links(2, min(n, 8), 24, 1e-2, spread=0.9)
-    return Workload("link_heatmap", label, random_links(b, n, size, thickness, spread=1.0), small, names)
-
-
-def attend(b, m, k, d, temperature, names):
-    label = f"B={b} m={m} k={k} d={d}" + ("" if temperature is None else " soft")
-    small = random_tokens(4, 3, min(k, 40), 40, temperature and 20.0)
-    return Workload("memory_attention", label, random_tokens(b, m, k, d, temperature), small, names)
-
-
-def warp(b, n, names):
-    return Workload("affine_warp", f"B={b} N={n}", random_warp(b, n, True), random_warp(4, 5, True), names)
-
-
-WORKLOADS = [
-    draw(64, 16, 128, 1e-3, ALL),
-    draw(64, 16, 128, 7.5e-5, KERNELS),
-    draw(64, 32, 256, 1e-3, KERNELS),
-    draw(8, 64, 512, 1e-3, KERNELS),
-    attend(64, 34, 16, 512, None, ALL),
-    attend(64, 34, 16, 512, 500.0, ("reference", *KERNELS)),
-    attend(64, 34, 4096, 512, None, ("formula", *KERNELS)),
-    warp(64, 16, ALL),
-    warp(1024, 64, KERNELS),
-]
+WORKLOADS = [w for suite in suites().values() for w in suite.WORKLOADS if w.gpu != "none"]
 
 
 @functools.cache
 def compiled(op: str):
-    return torch.compile(FORMULAS[op], dynamic=False)  # anew for each shape: the fastest that it can be
+    return torch.compile(suites()[op].FORMULA, dynamic=False)  # anew for each shape: the fastest that it can be
 
 
 def prepare(workload, name, make, dtype=torch.float32, device=DEVICE):
     """Return two functions that run one implementation on one input: forward, and forward and backward."""
     op = workload.op
-    function = compiled(op) if name == "compiled" else implementation(op, name, FORMULAS[op])
+    function = compiled(op) if name == "compiled" else implementation(op, name, suites()[op].FORMULA)
     inputs = Case(workload.label, make).inputs(dtype, device)
-    leaves = [inputs[leaf].requires_grad_() for leaf in OPERATORS[op][1]]
-    upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(o) for o in _outputs(function, inputs)]
+    leaves = leaves_of(op, inputs)
+    upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(o) for o in outputs_of(function, inputs)]
 
     def total():
-        outputs = _outputs(function, inputs)
+        outputs = outputs_of(function, inputs)
         return [*outputs, *torch.autograd.grad(outputs, leaves, upstream)]
 
     def forward():
         with torch.no_grad():
-            return _outputs(function, inputs)
+            return outputs_of(function, inputs)
 
     return forward, total
 
 
 def gate(workload, name) -> None:
     """Raise unless the implementation agrees with the float64 reference, values and gradients."""
-    _, total = prepare(workload, name, workload.small)
-    rounded = Case(workload.label, workload.small).inputs(torch.float32, "cpu")
+    make = workload.tiny if REHEARSE else workload.small
+    _, total = prepare(workload, name, make)
+    rounded = Case(workload.label, make).inputs(torch.float32, "cpu")
     exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in rounded.items()}
     _, reference = prepare(replace(workload, label="exact"), "reference", lambda _: exact, torch.float64, "cpu")
     for i, (actual, expected) in enumerate(zip(total(), reference(), strict=True)):
@@ -155,7 +120,7 @@ def peak_memory(call) -> float:
 
 def measure(workload, name) -> dict:
     gate(workload, name)
-    forward, total = prepare(workload, name, workload.small if REHEARSE else workload.make)
+    forward, total = prepare(workload, name, workload.tiny if REHEARSE else workload.make)
     row = {"op": workload.op, "shape": workload.label, "backend": name}
     row |= {"eager_forward_us": eager_time(forward), "eager_total_us": eager_time(total)}
     row["peak_mb"] = peak_memory(total)
@@ -166,26 +131,15 @@ def measure(workload, name) -> dict:
 def available(name: str) -> str | None:
     """Return why an implementation cannot be measured here, or None."""
     if name in KERNELS:
-        return _backend.reason_against("link_heatmap", name, DEVICE)
+        return next(filter(None, (_backend.reason_against(op, name, DEVICE) for op in OPERATORS)), None)
     return None
-
-
-@contextlib.contextmanager
-def behind_auto(name: str):
-    """Let backend='auto' take `name`."""
-    find, selected = _backend._find, _backend._selected
-    _backend._find, _backend._selected = lambda op, _, *rest: find(op, name, *rest), {}
-    try:
-        yield
-    finally:
-        _backend._find, _backend._selected = find, selected
 
 
 def training_step(name: str) -> dict:
     """Time a step of the published model (mean squared error in place of the perceptual loss), B = 64, Adam."""
     batch, size = (2, 32) if REHEARSE else (64, 128)
     options = {"num_keypoints": 5, "width": 0.25} if REHEARSE else {"num_keypoints": 16}
-    with behind_auto(name):
+    with ppl_fast.use_backend(name):
         torch.manual_seed(0)
         model = ppl_fast.PPL(image_size=size, reconstruction_loss="mse", **options).to(DEVICE)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -210,7 +164,8 @@ def machine() -> dict:
         return {"rehearsal": True, **found}
     properties = torch.cuda.get_device_properties(0)
     driver = os.popen("nvidia-smi --query-gpu=driver_version --format=csv,noheader").read().strip()
-    found |= {"gpu": properties.name, "multiprocessors": properties.multi_processor_count, "driver": driver}
+    found |= {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}"}
+    found |= {"multiprocessors": properties.multi_processor_count, "driver": driver}
     return found | {"cuda": torch.version.cuda, "copy_bandwidth_gb_s": copy_bandwidth()}
 
 
@@ -223,7 +178,7 @@ def copy_bandwidth() -> float:
 
 def jobs():
     for workload in WORKLOADS:
-        for name in workload.implementations:
+        for name in workload.implementations("gpu"):
             yield name, f"{workload.op} {workload.label} {name}", lambda w=workload, n=name: measure(w, n)
     for name in ("reference", *KERNELS):
         yield name, f"training step {name}", lambda n=name: training_step(n)

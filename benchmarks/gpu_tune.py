@@ -13,7 +13,8 @@ from unittest import mock
 from gpu_bench import REHEARSE, WORKLOADS, graph_time, prepare  # first: it says whether kernels are interpreted
 from ppl_fast.kernels import link_heatmap, link_heatmap_backward, memory_attention, memory_attention_backward
 
-DRAW, ATTEND, SOFT = WORKLOADS[0], WORKLOADS[4], WORKLOADS[5]
+DRAW = next(w for w in WORKLOADS if w.op == "link_heatmap")
+ATTEND, SOFT = [w for w in WORKLOADS if w.op == "memory_attention"][:2]
 
 
 def space():
@@ -42,7 +43,7 @@ def main() -> int:
             spelled = choice(120) if callable(choice) else choice
             with mock.patch.object(module, name, choice):
                 try:
-                    forward, total = prepare(workload, "triton", workload.small if REHEARSE else workload.make)
+                    forward, total = prepare(workload, "triton", workload.tiny if REHEARSE else workload.make)
                     call = forward if forward_alone else total
                     call()
                     print(f"  {graph_time(call) or 0:8.2f}  {spelled}", flush=True)

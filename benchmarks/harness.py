@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 from cases import Case
-from op_tester import OPERATORS, assert_close
+from op_tester import OPERATORS, assert_close, floating
 
 HERE = Path(__file__).parent
 GATE = 1e-3  # of an array's largest value, float32 against the float64 reference; a wrong kernel is off by its size
+BESIDE = {  # what kernels are measured beside
+    "all": ("formula", "compiled", "reference"),
+    "formula": ("formula",),
+    "reference": ("reference",),
+    "kernels": (),
+}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One row of the table: an operator at a size, and a smaller relative of it that gates correctness."""
+    """One row of the table: an operator at a size.
+
+    Attributes:
+        op, label: the operator, and its size in words.
+        make: draws the input.
+        small: draws a smaller relative that takes the same path through the kernels; it gates correctness.
+        tiny: draws an input for rehearsals, in which kernels are interpreted.
+        cpu, gpu: what the kernels are measured beside there, a key of `BESIDE`; "none" leaves the workload out.
+        rounds: how often it is timed on a CPU.
+    """
 
     op: str
     label: str
-    make: object
-    small: object
-    implementations: tuple[str, ...]
+    make: Callable
+    small: Callable
+    tiny: Callable
+    cpu: str
+    gpu: str
     rounds: int = 30
+
+    def implementations(self, device: str) -> tuple[str, ...]:
+        """What is measured on a "cpu" or a "gpu"."""
+        beside = getattr(self, device)
+        kernels = ("cpp",) if device == "cpu" else ("triton", "cpp")
+        return () if beside == "none" else (*BESIDE[beside], *kernels)
+
+
+def suites() -> dict[str, ModuleType]:
+    """The files bench_<op>.py, each with `WORKLOADS` and the `FORMULA` that they are measured against, by operator."""
+    return {
+        path.stem.removeprefix("bench_"): importlib.import_module(path.stem)
+        for path in sorted(HERE.glob("bench_*.py"))
+        if path.stem.removeprefix("bench_") in OPERATORS
+    }
+
+
+def parameters(workloads: list[Workload]) -> list:
+    """(workload, implementation) of a CPU as parameters."""
+    return [pytest.param(w, name, id=f"{w.label}-{name}") for w in workloads for name in w.implementations("cpu")]
 
 
 @functools.cache
@@ -35,17 +76,17 @@ def implementation(op: str, name: str, formula=None):
         return formula
     if name == "compiled":
         return torch.compile(formula)
-    return functools.partial(OPERATORS[op][0], backend=name)
+    return functools.partial(OPERATORS[op].function, backend=name)
 
 
-def _leaves(op, inputs):
-    return [inputs[name].requires_grad_() for name in OPERATORS[op][1]]
+def leaves_of(op, inputs):
+    """The arguments that get a gradient, asked to."""
+    return [inputs[name].requires_grad_() for name in OPERATORS[op].differentiable]
 
 
-def _outputs(function, inputs):
-    arguments = {k: v for k, v in inputs.items() if v is not None}
-    out = function(**arguments)
-    return [o for o in (out if isinstance(out, tuple) else (out,)) if o.is_floating_point()]
+def outputs_of(function, inputs):
+    """The floating-point outputs of an implementation."""
+    return floating(function(**{k: v for k, v in inputs.items() if v is not None}))
 
 
 @functools.cache
@@ -61,8 +102,8 @@ def gate(workload: Workload, name: str, formula) -> None:
             k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
             for k, v in case.inputs(torch.float32).items()
         }
-        leaves = _leaves(workload.op, inputs)
-        outputs = _outputs(function, inputs)
+        leaves = leaves_of(workload.op, inputs)
+        outputs = outputs_of(function, inputs)
         upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(dtype) for o in outputs]
         results.append([*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, upstream)])
     for i, (actual, expected) in enumerate(zip(*results, strict=True)):
@@ -74,8 +115,8 @@ def measure(benchmark, workload: Workload, name: str, direction: str, formula) -
     gate(workload, name, formula)
     function = implementation(workload.op, name, formula)
     inputs = Case(workload.label, workload.make).inputs(torch.float32)
-    leaves = _leaves(workload.op, inputs)
-    upstream = [torch.randn_like(o) for o in _outputs(function, inputs)]  # also the first, compiling call
+    leaves = leaves_of(workload.op, inputs)
+    upstream = [torch.randn_like(o) for o in outputs_of(function, inputs)]  # also the first, compiling call
 
     def backward(outputs):
         return torch.autograd.grad(outputs, leaves, upstream)
@@ -83,9 +124,11 @@ def measure(benchmark, workload: Workload, name: str, direction: str, formula) -
     slow = name in ("formula", "reference")
     rounds = min(workload.rounds, 3) if slow else workload.rounds
     if direction == "forward":
-        benchmark.pedantic(_outputs, args=(function, inputs), rounds=rounds, warmup_rounds=1)
+        benchmark.pedantic(outputs_of, args=(function, inputs), rounds=rounds, warmup_rounds=1)
     else:
-        benchmark.pedantic(backward, setup=lambda: ((_outputs(function, inputs),), {}), rounds=rounds, warmup_rounds=1)
+        benchmark.pedantic(
+            backward, setup=lambda: ((outputs_of(function, inputs),), {}), rounds=rounds, warmup_rounds=1
+        )
     benchmark.extra_info.update(op=workload.op, shape=workload.label, backend=name, direction=direction)
     if direction == "backward":
         benchmark.extra_info["peak_mb"] = peak_memory(workload, name)
@@ -106,10 +149,10 @@ def peak_here(workload: Workload, name: str, formula) -> float:
     function = implementation(workload.op, name, formula)
     for make in (workload.make if name == "compiled" else workload.small, workload.make):
         inputs = Case(workload.label, make).inputs(torch.float32)
-        leaves = _leaves(workload.op, inputs)
+        leaves = leaves_of(workload.op, inputs)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
-        outputs = _outputs(function, inputs)
+        outputs = outputs_of(function, inputs)
         torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
     return (_status("VmHWM") - before) / 1024
 

@@ -20,7 +20,7 @@ import ppl_fast
 from ppl_fast import _library
 
 HERE = Path(__file__).parent
-OPERATORS = ("link_heatmap", "memory_attention", "affine_warp")
+OPERATORS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 // the batch in order, keypoint by keypoint.
 #include "affine_warp.h"
 #include "affine_warp_arguments.h"
+#include "operators.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -55,6 +56,11 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cpu(const Tensor& grad_points, c
   });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_theta, affine.scalar_type())};
 }
+
+const Schemas kSchemas = {
+    "affine_warp(Tensor keypoints, Tensor affine) -> Tensor",
+    "affine_warp_backward(Tensor grad_points, Tensor keypoints, Tensor affine) -> (Tensor, Tensor)",
+};
 
 }  // namespace
 

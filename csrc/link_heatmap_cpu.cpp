@@ -11,6 +11,7 @@
 #include "link_heatmap.h"
 #include "link_heatmap_arguments.h"
 #include "simd_dispatch.h"
+#include "operators.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -219,6 +220,13 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap,
   });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_w, weights.scalar_type())};
 }
+
+const Schemas kSchemas = {
+    "link_heatmap(Tensor keypoints, Tensor weights, Tensor links, int height, int width, float thickness) "
+    "-> (Tensor, Tensor)",
+    "link_heatmap_backward(Tensor grad_heatmap, Tensor keypoints, Tensor weights, Tensor links, Tensor winner, "
+    "float thickness) -> (Tensor, Tensor)",
+};
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 
 #include "memory_attention_arguments.h"
 #include "simd_dispatch.h"
+#include "operators.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -114,6 +115,13 @@ std::tuple<Tensor, Tensor> prototype_sums_cpu(const Tensor& tokens, const Tensor
   });
   return {counts, sums};
 }
+
+const Schemas kSchemas = {
+    "memory_attention(Tensor tokens, Tensor prototypes, float? temperature) -> (Tensor, Tensor, Tensor, Tensor)",
+    "memory_attention_backward(Tensor grad_values, Tensor grad_distances, Tensor tokens, Tensor prototypes, "
+    "Tensor values, Tensor indices, Tensor logsumexp, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)",
+    "prototype_sums(Tensor tokens, Tensor indices, int k) -> (Tensor, Tensor)",
+};
 
 }  // namespace
 

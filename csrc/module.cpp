@@ -5,6 +5,7 @@
 #include "simd_dispatch.h"
 
 PYBIND11_MODULE(_C_cpu, m) {
+  ppl_fast::current_isa();  // throws where the processor can run none of the build: then the import fails, not a call
   m.doc() = "CPU kernels of ppl_fast; importing registers them with torch.";
   m.def("build_info", [] {
     pybind11::dict info;

@@ -7,21 +7,20 @@
 namespace ppl_fast {
 namespace {
 
-bool supported(Isa isa) {
-#if defined(PPL_FAST_X86)
-  __builtin_cpu_init();
-  switch (isa) {
-    case Isa::avx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-    case Isa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    default:
-      return true;
-  }
-#else
-  return isa == Isa::baseline;
+// Whether the build has the instruction set, and the processor too.
+bool supported([[maybe_unused]] Isa isa) {
+#if defined(PPL_FAST_SIMD_AVX512)
+  if (isa == Isa::avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 #endif
+#if defined(PPL_FAST_SIMD_AVX2)
+  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#if defined(PPL_FAST_SIMD_BASELINE)
+  if (isa == Isa::baseline) return true;
+#endif
+  return false;
 }
 
 constexpr Isa kIsas[] = {Isa::avx512, Isa::avx2, Isa::baseline};  // best first
@@ -29,7 +28,7 @@ constexpr Isa kIsas[] = {Isa::avx512, Isa::avx2, Isa::baseline};  // best first
 Isa best_isa() {
   for (Isa isa : kIsas)
     if (supported(isa)) return isa;
-  return Isa::baseline;
+  throw std::runtime_error("this processor has none of the instruction sets that ppl_fast was built for");
 }
 
 std::atomic<Isa>& chosen() {

@@ -1,6 +1,7 @@
 // Which instruction set this process uses: the best that the processor has and the build contains.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -19,12 +20,21 @@ PPL_FAST_API void use_isa(const std::string& name);
 
 }  // namespace ppl_fast
 
-// The value of one function of the three namespaces that hold a *_simd.cpp file's instantiations.
-#if defined(PPL_FAST_X86)
-#define PPL_SIMD_CALL(...)                            \
-  (current_isa() == Isa::avx512 ? avx512::__VA_ARGS__ \
-   : current_isa() == Isa::avx2 ? avx2::__VA_ARGS__   \
-                                : baseline::__VA_ARGS__)
+// The value of one function of the namespaces that hold a *_simd.cpp file's instantiations. CMakeLists.txt defines
+// PPL_FAST_SIMD_<LEVEL> for each instruction set of the build.
+#if defined(PPL_FAST_SIMD_AVX512)
+#define PPL_IF_AVX512(...) current_isa() == Isa::avx512 ? avx512::__VA_ARGS__:
 #else
-#define PPL_SIMD_CALL(...) baseline::__VA_ARGS__
+#define PPL_IF_AVX512(...)
 #endif
+#if defined(PPL_FAST_SIMD_AVX2)
+#define PPL_IF_AVX2(...) current_isa() == Isa::avx2 ? avx2::__VA_ARGS__:
+#else
+#define PPL_IF_AVX2(...)
+#endif
+#if defined(PPL_FAST_SIMD_BASELINE)
+#define PPL_OR_BASELINE(...) baseline::__VA_ARGS__
+#else
+#define PPL_OR_BASELINE(...) throw std::logic_error("current_isa() is not in this build")
+#endif
+#define PPL_SIMD_CALL(...) (PPL_IF_AVX512(__VA_ARGS__) PPL_IF_AVX2(__VA_ARGS__) PPL_OR_BASELINE(__VA_ARGS__))

@@ -1,18 +1,23 @@
-"""Triton kernels, one operator in one file or two; installed as ppl_fast.kernels and imported lazily."""
+"""Triton kernels, an operator in one file or two; installed as ppl_fast.kernels and imported lazily."""
 
+import functools
 import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
 
-_MODULES = {
-    "affine_warp": "affine_warp",
-    "affine_warp_backward": "affine_warp",
-    "link_heatmap": "link_heatmap",
-    "link_heatmap_backward": "link_heatmap_backward",
-    "memory_attention": "memory_attention",
-    "memory_attention_backward": "memory_attention_backward",
-    "prototype_sums": "memory_attention",
-}
+from ppl_fast import _library
 
 
-def implementation(op: str):
-    """Return the function that computes the operator `op` with Triton, with the arguments of ppl_fast::`op`."""
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[op]}"), op)
+@functools.cache
+def implementation(op: str) -> Callable[..., Any] | None:
+    """Return the function that computes ppl_fast::`op` with Triton, with its arguments; None where there is none.
+
+    It has the op's name and lies in a file of that name, or else in the file of the operator that the op belongs to.
+    """
+    for name in (op, _library.home_of(op)):
+        if importlib.util.find_spec(f"{__name__}.{name}"):
+            found = getattr(importlib.import_module(f"{__name__}.{name}"), op, None)
+            if found is not None:
+                return found
+    return None

@@ -4,6 +4,7 @@ Everywhere, keypoints are (x, y), x to the right, y down, with -1 and +1 at the 
 pixel (``align_corners=True``).
 """
 
+from ppl_fast._backend import use_backend
 from ppl_fast.models import PPL, AutoLink, AutoLinkOutput, PPLOutput, Prior
 from ppl_fast.ops import affine_warp, default_links, link_heatmap, memory_attention, prototype_sums
 
@@ -20,4 +21,5 @@ __all__ = [
     "link_heatmap",
     "memory_attention",
     "prototype_sums",
+    "use_backend",
 ]

@@ -1,19 +1,30 @@
-"""The one torch library: schemas in Python, implementations from the compiled libraries that load.
+"""The one torch library, and the registry of operators: schemas in Python, kernels from the libraries that load.
 
 An operator is a family of sibling ops with one schema, one fake and one autograd formula:
 
     ppl_fast::<op>             the C++ kernels (CPU, CUDA); the reference serves devices that have none. Programs
-                               without Python get these schemas from csrc/operators.cpp
+                               without Python get these schemas from csrc/<op>_cpu.cpp
     ppl_fast::<op>_reference   the definition, on any device
     ppl_fast::<op>_triton      Triton, which cannot share a dispatch key with CUDA C++
+
+and, where it has one, of its backward, ppl_fast::<op>_backward and so on. `OPERATORS` holds a record of each, which
+`doctor`, the tests and the benchmarks go through: an operator is named in its own files alone.
 """
 
+from __future__ import annotations
+
 import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+SIBLINGS = ("", "_reference", "_triton")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _library = torch.library.Library("ppl_fast", "FRAGMENT")
-_loaded: dict[str, object] = {}
+_loaded: dict[str, ModuleType] = {}
 _failures: dict[str, str] = {}
 
 
@@ -35,7 +46,7 @@ _load("_C_cpu")
 _load("_C_cuda")
 
 
-def loaded(name: str):
+def loaded(name: str) -> Any:
     """Return the compiled library `name` (``_C_cpu`` or ``_C_cuda``), or None where it did not load."""
     return _loaded.get(name)
 
@@ -45,49 +56,128 @@ def failure(name: str) -> str | None:
     return _failures.get(name)
 
 
-def define(op: str, schema: str, reference, fake) -> None:
-    """Define ppl_fast::`op`, `op`_reference (both served by `reference`) and `op`_triton with one schema and fake."""
-    for name, function in ((op, reference), (f"{op}_reference", reference), (f"{op}_triton", _triton(op))):
-        define_sibling(name, schema, fake)
-        _library.impl(name, function, "CompositeExplicitAutograd")
+def has_kernel(op: str, key: str) -> bool:
+    """Return whether a kernel of the torch op `op` is registered under a dispatch key such as ``CPU`` or ``CUDA``."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"ppl_fast::{op}", key)
 
 
-def _triton(op: str):
+class Definition(NamedTuple):
+    """One torch op: its schema, its PyTorch reference, and a function that gives empty outputs of the right shapes."""
+
+    schema: str
+    reference: Callable[..., Any]
+    fake: Callable[..., Any]
+
+
+class Autograd(NamedTuple):
+    """How an operator is differentiated.
+
+    `backward(op, ctx, *grads)` gets the sibling's own ``<op>_backward`` as its first argument, so that a gradient is
+    computed by the backend that computed the value.
+    """
+
+    setup_context: Callable[..., None]
+    backward: Callable[..., Any]
+
+
+class Operator:
+    """The record of one operator.
+
+    Attributes:
+        name: as in torch.ops.ppl_fast and of the public function.
+        home: basename of the operator's files.
+        ops: the torch ops behind it, by name: itself and, where it has one, its backward.
+        function: the public function.
+        differentiable: the arguments of `function` that get a gradient.
+        example: draws the float64 arguments of a small call of `function`, for self-tests.
+    """
+
+    function: Callable[..., Any]
+    differentiable: tuple[str, ...]
+    example: Callable[[torch.Generator], dict[str, Any]]
+
+    def __init__(self, name: str, ops: dict[str, Definition], autograd: Autograd | None):
+        self.name, self.ops, self.autograd = name, ops, autograd
+        self.home = ops[name].reference.__module__.rpartition(".")[2]
+
+    def overload(self, suffix: str = "") -> torch._ops.OpOverload:
+        """The sibling with this suffix, one of `SIBLINGS` or what `add_sibling` made."""
+        overload: torch._ops.OpOverload = getattr(torch.ops.ppl_fast, self.name + suffix).default
+        return overload
+
+    def public(
+        self, *, example: Callable[[torch.Generator], dict[str, Any]], differentiable: tuple[str, ...] = ()
+    ) -> Callable[[_Function], _Function]:
+        """Decorate the public function: enter it here, unchanged, and this record into `OPERATORS`."""
+
+        def enter(function: _Function) -> _Function:
+            self.function, self.differentiable, self.example = function, differentiable, example
+            OPERATORS[self.name] = self
+            return function
+
+        return enter
+
+    def add_sibling(self, suffix: str, implementation: Callable[[str], Callable[..., Any] | None]) -> None:
+        """Define the ops with this suffix: same schema, fake and autograd.
+
+        `implementation(op)` gives what serves every device that has no kernel; None leaves it to the kernels.
+        """
+        for name, (schema, _, fake) in self.ops.items():
+            _library.define(name + suffix + schema, tags=(torch.Tag.pt2_compliant_tag,))
+            torch.library.register_fake(f"ppl_fast::{name}{suffix}", fake, lib=_library)
+            if function := implementation(name):
+                _library.impl(name + suffix, function, "CompositeExplicitAutograd")
+        if self.autograd:
+            _register_autograd(self.name, suffix, self.autograd)
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def define(
+    name: str, forward: Definition, backward: Definition | None = None, autograd: Autograd | None = None
+) -> Operator:
+    """Define ppl_fast::`name`, its backward and their siblings; `Operator.public` completes the record."""
+    ops = {name: forward} | ({f"{name}_backward": backward} if backward else {})
+    operator = Operator(name, ops, autograd)
+
+    def reference(op: str) -> Callable[..., Any]:
+        return ops[op].reference
+
+    for suffix in SIBLINGS:
+        operator.add_sibling(suffix, _triton if suffix == "_triton" else reference)
+    return operator
+
+
+def _triton(op: str) -> Callable[..., Any]:
     """Return a function that calls the Triton implementation of `op`, importing triton when it is first called."""
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         from ppl_fast import kernels
 
-        return kernels.implementation(op)(*arguments)
+        function = kernels.implementation(op)
+        if function is None:
+            raise NotImplementedError(f"ppl_fast::{op}_triton: ppl_fast.kernels has no kernel of {op}")
+        return function(*arguments)
 
     return run
 
 
-def define_sibling(name: str, schema: str, fake) -> None:
-    """Define the op ppl_fast::`name` with a schema and a fake, without an implementation."""
-    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.register_fake(f"ppl_fast::{name}", fake, lib=_library)
+def home_of(op: str) -> str:
+    """Return the basename of the files that hold the torch op `op`."""
+    return next(operator.home for operator in OPERATORS.values() if op in operator.ops)
 
 
-def implement(name: str, function, key: str) -> None:
-    """Register `function` as the implementation of ppl_fast::`name` under the dispatch key `key`."""
-    _library.impl(name, function, key)
+def _register_autograd(op: str, suffix: str, formula: Autograd) -> None:
+    """Give one sibling its formula. Differentiating twice raises a sentence."""
+    gradient = getattr(torch.ops.ppl_fast, f"{op}_backward{suffix}").default
 
+    def first(ctx: Any, *grads: torch.Tensor) -> Any:
+        return formula.backward(gradient, ctx, *grads)
 
-def register_autograd(op: str, setup_context, backward, siblings=("", "_reference", "_triton")) -> None:
-    """Give each sibling of `op` the same autograd formula.
+    def second(ctx: Any, *grads: torch.Tensor) -> Any:
+        raise RuntimeError(f"{op}: the second derivative is not implemented; the first one is")
 
-    `backward(ops, ctx, *grads)` gets the sibling's own ``<op>_backward`` as its first argument, so that a gradient is
-    computed by the backend that computed the value. Differentiating twice raises a sentence.
-    """
-    for suffix in siblings:
-        gradient = getattr(torch.ops.ppl_fast, f"{op}_backward{suffix}").default
-
-        def first(ctx, *grads, gradient=gradient):
-            return backward(gradient, ctx, *grads)
-
-        def second(ctx, *grads):
-            raise RuntimeError(f"{op}: the second derivative is not implemented; the first one is")
-
-        torch.library.register_autograd(f"ppl_fast::{op}{suffix}", first, setup_context=setup_context, lib=_library)
-        torch.library.register_autograd(f"ppl_fast::{op}_backward{suffix}", second, lib=_library)
+    for name, backward in ((op, first), (f"{op}_backward", second)):
+        setup = formula.setup_context if name == op else None
+        torch.library.register_autograd(f"ppl_fast::{name}{suffix}", backward, setup_context=setup, lib=_library)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppl_fast import _library
+from ppl_fast import _backend, _library
 
 
 def cpu_backends() -> list[str]:
@@ -16,6 +16,16 @@ def cpu_backends() -> list[str]:
 def backend(request) -> str:
     """Each CPU backend in turn, as `op_tester.running` takes it."""
     return request.param
+
+
+@pytest.fixture
+def choosing(monkeypatch):
+    """Nothing was chosen or said yet, and no GPU, for it is not there, is asked for a self-test."""
+    for cache in ("_selected", "_tested"):
+        monkeypatch.setattr(_backend, cache, {})
+    monkeypatch.setattr(_backend, "_warned", set())
+    monkeypatch.setattr(_backend, "_capturing", lambda kind: False)
+    monkeypatch.setenv("PPL_FAST_SELF_TEST", "off")
 
 
 @pytest.fixture(autouse=True)

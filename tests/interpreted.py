@@ -1,12 +1,17 @@
 """Triton's interpreter, faster: for tests and rehearsals under TRITON_INTERPRET=1."""
 
 import contextlib
+import importlib
 import inspect
+import pkgutil
+from types import ModuleType
 
 import numpy as np
 import triton.language as tl
 from ppl_fast.kernels import link_heatmap
 from triton.runtime import interpreter
+
+from ppl_fast import kernels
 
 SHAPERS = ("create_broadcast", "create_expand_dims", "create_reshape", "create_splat", "create_trans")
 LARGE_TILE = (32, 32)  # fewer programs, so fewer steps to interpret, than the tile in use
@@ -37,6 +42,12 @@ def faster() -> None:
         return scope
 
     interpreter._patch_lang = patch_once
+
+
+def kernel_modules() -> list[ModuleType]:
+    """The files that hold kernels."""
+    names = [module.name for module in pkgutil.iter_modules(kernels.__path__) if not module.name.startswith("_")]
+    return [importlib.import_module(f"ppl_fast.kernels.{name}") for name in names]
 
 
 def use_large_tiles() -> None:

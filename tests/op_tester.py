@@ -7,18 +7,14 @@ import importlib
 import math
 
 import torch
-from cases import TOLERANCE
+from cases import TOLERANCE, Case, of
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ppl_fast
 from ppl_fast import _library
+from ppl_fast._library import OPERATORS
 
 _definition = importlib.import_module("ppl_fast.ops.link_heatmap")  # the package's attribute is the function
-
-OPERATORS = {
-    "link_heatmap": (ppl_fast.link_heatmap, ("keypoints", "weights")),
-    "memory_attention": (ppl_fast.memory_attention, ("tokens", "prototypes")),
-    "affine_warp": (ppl_fast.affine_warp, ("keypoints", "affine")),
-}
 
 
 @contextlib.contextmanager
@@ -51,6 +47,74 @@ def running(backend: str):
         kernels.use_isa(before)
 
 
+def as_tuple(outputs) -> tuple:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def floating(outputs) -> list:
+    """Return the floating-point ones among what an operator returned."""
+    return [o for o in as_tuple(outputs) if o.is_floating_point()]
+
+
+def drawn(op: str, what: str = "MEDIUM", seed: int = 0, dtype=torch.float64) -> dict:
+    """Return the input that the file of an operator's cases calls `what`."""
+    return Case(what, of(op, what)).inputs(dtype, seed=seed)
+
+
+def gradients_are_derivatives(op: str, backend: str, inputs: dict, **options) -> bool:
+    """Run gradcheck on float64 inputs."""
+    operator = OPERATORS[op]
+    rest = {name: value for name, value in inputs.items() if name not in operator.differentiable}
+
+    def smooth(*arguments):
+        given = dict(zip(operator.differentiable, arguments, strict=True))
+        return tuple(floating(operator.function(**given, **rest, backend=backend)))
+
+    leaves = [inputs[leaf].requires_grad_() for leaf in operator.differentiable]
+    return torch.autograd.gradcheck(smooth, leaves, **options)
+
+
+class _Calls(TorchDispatchMode):
+    """Notes the calls of ppl_fast's ops."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted = []
+
+    def __torch_dispatch__(self, op, types, arguments=(), options=None):
+        if op.namespace == "ppl_fast":
+            self.noted.append((op, arguments))
+        return op(*arguments, **(options or {}))
+
+
+def called(op: str, backend: str, inputs: dict, differentiable) -> list[tuple]:
+    """Return the torch ops that the operator calls, forward and backward, each with its arguments."""
+    leaves = {name: inputs[name].detach().requires_grad_() for name in differentiable}
+    with _Calls() as calls:
+        smooth = floating(OPERATORS[op].function(**{**inputs, **leaves}, backend=backend))
+        if leaves:
+            torch.autograd.grad(smooth, list(leaves.values()), [torch.rand_like(o) for o in smooth])
+    return calls.noted
+
+
+def opcheck(op: str, backend: str, inputs: dict) -> set[str]:
+    """Run torch's opcheck on the ops that the operator calls, forward and backward, and return their names.
+
+    Once with gradients to all differentiable arguments and once to the first alone.
+    """
+    operator, names = OPERATORS[op], set()
+    for differentiable in {operator.differentiable, operator.differentiable[:1]}:
+        for call, arguments in called(op, backend, inputs, differentiable):
+            names.add(call.name().removeprefix("ppl_fast::"))
+            if "_backward" in call.name():
+                arguments = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
+            else:
+                wanted = len(differentiable)
+                arguments = tuple(a.detach().requires_grad_() if i < wanted else a for i, a in enumerate(arguments))
+            torch.library.opcheck(call, arguments)
+    return names
+
+
 def strided(x: torch.Tensor) -> torch.Tensor:
     """Return an equal tensor whose elements lie apart and out of order in memory."""
     if x.dim() < 2:
@@ -61,17 +125,15 @@ def strided(x: torch.Tensor) -> torch.Tensor:
 
 def evaluate(op: str, inputs: dict, backend: str, upstream=None):
     """Return (outputs, gradients, upstream gradients) of the operator; upstream gradients are drawn where not given."""
-    function, differentiable = OPERATORS[op]
-    leaves = {name: inputs[name].detach().requires_grad_() for name in differentiable}
-    outputs = function(**{**inputs, **leaves}, backend=backend)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    smooth = [o for o in outputs if o.is_floating_point()]
+    operator = OPERATORS[op]
+    leaves = {name: inputs[name].detach().requires_grad_() for name in operator.differentiable}
+    outputs = as_tuple(operator.function(**{**inputs, **leaves}, backend=backend))
+    smooth = floating(outputs)
     if upstream is None:
         g = torch.Generator().manual_seed(1)
         upstream = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.device) for o in smooth]
-    gradients = torch.autograd.grad(
-        smooth, list(leaves.values()), [u.to(o.dtype) for u, o in zip(upstream, smooth, strict=True)]
-    )
+    given = [u.to(o.dtype) for u, o in zip(upstream, smooth, strict=True)]
+    gradients = torch.autograd.grad(smooth, list(leaves.values()), given) if leaves else ()
     return [o.detach() for o in outputs], list(gradients), upstream
 
 
@@ -120,13 +182,16 @@ def check(op: str, case, backend: str, dtype: torch.dtype, device: str = "cpu", 
     }
     with running(backend) as name, poisoned_memory():
         actual, grads, _ = evaluate(op, laid_out, name, [u.to(device) for u in upstream])
+    dtypes = [dtype] * len(expected)
+    if dtype.itemsize < 4:  # sums may come in float32
+        dtypes = [o.dtype for o in evaluate(op, inputs, "reference")[0]]
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
         if e.is_floating_point():
-            assert a.dtype == dtype
+            assert a.dtype == dtypes[i]
             assert_close(f"{op}[{case.name}] output {i}", a, e, TOLERANCE[dtype])
         else:
             check_choice(a.cpu(), e, exact, dtype)
-    for leaf, a, e in zip(OPERATORS[op][1], grads, expected_grads, strict=True):
+    for leaf, a, e in zip(OPERATORS[op].differentiable, grads, expected_grads, strict=True):
         assert a.dtype == dtype
         assert_close(f"{op}[{case.name}] gradient of {leaf}", a, e, TOLERANCE[dtype] * math.sqrt(a.numel() + 1))
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION
+from cases import every
 from op_tester import check
 
 from ppl_fast import _library
@@ -10,11 +10,8 @@ from ppl_fast import _library
 _reason = "there is no GPU here" if not torch.cuda.is_available() else _library.failure("_C_cuda")
 pytestmark = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 
-ALL = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION, "affine_warp": AFFINE_WARP}
-EVERY = [pytest.param(op, case, id=f"{op}-{case.name}") for op, cases in ALL.items() for case in cases]
 
-
-@pytest.mark.parametrize(("op", "case"), EVERY)
+@pytest.mark.parametrize(("op", "case"), every())
 def test_agrees_with_the_reference_in_float64(op, case):
     check(op, case, "cpp", torch.float64, "cuda")
 

@@ -1,5 +1,6 @@
 """The CUDA kernels, run by the emulator: the operators' shared tester, and what the kernels claim for themselves."""
 
+import itertools
 import math
 import os
 import re
@@ -10,23 +11,25 @@ from pathlib import Path
 import cuda_emulator
 import pytest
 import torch
-from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens, random_warp
-from cuda_emulator import operator
-from op_tester import OPERATORS, check, evaluate, poisoned_memory, strided
+from cases import CASES, DIFFERENTIABLE, Case, every, first, of
+from cases.link_heatmap import random_links
+from cuda_emulator import emulated
+from op_tester import (
+    OPERATORS,
+    check,
+    drawn,
+    evaluate,
+    floating,
+    gradients_are_derivatives,
+    opcheck,
+    poisoned_memory,
+    strided,
+)
 from test_link_heatmap import check_keypoints_too_far_off_to_square
 
 import ppl_fast
 
 pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
-
-ALL = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION, "affine_warp": AFFINE_WARP}
-EVERY = [pytest.param(op, case, id=f"{op}-{case.name}") for op, cases in ALL.items() for case in cases]
-FIRST = [pytest.param(op, cases[0], id=op) for op, cases in ALL.items()]
-MEDIUM = {
-    "link_heatmap": random_links(2, 5, (20, 36), 1e-2),
-    "memory_attention": random_tokens(3, 2, 5, 6),
-    "affine_warp": random_warp(3, 4, True),
-}
 
 
 @pytest.fixture(params=cuda_emulator.kinds())
@@ -47,7 +50,7 @@ def draw(make, seed=0, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("kind", cuda_emulator.kinds())
-@pytest.mark.parametrize(("op", "case"), EVERY)
+@pytest.mark.parametrize(("op", "case"), every())
 def test_agrees_with_the_reference(op, case, kind):
     with cuda_emulator.emulation("backwards", kind) as library:
         before = library.cuda_emulator_launches()
@@ -59,25 +62,32 @@ def test_agrees_with_the_reference(op, case, kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("op", "case"), FIRST)
+@pytest.mark.parametrize(("op", "case"), first())
 def test_half_types(op, case, dtype, library):
     check(op, case, "emulated", dtype)
 
 
-@pytest.mark.parametrize(("op", "case"), FIRST)
+@pytest.mark.parametrize(("op", "case"), first())
 def test_strides(op, case, library):
     check(op, case, "emulated", torch.float32, layout=strided)
 
 
-ORDERED = {
-    "link_heatmap": ("wide", "many-links", "weights-per-sample", "nan-keypoint"),
-    "memory_attention": ("published-like", "many-prototypes", "ties", "soft-odd-sizes", "soft-many-prototypes"),
-    "affine_warp": ("shared", "own"),
-}
+SEVERAL = (
+    "wide",
+    "many",
+    "per-sample",
+    "nan",
+    "published-like",
+    "ties",
+    "soft-odd-sizes",
+    "shared",
+    "own",
+    "collapsed",
+)
 
 
 @pytest.mark.parametrize(
-    ("op", "case"), [p for p in EVERY if p.values[1].name in ORDERED[p.values[0]]]
+    ("op", "case"), [p for p in every() if any(name in p.values[1].name for name in SEVERAL)]
 )  # a race shows as a result that depends on the order of threads
 def test_no_result_depends_on_the_order_of_threads(op, case):
     results = []
@@ -90,21 +100,12 @@ def test_no_result_depends_on_the_order_of_threads(op, case):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("op", list(MEDIUM))
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_gradcheck(op, library):
-    function, leaves = OPERATORS[op]
-    inputs = draw(MEDIUM[op], 3, torch.float64)
-    if op == "link_heatmap":
-        inputs["size"] = (6, 7)
-    if op == "memory_attention":
-        inputs["temperature"] = 2.0
-    rest = {name: value for name, value in inputs.items() if name not in leaves}
-
-    def smooth(*arguments):
-        outputs = function(**dict(zip(leaves, arguments, strict=True)), **rest, backend="emulated")
-        return tuple(o for o in (outputs if isinstance(outputs, tuple) else (outputs,)) if o.is_floating_point())
-
-    assert torch.autograd.gradcheck(smooth, [inputs[leaf].requires_grad_() for leaf in leaves], fast_mode=True)
+    inputs = drawn(op, "SMOOTH", seed=3)
+    if "size" in inputs:
+        inputs["size"] = (6, 7)  # pixels take their time here
+    assert gradients_are_derivatives(op, "emulated", inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("thickness", [1e-6, 7.5e-5, 1e-3, 0.05, 2.0])
@@ -114,7 +115,7 @@ def test_culling_never_drops_a_winner(thickness, library):
     for seed, n in enumerate((4, 10, 24)):  # 24 keypoints: more links than a block holds at once
         inputs = draw(random_links(1, n, (35, 50), thickness, spread=0.5 + 0.4 * seed), seed)
         arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(n), 35, 50, thickness)
-        heatmap, winner = operator("link_heatmap")(*arguments)
+        heatmap, winner = emulated("link_heatmap")(*arguments)
         double = [x.double() if x.is_floating_point() else x for x in arguments[:3]]
         best, _ = torch.ops.ppl_fast.link_heatmap_reference(*double, *arguments[3:])
         logs = best.log()[:, 0]
@@ -132,7 +133,7 @@ def test_a_gradient_does_not_depend_on_the_rest_of_the_batch(plain):
     """To the bit, although 40 samples would fill a GPU with fewer blocks each than two."""
     keypoints, weights, links = torch.rand(40, 3, 2) * 2 - 1, torch.rand(3), ppl_fast.default_links(3)
     winner, upstream = torch.randint(3, (40, 128, 128), dtype=torch.int16), torch.randn(40, 1, 128, 128)
-    backward = operator("link_heatmap_backward")
+    backward = emulated("link_heatmap_backward")
     whole, _ = backward(upstream, keypoints, weights, links, winner, 0.1)
     part, _ = backward(upstream[-2:], keypoints[-2:], weights, links, winner[-2:], 0.1)
     assert torch.equal(whole[-2:], part)
@@ -144,7 +145,7 @@ def test_many_links_are_drawn_in_several_goes(library):
     links = ppl_fast.default_links(24)
     twice = torch.cat([links, links])  # the second half must never win
     weights = torch.cat([inputs["weights"]] * 2)
-    heatmap, winner = operator("link_heatmap")(inputs["keypoints"], weights, twice, 33, 33, 1e-3)
+    heatmap, winner = emulated("link_heatmap")(inputs["keypoints"], weights, twice, 33, 33, 1e-3)
     expected, expected_winner = torch.ops.ppl_fast.link_heatmap_reference(
         inputs["keypoints"], weights, twice, 33, 33, 1e-3
     )
@@ -163,7 +164,7 @@ def test_more_links_than_a_block_reduces_at_once():
     expected = torch.ops.ppl_fast.link_heatmap_backward_reference(upstream, *arguments, winner, 0.05)
     for order in cuda_emulator.ORDERS:
         with cuda_emulator.emulation(order):
-            actual = operator("link_heatmap_backward")(upstream, *arguments, winner, 0.05)
+            actual = emulated("link_heatmap_backward")(upstream, *arguments, winner, 0.05)
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -174,11 +175,11 @@ def test_more_links_than_int16_holds(library):
     weights = torch.full((n * (n - 1) // 2,), 1e-3)
     weights[-1] = 1.0
     links = ppl_fast.default_links(n)
-    heatmap, winner = operator("link_heatmap")(keypoints, weights, links, 1, 9, 1e-2)
+    heatmap, winner = emulated("link_heatmap")(keypoints, weights, links, 1, 9, 1e-2)
     assert winner.dtype == torch.int32
     assert winner[0, 0, 4] == 32895
     assert heatmap[0, 0, 0, 4] == pytest.approx(1.0, rel=1e-5)
-    _, grad = operator("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, weights, links, winner, 1e-2)
+    _, grad = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, weights, links, winner, 1e-2)
     assert grad[-1] > 1
 
 
@@ -188,10 +189,10 @@ def test_a_link_to_no_keypoint_poisons_the_sample(wrong, library):
     links = ppl_fast.default_links(4)
     links[2, 1] = wrong
     keypoints = torch.rand(2, 4, 2)
-    heatmap, winner = operator("link_heatmap")(keypoints, torch.rand(6), links, 20, 20, 1e-2)
+    heatmap, winner = emulated("link_heatmap")(keypoints, torch.rand(6), links, 20, 20, 1e-2)
     assert heatmap.isnan().all()
     assert torch.all(winner == -1)
-    grads = operator("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
+    grads = emulated("link_heatmap_backward")(torch.ones_like(heatmap), keypoints, torch.rand(6), links, winner, 1e-2)
     assert all(g.isnan().all() for g in grads)
 
 
@@ -211,46 +212,27 @@ def test_a_nan_gradient_stays_with_its_link(library):
     assert gradient[0, 2:].isfinite().all()
 
 
-def test_launches(library):
-    """One launch each, but for the second kernel that adds up link_heatmap's partial sums."""
-
-    def launches(call):
-        before = library.cuda_emulator_launches()
-        result = call()
-        return library.cuda_emulator_launches() - before, result
-
-    warp, link, token = (draw(MEDIUM[op]) for op in ("affine_warp", "link_heatmap", "memory_attention"))
-    for inputs, name in ((warp, "keypoints"), (link, "keypoints"), (token, "tokens")):
-        inputs[name].requires_grad_()
-    count, points = launches(lambda: ppl_fast.affine_warp(**warp, backend="emulated"))
-    assert count == 1
-    assert launches(lambda: points.sum().backward())[0] == 1
-    count, heatmap = launches(lambda: ppl_fast.link_heatmap(**link, backend="emulated"))
-    assert count == 1
-    assert launches(lambda: heatmap.sum().backward())[0] == 2
-    count, (values, indices, _) = launches(lambda: ppl_fast.memory_attention(**token, backend="emulated"))
-    assert count == 1
-    assert launches(lambda: values.sum().backward())[0] == 1
-    assert launches(lambda: ppl_fast.prototype_sums(values, indices, 5, backend="emulated"))[0] == 1
+@pytest.mark.parametrize("op", CASES)
+def test_launches(op, library):
+    launches = [library.cuda_emulator_launches()]
+    inputs, operator = drawn(op, dtype=torch.float32), OPERATORS[op]
+    leaves = [inputs[name].requires_grad_() for name in operator.differentiable]
+    outputs = floating(operator.function(**inputs, backend="emulated"))
+    launches.append(library.cuda_emulator_launches())
+    if leaves:
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
+    launches.append(library.cuda_emulator_launches())
+    assert tuple(b - a for a, b in itertools.pairwise(launches)) == of(op, "CUDA_LAUNCHES")
 
 
 def test_kernel_info_tells_of_the_shapes_that_are_launched(plain):
     """The emulator holds no block of a shape in which a kernel has not been launched: see its cuda_runtime.h."""
-    for points, affine in ((4, 2), torch.randn(3, 4, 2, 3)), ((3, 4, 2), torch.randn(3, 4, 2, 3)):
-        keypoints = torch.randn(points, requires_grad=True)
-        ppl_fast.affine_warp(keypoints, affine, backend="emulated").sum().backward()
-    keypoints = torch.rand(1, 16, 2, requires_grad=True)  # 120 links
-    ppl_fast.link_heatmap(keypoints, torch.rand(120), 8, 0.1, backend="emulated").sum().backward()
-    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (17, 1024, None), (2, 5, 1.0)):
-        tokens, prototypes = torch.randn(b, 1, 4), torch.randn(1, k, 4, requires_grad=True)
-        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, temperature, backend="emulated")
-        (values.sum() + distances.sum()).backward()
-    ppl_fast.prototype_sums(tokens, indices, 5, backend="emulated")
-
+    for op in CASES:
+        for make in of(op, "CUDA_SHAPES"):
+            evaluate(op, Case("shape", make).inputs(torch.float32), "emulated")
     module = cuda_emulator.python_module(Path(plain._name))
     assert set(module.build_info()) == {"compiler", "flags", "architectures", "torch_target", "torch_built_with"}
     rows = module.kernel_info()
-    assert len({row["kernel"] for row in rows}) == 17
     sources = "".join(source.read_text() for source in (cuda_emulator.ROOT / "csrc").glob("*_cuda.cu"))
     assert {row["kernel"].partition("<")[0] for row in rows} == set(re.findall(r"\b(\w+_kernel)\(", sources))
     for row in rows:
@@ -259,9 +241,8 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(plain):
 
 def test_opcheck(plain):
     """Schemas, fakes and autograd of the emulated siblings are those of the operators: one of each suffices here."""
-    inputs = draw(MEDIUM["link_heatmap"], 5, torch.float64)
-    head = (inputs["keypoints"].requires_grad_(), inputs["weights"].requires_grad_(), ppl_fast.default_links(5))
-    torch.library.opcheck(operator("link_heatmap"), (*head, 20, 36, 1e-2))
+    inputs = drawn("link_heatmap", seed=5) | {"size": (12, 20)}
+    assert opcheck("link_heatmap", "emulated", inputs) == {"link_heatmap_plain", "link_heatmap_backward_plain"}
 
 
 @pytest.mark.slow
@@ -270,11 +251,12 @@ def test_the_sanitizers_find_nothing():
     code = f"""
 import sys; sys.path[:] = {sys.path!r}
 import torch, cuda_emulator
-from cases import Case, random_tokens
-from test_cuda_operators import ALL, check
-ALL["memory_attention"].append(Case("tensor-cores", random_tokens(20, 1, 1060, 9)))
+from cases import CASES, Case
+from cases.memory_attention import random_tokens
+from op_tester import check
+CASES["memory_attention"].append(Case("tensor-cores", random_tokens(20, 1, 1060, 9)))
 with cuda_emulator.emulation("shuffled", "sanitized"):
-    for op, cases in ALL.items():
+    for op, cases in CASES.items():
         for case in cases:
             check(op, case, "emulated", torch.float32)
 print("clean")

@@ -4,7 +4,9 @@ import os
 
 import pytest
 import torch
-from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, random_links, random_tokens
+from cases import CASES, first
+from cases.link_heatmap import random_links
+from cases.memory_attention import random_tokens
 from op_tester import assert_close, check, evaluate, strided
 
 import ppl_fast
@@ -21,7 +23,6 @@ if REHEARSE:
 DEVICE = "cpu" if REHEARSE else "cuda"
 needs_gpu = pytest.mark.skipif(REHEARSE, reason="no GPU to rehearse on")
 
-CASES = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION, "affine_warp": AFFINE_WARP}
 HALVES = (torch.float16, torch.bfloat16)  # with the first case and with values that are not numbers
 EVERY = [
     pytest.param(op, case, dtype, id=f"{op}-{case.name}-{str(dtype).removeprefix('torch.')}")
@@ -29,9 +30,8 @@ EVERY = [
     for case in cases
     for dtype in (torch.float32, *(HALVES if case is cases[0] or "nan" in case.name else ()))
 ]
-BACKENDS = [name for name in ("triton", "cpp") if _backend.reason_against("affine_warp", name, DEVICE) is None]
+BACKENDS = [name for name in ("triton", "cpp") if not any(_backend.reason_against(op, name, DEVICE) for op in CASES)]
 SUFFIX = {"triton": "_triton", "cpp": ""}
-FIRST = [pytest.param(op, cases[0], id=op) for op, cases in CASES.items()]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -45,7 +45,7 @@ def test_agrees_with_the_reference(name, op, case, dtype):
     check(op, case, name, dtype, DEVICE)
 
 
-@pytest.mark.parametrize(("op", "case"), FIRST)
+@pytest.mark.parametrize(("op", "case"), first())
 def test_strides(name, op, case):
     check(op, case, name, torch.float32, DEVICE, layout=strided)
 
@@ -133,11 +133,8 @@ def test_cuda_graph_replays_with_new_values(name):
 
 
 @needs_gpu
-def test_cuda_graph_holds_a_whole_training_step(name, monkeypatch):
+def test_cuda_graph_holds_a_whole_training_step(name):
     """Replays take the steps that eager takes: forward, backward, Adam and the memory's moving averages."""
-    find = _backend._find
-    monkeypatch.setattr(_backend, "_selected", {})
-    monkeypatch.setattr(_backend, "_find", lambda op, _, *rest: find(op, name, *rest))
     images = torch.empty(4, 3, 32, 32, device="cuda")
 
     def fresh():
@@ -147,7 +144,8 @@ def test_cuda_graph_holds_a_whole_training_step(name, monkeypatch):
 
     def step(model, optimizer):
         optimizer.zero_grad()
-        loss = model(images, images).loss  # a reference of its own, so that nothing is drawn by chance
+        with ppl_fast.use_backend(name):
+            loss = model(images, images).loss  # a reference of its own, so that nothing is drawn by chance
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -191,18 +189,16 @@ def test_runs_on_the_current_stream(name):
     assert torch.equal(actual, expected)
 
 
-def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
+def test_a_training_step_agrees_with_the_reference(name):
     """The model on the GPU with the backend behind auto, against the reference behind auto."""
-    find = _backend._find
     results = []
     for wanted in (name, "reference"):
-        monkeypatch.setattr(_backend, "_selected", {})
-        monkeypatch.setattr(_backend, "_find", lambda op, _, *rest, wanted=wanted: find(op, wanted, *rest))
         torch.manual_seed(0)
         model = ppl_fast.PPL(num_keypoints=4, image_size=32, width=0.5, reconstruction_loss="mse").to(DEVICE)
         torch.manual_seed(1)
         images = torch.rand(2, 3, 32, 32, device=DEVICE) * 2 - 1
-        out = model(images)
+        with ppl_fast.use_backend(wanted):
+            out = model(images)
         out.loss.backward()
         gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
         results.append(torch.stack([out.loss.detach(), *gradients]))

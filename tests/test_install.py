@@ -90,12 +90,14 @@ def test_an_nvcc_that_does_not_work(tmp_path):
         ({"PPL_FAST_CUDA": "yes"}, "PPL_FAST_CUDA must be auto, on or off, got 'yes'"),
         ({"MAX_JOBS": "many"}, "MAX_JOBS must be a number of at least 1, got 'many'"),
         pytest.param(
-            {"TORCH_CUDA_ARCH_LIST": "Hopper"},
+            {"PPL_FAST_CUDA": "on", "TORCH_CUDA_ARCH_LIST": "Hopper"},
             "TORCH_CUDA_ARCH_LIST must hold entries like 9.0 or 9.0+PTX, got 'Hopper'",
             marks=needs_nvcc,
         ),
         pytest.param(
-            {"TORCH_CUDA_ARCH_LIST": "8.0;3.0"}, "does not know the architecture 3.0; it knows", marks=needs_nvcc
+            {"PPL_FAST_CUDA": "on", "TORCH_CUDA_ARCH_LIST": "8.0;3.0"},
+            "does not know the architecture 3.0; it knows",
+            marks=needs_nvcc,
         ),
     ],
 )

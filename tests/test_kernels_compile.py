@@ -8,13 +8,14 @@ import torch
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from ppl_fast.kernels import affine_warp, link_heatmap, link_heatmap_backward, memory_attention  # noqa: E402
-from ppl_fast.kernels import memory_attention_backward as attention_backward  # noqa: E402
+from cases import CASES, Case, of  # noqa: E402
+from interpreted import kernel_modules  # noqa: E402
+from op_tester import called  # noqa: E402
 from ppl_fast.kernels._launch import COMPILER  # noqa: E402
 
-from ppl_fast import default_links  # noqa: E402
+from ppl_fast import kernels  # noqa: E402
+from ppl_fast._library import OPERATORS  # noqa: E402
 
-MODULES = (affine_warp, link_heatmap, link_heatmap_backward, memory_attention, attention_backward)
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a block may ask for
 TYPES = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int16: "*i16", torch.int64: "*i64",
@@ -22,49 +23,13 @@ TYPES = {
 }  # fmt: skip
 
 
-def meta(*shape, dtype=torch.float32):
-    return torch.empty(shape, device="meta", dtype=dtype)
-
-
-def draw(b, n, size, dtype=torch.float32, shared=True) -> None:
-    links = default_links(n, "meta")
-    keypoints, weights = meta(b, n, 2, dtype=dtype), meta(*([] if shared else [b]), len(links), dtype=dtype)
-    heatmap, winner = link_heatmap.link_heatmap(keypoints, weights, links, *size, 1e-3)
-    link_heatmap_backward.link_heatmap_backward(heatmap, keypoints, weights, links, winner, 1e-3)
-
-
-def attend(b, m, k, d, temperature, dtype=torch.float32) -> None:
-    tokens, prototypes = meta(b, m, d, dtype=dtype), meta(m, k, d, dtype=dtype)
-    values, indices, distances, lse = memory_attention.memory_attention(tokens, prototypes, temperature)
-    attention_backward.memory_attention_backward(
-        values, distances, tokens, prototypes, values, indices, lse, temperature, True
-    )
-    memory_attention.prototype_sums(tokens, indices, k)
-
-
-def warp(b, n, shared, dtype=torch.float32) -> None:
-    keypoints, affine = meta(*([] if shared else [b]), n, 2, dtype=dtype), meta(b, n, 2, 3, dtype=dtype)
-    points = affine_warp.affine_warp(keypoints, affine)
-    affine_warp.affine_warp_backward(points, keypoints, affine)
-
-
-def workloads(dtype: torch.dtype) -> None:
-    """Call every launcher with the sizes that choose every block size in use."""
-    for n in (16, 32, 64):  # 120, 496 and 2016 links
-        draw(64, n, (128, 128), dtype)
-    for temperature, d in ((None, 512), (1.0, 512), (1.0, 33)):
-        attend(64, 34, 16, d, temperature, dtype)
-    for shared in (True, False):
-        warp(64, 16, shared, dtype)
-
-
-def ones(dtype: torch.dtype) -> None:
-    """Sizes of 1, which Triton takes as constants, and so compiles another kernel."""
-    draw(1, 2, (1, 1), dtype, shared=False)
-    attend(1, 1, 1, 1, None, dtype)
-    attend(1, 1, 1, 1, 1.0, dtype)
-    for shared in (True, False):
-        warp(1, 1, shared, dtype)
+def launched(op: str, makes, dtype: torch.dtype) -> None:
+    """Call the launchers of an operator, forward and backward, with inputs of these shapes, as meta tensors."""
+    for make in makes:
+        inputs = Case(op, make).inputs(dtype, "meta")
+        for call, arguments in called(op, "reference", inputs, OPERATORS[op].differentiable):
+            name = call.name().removeprefix("ppl_fast::").removesuffix("_reference")
+            kernels.implementation(name)(*arguments)
 
 
 def specialise(kernel, arguments, options):
@@ -85,17 +50,19 @@ def specialise(kernel, arguments, options):
     return source, {k: v for k, v in options.items() if k not in kernel.arg_names} | COMPILER, constant
 
 
-def recorded(calls, dtype: torch.dtype) -> dict:
-    """Return what `specialise` makes of the launches of `calls`, one for each choice of constants and warps."""
+def recorded(ops, what: str, dtype: torch.dtype) -> dict:
+    """Return what `specialise` makes of the launches at the inputs called `what` of each operator's cases: one for each
+    choice of constants and warps."""
     found = {}
 
     def record(kernel, programs, *arguments, **options):
         found.setdefault((kernel.__name__, str(options)), specialise(kernel, arguments, options))
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in MODULES:
+        for module in kernel_modules():
             patch.setattr(module, "launch", record)
-        calls(dtype)
+        for op in ops:
+            launched(op, of(op, what), dtype)
     return found
 
 
@@ -129,7 +96,7 @@ def inspect(binary, folder) -> dict:
     ],
 )
 def test_compiles_without_spills(architecture, dtype, tmp_path, capsys):
-    launches = recorded(workloads, dtype)
+    launches = recorded(CASES, "SIZES", dtype)
     target = triton.backends.compiler.GPUTarget("cuda", architecture, 32)
     table = [f"{'kernel':<40} {'warps':>5} {'registers':>9} {'shared':>7} {'instructions':>12}  constants"]
     faults = []
@@ -150,14 +117,15 @@ def test_compiles_without_spills(architecture, dtype, tmp_path, capsys):
         print(f"\n\nsm_{architecture}, {dtype}\n" + "\n".join(table))
     assert not faults, "\n".join(faults)
     names = {source.name for source, _, _ in launches.values()}
-    written = {name for module in MODULES for name in vars(module) if name.endswith("_kernel")}
+    written = {name for module in kernel_modules() for name in vars(module) if name.endswith("_kernel")}
     assert names == written, "a kernel that no launcher was seen to launch was not compiled"
 
 
 def test_one_operator_compiles_without_spills(tmp_path):
     """What the quick loop sees of the above."""
-    launches = recorded(lambda dtype: warp(64, 16, True, dtype), torch.float32)
-    assert {source.name for source, _, _ in launches.values()} == {"affine_warp_fwd_kernel", "affine_warp_bwd_kernel"}
+    op = next(iter(CASES))
+    launches = recorded([op], "SIZES", torch.float32)
+    assert {source.name for source, _, _ in launches.values()} == set(sum(of(op, "TRITON_LAUNCHES"), []))
     for source, options, _ in launches.values():
         target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
         took = inspect(triton.compile(source, target=target, options=options), tmp_path)
@@ -166,5 +134,5 @@ def test_one_operator_compiles_without_spills(tmp_path):
 
 @pytest.mark.slow
 def test_sizes_of_one_compile():
-    for source, options, _ in recorded(ones, torch.float32).values():
+    for source, options, _ in recorded(CASES, "ONES", torch.float32).values():
         triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", 90, 32), options=options)

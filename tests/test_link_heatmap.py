@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from cases import random_links
+from cases.link_heatmap import random_links
 from formulas import published_link_heatmap
 from op_tester import running
 

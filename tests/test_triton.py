@@ -12,18 +12,15 @@ import torch
 
 import ppl_fast
 from ppl_fast import _backend, _library
+from ppl_fast._library import OPERATORS
 
 HERE = Path(__file__).parent
-POINTS, AFFINE = torch.zeros(4, 2), torch.zeros(2, 4, 2, 3)
+OP = "link_heatmap"  # any will do
+POINTS, WEIGHTS = torch.zeros(1, 3, 2), torch.zeros(3)
 
 
 @pytest.fixture
-def nothing_selected(monkeypatch):
-    monkeypatch.setattr(_backend, "_selected", {})
-
-
-@pytest.fixture
-def no_cuda_extension(monkeypatch, nothing_selected):
+def no_cuda_extension(monkeypatch, choosing):
     failures = {"_C_cuda": "ppl_fast._C_cuda is not part of this installation (it was not built)"}
     monkeypatch.setattr(_library, "failure", lambda name: failures.get(name, _library._failures.get(name)))
     monkeypatch.delitem(_library._loaded, "_C_cuda", raising=False)
@@ -55,62 +52,62 @@ def test_importing_ppl_fast_imports_no_triton():
     assert done.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("op", ["link_heatmap", "memory_attention", "prototype_sums", "affine_warp"])
+@pytest.mark.parametrize("op", OPERATORS)
 def test_auto_takes_triton_on_cuda_without_the_extension(op, no_cuda_extension):
     assert _backend.select(op, "auto", torch.device("cuda")) is getattr(torch.ops.ppl_fast, f"{op}_triton").default
 
 
 @pytest.mark.filterwarnings("ignore:ppl_fast. no compiled kernels")
 def test_auto_leaves_float64_to_the_reference(no_cuda_extension):
-    chosen = _backend.select("affine_warp", "auto", torch.device("cuda"), torch.float64)
-    assert chosen is torch.ops.ppl_fast.affine_warp_reference.default
+    chosen = _backend.select(OP, "auto", torch.device("cuda"), torch.float64)
+    assert chosen is OPERATORS[OP].overload("_reference")
 
 
 def refusal(error, device="cpu", dtype=torch.float32) -> str:
     with pytest.raises(error) as caught:
-        _backend.select("affine_warp", "triton", torch.device(device), dtype)
+        _backend.select(OP, "triton", torch.device(device), dtype)
     return str(caught.value)
 
 
-def test_cpu_tensor(monkeypatch, nothing_selected):
+def test_cpu_tensor(monkeypatch, choosing):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError) as caught:
-        ppl_fast.affine_warp(POINTS, AFFINE, backend="triton")
+        ppl_fast.link_heatmap(POINTS, WEIGHTS, 8, 0.1, backend="triton")
     assert str(caught.value) == (
-        "affine_warp: backend 'triton' cannot run on 'cpu': Triton compiles for GPUs alone (TRITON_INTERPRET=1 "
+        "link_heatmap: backend 'triton' cannot run on 'cpu': Triton compiles for GPUs alone (TRITON_INTERPRET=1 "
         "interprets its kernels on the CPU, to debug them); meanwhile backend='auto' or 'reference' work "
         "('ppl-fast doctor' shows what runs where)"
     )
 
 
-def test_no_triton(monkeypatch, nothing_selected):
+def test_no_triton(monkeypatch, choosing):
     monkeypatch.setitem(sys.modules, "triton", None)
     assert "cannot run on 'cuda': triton is not installed (pip install triton); " in refusal(RuntimeError, "cuda")
 
 
-def test_other_device(nothing_selected):
+def test_other_device(choosing):
     assert "there are no Triton kernels for the device type 'meta'; " in refusal(RuntimeError, "meta")
 
 
-def test_old_gpu(monkeypatch, nothing_selected):
+def test_old_gpu(monkeypatch, choosing):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (6, 1))
     assert "Triton needs a GPU of compute capability 7.0 or later, this one has 6.1; " in refusal(RuntimeError, "cuda")
 
 
-def test_float64(nothing_selected):
+def test_float64(choosing):
     with pytest.raises(TypeError) as caught:
-        ppl_fast.affine_warp(POINTS, AFFINE.double(), backend="triton")
+        ppl_fast.link_heatmap(POINTS, WEIGHTS.double(), 8, 0.1, backend="triton")
     assert str(caught.value) == (
-        "affine_warp: backend 'triton' takes float16, bfloat16 and float32, got float64, which 'cpp' and 'reference' "
+        "link_heatmap: backend 'triton' takes float16, bfloat16 and float32, got float64, which 'cpp' and 'reference' "
         "take"
     )
 
 
 def test_other_dtype():
-    with pytest.raises(TypeError, match="affine_warp: affine must have a dtype of float16, bfloat16, float32, float64"):
-        ppl_fast.affine_warp(POINTS, AFFINE.int(), backend="triton")
+    with pytest.raises(TypeError, match="link_heatmap: weights must have a dtype of float16, bfloat16"):
+        ppl_fast.link_heatmap(POINTS, WEIGHTS.int(), 8, 0.1, backend="triton")
 
 
 def test_two_devices():
-    with pytest.raises(ValueError, match="affine_warp: keypoints must be on cpu like the other tensors, got meta"):
-        ppl_fast.affine_warp(POINTS.to("meta"), AFFINE, backend="triton")
+    with pytest.raises(ValueError, match="link_heatmap: weights must be on cpu like the other tensors, got meta"):
+        ppl_fast.link_heatmap(POINTS, WEIGHTS.to("meta"), 8, 0.1, backend="triton")

@@ -10,26 +10,25 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs with TRITON_INTERPRET=1, in a process that test_triton.py starts", allow_module_level=True)
 
 import interpreted
-from cases import AFFINE_WARP, LINK_HEATMAP, MEMORY_ATTENTION, TOLERANCE, Case, random_links, random_tokens
-from op_tester import check, evaluate, strided
-from ppl_fast.kernels import affine_warp, link_heatmap, link_heatmap_backward, memory_attention
-from ppl_fast.kernels import memory_attention_backward as attention_backward
+from cases import CASES, TOLERANCE, Case, every, first, of
+from cases.link_heatmap import random_links
+from cases.memory_attention import random_tokens
+from op_tester import check, drawn, evaluate, floating, opcheck, strided
+from ppl_fast.kernels import link_heatmap, link_heatmap_backward
 from test_link_heatmap import check_keypoints_too_far_off_to_square
+from test_operators import all_operators
 
 import ppl_fast
+from ppl_fast._library import OPERATORS
 
 interpreted.faster()
-MODULES = (affine_warp, link_heatmap, link_heatmap_backward, memory_attention, attention_backward)
 WIDE = [  # more columns than one program takes
     Case("two-chunks", random_tokens(3, 2, 5, 530)),
     Case("soft-two-chunks", random_tokens(3, 1, 20, 530, temperature=300.0)),
 ]
-CASES = {"link_heatmap": LINK_HEATMAP, "memory_attention": MEMORY_ATTENTION + WIDE, "affine_warp": AFFINE_WARP}
-EVERY = [pytest.param(op, case, id=f"{op}-{case.name}") for op, cases in CASES.items() for case in cases]
-FIRST = [
-    pytest.param("link_heatmap", Case("small", random_links(2, 5, (12, 20), 1e-2)), id="link_heatmap"),
-    *(pytest.param(op, CASES[op][0], id=op) for op in ("memory_attention", "affine_warp")),
-]
+SMALL = {"link_heatmap": [Case("small", random_links(2, 5, (12, 20), 1e-2))]}  # pixels take their time here
+EVERY = every(CASES | {"memory_attention": CASES["memory_attention"] + WIDE})
+FIRST = first(CASES | SMALL)
 # These run with the tile in use, the others in a larger one, which takes fewer steps to interpret.
 SMALL_TILES = ("wide", "tall-odd", "one-pixel", "one-row", "zero-weights")
 
@@ -44,7 +43,7 @@ def launches(monkeypatch):
         launch(kernel, programs, *arguments, **options)
 
     launch = link_heatmap.launch
-    for module in MODULES:
+    for module in interpreted.kernel_modules():
         monkeypatch.setattr(module, "launch", counted)
     return names
 
@@ -87,18 +86,17 @@ def test_launches(launches, needs_prototypes):
     backward = ["memory_attention_bwd_hard_kernel", *["prototype_sums_kernel"] * needs_prototypes]
     assert launches[1:] == [*backward, "prototype_sums_kernel"]
 
-    launches.clear()
-    keypoints, affine = torch.randn(6, 2, requires_grad=True), torch.randn(3, 6, 2, 3, requires_grad=True)
-    ppl_fast.affine_warp(keypoints, affine, backend="triton").sum().backward()
-    assert launches == ["affine_warp_fwd_kernel", "affine_warp_bwd_kernel"]
 
-    launches.clear()
-    keypoints = torch.zeros(2, 4, 2, requires_grad=True)
-    ppl_fast.link_heatmap(keypoints, torch.ones(6), 8, 0.1, backend="triton").sum().backward()
-    assert launches == [
-        *("link_heatmap_table_kernel", "link_heatmap_fwd_kernel", "link_heatmap_bwd_kernel"),
-        *("link_heatmap_bwd_links_kernel", "link_heatmap_bwd_keypoints_kernel"),
-    ]
+@pytest.mark.parametrize("op", CASES)
+def test_launches_of_each_direction(op, launches):
+    inputs, operator = drawn(op, dtype=torch.float32), OPERATORS[op]
+    leaves = [inputs[name].requires_grad_() for name in operator.differentiable]
+    outputs = floating(operator.function(**inputs, backend="triton"))
+    forward, backward = of(op, "TRITON_LAUNCHES")
+    assert launches == forward
+    if leaves:
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
+    assert launches[len(forward) :] == backward
 
 
 def draw(keypoints, weights, links, size=16, thickness=1e-2):
@@ -199,38 +197,15 @@ def test_results_repeat_to_the_bit(op, case):
         assert torch.equal(a, b)
 
 
-def test_opcheck():
-    ops, links = torch.ops.ppl_fast, ppl_fast.default_links(4)
-    keypoints, weights = torch.rand(2, 4, 2, requires_grad=True), torch.rand(6, requires_grad=True)
-    head = (keypoints, weights, links)
-    torch.library.opcheck(ops.link_heatmap_triton, (*head, 5, 6, 0.1))
-    heatmap, winner = (x.detach() for x in ops.link_heatmap_triton(*head, 5, 6, 0.1))
-    detached = [x.detach() for x in head]
-    torch.library.opcheck(ops.link_heatmap_backward_triton, (torch.rand_like(heatmap), *detached, winner, 0.1))
-    tokens, prototypes = torch.rand(3, 2, 5, requires_grad=True), torch.rand(2, 4, 5, requires_grad=True)
-    for temperature, needs in ((None, False), (2.0, True)):
-        torch.library.opcheck(ops.memory_attention_triton, (tokens, prototypes, temperature))
-        out = [x.detach() for x in ops.memory_attention_triton(tokens, prototypes, temperature)]
-        arguments = (out[0], out[2], tokens.detach(), prototypes.detach(), out[0], out[1], out[3], temperature, needs)
-        torch.library.opcheck(ops.memory_attention_backward_triton, arguments)
-    torch.library.opcheck(ops.prototype_sums_triton, (tokens.detach(), out[1], 4))
-    affine = torch.rand(2, 4, 2, 3, requires_grad=True)
-    torch.library.opcheck(ops.affine_warp_triton, (keypoints, affine))
-    torch.library.opcheck(ops.affine_warp_backward_triton, (detached[0], detached[0], affine.detach()))
+@pytest.mark.parametrize("op", CASES)
+def test_opcheck(op):
+    assert opcheck(
+        op, "triton", drawn(op, dtype=torch.float32) | ({"size": (5, 6)} if op == "link_heatmap" else {})
+    ) == {f"{name}_triton" for name in OPERATORS[op].ops}
 
 
 def test_compiles_without_graph_breaks():
-    keypoints, affine = torch.randn(4, 2, requires_grad=True), torch.randn(2, 4, 2, 3, requires_grad=True)
-    tokens, prototypes = torch.randn(3, 2, 6, requires_grad=True), torch.randn(2, 5, 6)
-
-    def function(keypoints, affine, tokens):
-        points = ppl_fast.affine_warp(keypoints, affine, backend="triton")
-        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="triton")
-        counts, _ = ppl_fast.prototype_sums(tokens, indices, 5, backend="triton")
-        heat = ppl_fast.link_heatmap(points.tanh(), torch.ones(6), (9, 12), 0.1, backend="triton")
-        return heat.square().mean() + values.square().mean() + distances.mean() + counts.square().sum()
-
-    leaves = (keypoints, affine, tokens)
+    function, leaves = all_operators("triton")
     actual = torch.compile(function, fullgraph=True, backend="aot_eager")(*leaves)
     expected = function(*leaves)
     torch.testing.assert_close(actual, expected)

@@ -47,7 +47,9 @@ def add_compute(parser: ArgumentParser) -> None:
     """Add the options of commands that run a trained model over images."""
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
-    parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="auto: a GPU if there is one")
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
 
 
@@ -82,6 +84,7 @@ def ready_model(run: str, options: Any):
     """The model of a run on the device asked for, with the number of threads asked for."""
     import torch
 
+    from ppl_fast._devices import pick
     from ppl_fast.training import load_model
 
     for name, low in (("batch_size", 1), ("workers", 0), ("threads", 0)):
@@ -89,7 +92,7 @@ def ready_model(run: str, options: Any):
             raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = "cuda" if options.device == "auto" and torch.cuda.is_available() else "cpu"
+    device = pick(options.device)
     return load_model(run).to(device).eval()
 
 

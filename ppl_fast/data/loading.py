@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ppl_fast import _devices
+
 
 class Pairs(NamedTuple):
     """Images and, for each, the image that the reconstruction takes its appearance from; tensors of one shape."""
@@ -135,6 +137,6 @@ def training_loader(
         _Flipped(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=_devices.loads_from_pinned_memory(),
         generator=torch.Generator().manual_seed(seed),  # else starting the loader draws from the global generator
     )

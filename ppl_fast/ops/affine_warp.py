@@ -3,6 +3,9 @@
 import torch
 
 from ppl_fast import _backend, _check, _library
+from ppl_fast._backend import Backend
+from ppl_fast._library import Autograd, Definition
+from ppl_fast.ops._examples import normal
 
 # points = A x + b with A = affine[..., :2], b = affine[..., 2], so for an upstream gradient g:
 #   grad_affine = g [x; 1]^T,   grad_x = A^T g (summed over the batch where the keypoints are shared).
@@ -46,12 +49,20 @@ def _backward(gradient, ctx, grad_points):
     return gradient(grad_points, *ctx.saved_tensors)
 
 
-_library.define("affine_warp", _SCHEMA, affine_warp_reference, _fake)
-_library.define("affine_warp_backward", _SCHEMA_BACKWARD, affine_warp_backward_reference, _fake_backward)
-_library.register_autograd("affine_warp", _setup_context, _backward)
+_OPERATOR = _library.define(
+    "affine_warp",
+    Definition(_SCHEMA, affine_warp_reference, _fake),
+    Definition(_SCHEMA_BACKWARD, affine_warp_backward_reference, _fake_backward),
+    Autograd(_setup_context, _backward),
+)
 
 
-def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: str = "auto") -> torch.Tensor:
+def _example(g):
+    return {"keypoints": normal(g, 6, 2), "affine": normal(g, 4, 6, 2, 3)}
+
+
+@_OPERATOR.public(differentiable=("keypoints", "affine"), example=_example)
+def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: Backend = "auto") -> torch.Tensor:
     """Map each keypoint by its own affine transform: points[b, i] = affine[b, i] @ [x_i, y_i, 1].
 
     Args:

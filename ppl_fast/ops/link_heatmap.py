@@ -5,6 +5,9 @@ import math
 import torch
 
 from ppl_fast import _backend, _check, _library
+from ppl_fast._backend import Backend
+from ppl_fast._library import Autograd, Definition
+from ppl_fast.ops._examples import normal
 
 # For pixel p and link e from a to b:  t = clamp((p - a) . (b - a) / |b - a|^2, 0, 1),  r = p - a - t (b - a),
 #   S(p) = max_e max(w_e, 0) exp(-|r|^2 / thickness), compared as log w_e - |r|^2 / thickness, lowest index on ties.
@@ -113,9 +116,12 @@ def _backward(gradient, ctx, grad_heatmap, grad_winner):
     return *gradient(grad_heatmap, *ctx.saved_tensors, ctx.thickness), None, None, None, None
 
 
-_library.define("link_heatmap", _SCHEMA, link_heatmap_reference, _fake)
-_library.define("link_heatmap_backward", _SCHEMA_BACKWARD, link_heatmap_backward_reference, _fake_backward)
-_library.register_autograd("link_heatmap", _setup_context, _backward)
+_OPERATOR = _library.define(
+    "link_heatmap",
+    Definition(_SCHEMA, link_heatmap_reference, _fake),
+    Definition(_SCHEMA_BACKWARD, link_heatmap_backward_reference, _fake_backward),
+    Autograd(_setup_context, _backward),
+)
 
 _cached_links: dict[tuple[int, torch.device], torch.Tensor] = {}
 
@@ -146,6 +152,12 @@ def _check_links(links, num_keypoints, device):
     return links.to(device=device, dtype=torch.int64)
 
 
+def _example(g):
+    weights = normal(g, 21).exp() / 20
+    return {"keypoints": normal(g, 3, 7, 2).tanh(), "weights": weights, "size": (37, 50), "thickness": 1e-2}
+
+
+@_OPERATOR.public(differentiable=("keypoints", "weights"), example=_example)
 def link_heatmap(
     keypoints: torch.Tensor,
     weights: torch.Tensor,
@@ -153,7 +165,7 @@ def link_heatmap(
     thickness: float,
     links: torch.Tensor | None = None,
     *,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> torch.Tensor:
     """Draw weighted links between keypoints as one heatmap: at each pixel the largest w exp(-distance^2 / thickness).
 

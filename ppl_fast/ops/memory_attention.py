@@ -3,6 +3,9 @@
 import torch
 
 from ppl_fast import _backend, _check, _library
+from ppl_fast._backend import Backend
+from ppl_fast._library import Autograd, Definition
+from ppl_fast.ops._examples import normal
 
 # With D_j = |t - p_j|^2 and n the nearest prototype:
 #   hard:  values = p_n, gradient straight through to t;
@@ -67,8 +70,11 @@ def memory_attention_backward_reference(
 def prototype_sums_reference(tokens, indices, k):
     """Return how many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
-    chosen = torch.nn.functional.one_hot(indices, k).to(compute)
-    return chosen.sum(0), torch.einsum("bmk,bmd->mkd", chosen, tokens.to(compute))
+    counts = torch.nn.functional.one_hot(indices, k).sum(0).to(compute)
+    sums = tokens.new_zeros((*counts.shape, tokens.shape[2]), dtype=compute)
+    # Added, not multiplied by zeros and ones: a NaN stays with the prototype that its token chose.
+    sums.index_put_((torch.arange(len(counts), device=indices.device), indices), tokens.to(compute), accumulate=True)
+    return counts, sums
 
 
 def _fake(tokens, prototypes, temperature):
@@ -102,14 +108,26 @@ def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_log
     return grads[0], grads[1] if needs_prototypes else None, None
 
 
-_library.define("memory_attention", _SCHEMA, memory_attention_reference, _fake)
-_library.define("memory_attention_backward", _SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward)
-_library.define("prototype_sums", _SCHEMA_SUMS, prototype_sums_reference, _fake_sums)
-_library.register_autograd("memory_attention", _setup_context, _backward)
+_OPERATOR = _library.define(
+    "memory_attention",
+    Definition(_SCHEMA, memory_attention_reference, _fake),
+    Definition(_SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward),
+    Autograd(_setup_context, _backward),
+)
+_OPERATOR_SUMS = _library.define("prototype_sums", Definition(_SCHEMA_SUMS, prototype_sums_reference, _fake_sums))
 
 
+def _example(g):
+    return {"tokens": normal(g, 5, 3, 70), "prototypes": normal(g, 3, 9, 70), "temperature": 100.0}
+
+
+def _example_sums(g):
+    return {"tokens": normal(g, 5, 3, 70), "indices": torch.randint(9, (5, 3), generator=g), "k": 9}
+
+
+@_OPERATOR.public(differentiable=("tokens", "prototypes"), example=_example)
 def memory_attention(
-    tokens: torch.Tensor, prototypes: torch.Tensor, temperature: float | None = None, *, backend: str = "auto"
+    tokens: torch.Tensor, prototypes: torch.Tensor, temperature: float | None = None, *, backend: Backend = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Let each token choose, or softly mix, the prototypes of its own bank.
 
@@ -142,8 +160,9 @@ def memory_attention(
     return values, indices, distances
 
 
+@_OPERATOR_SUMS.public(example=_example_sums)
 def prototype_sums(
-    tokens: torch.Tensor, indices: torch.Tensor, k: int, *, backend: str = "auto"
+    tokens: torch.Tensor, indices: torch.Tensor, k: int, *, backend: Backend = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Count and sum, bank by bank, the tokens that chose each prototype: what the codebook's moving average needs.
 

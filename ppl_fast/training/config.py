@@ -49,7 +49,7 @@ class TrainConfig:
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
     precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
-    device: str = option("auto", "auto takes a GPU where there is one", choices=("auto", "cpu"))
+    device: str = option("auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu")
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")
     threads: int = option(0, "CPU threads of the training process; 0 leaves the choice to torch")
     log_every: int = option(20, "steps between records in log.jsonl and TensorBoard", low=1)

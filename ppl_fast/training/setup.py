@@ -1,15 +1,21 @@
 """What a run needs before its first step: images, and a device to train on."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from ppl_fast import _devices
 from ppl_fast.data import ClipFolder, open_set
 from ppl_fast.data.sets import known_name
 
 from .config import TrainConfig
+
+DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
 
 def open_images(data, image_size: int, config: TrainConfig):
@@ -25,19 +31,43 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
 
     Raises: ValueError where the options do not fit the machine.
     """
+    try:
+        device = _devices.pick(config.device)
+    except ValueError as error:
+        raise ValueError(f"TrainConfig: {error}") from error
     # Told so by name, accelerate runs several processes on the CPU; left to find out, it would run each on its own.
-    cpu = config.device == "cpu" or not torch.cuda.is_available()
+    cpu = device.type == "cpu"
     if cpu and config.precision == "fp16":
         raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if device.index is not None and processes > 1:
+        raise ValueError(
+            f"TrainConfig: device must name a kind, as {device.type}, for {processes} processes, which each take one; "
+            f"got {config.device}"
+        )
     # The state is one for the whole process, and refuses another precision or device than an earlier run's.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    with _named(device) if processes == 1 else nullcontext():
+        accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
             f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes, "
             f"got {config.batch_size}"
         )
     return accelerator
+
+
+@contextmanager
+def _named(device: torch.device) -> Iterator[None]:
+    """Let accelerate take this device; it reads no other word about which of several."""
+    before = os.environ.get(DEVICE_VARIABLE)
+    os.environ[DEVICE_VARIABLE] = str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(DEVICE_VARIABLE)
+        if before is not None:
+            os.environ[DEVICE_VARIABLE] = before
 
 
 def loss_name(model_config: dict[str, Any]) -> str:

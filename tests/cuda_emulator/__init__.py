@@ -30,7 +30,8 @@ from ppl_fast import _backend, _library
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-OBJECTS = ROOT / "build" / "cuda_emulator"
+COVERAGE = ("--coverage",) if os.environ.get("PPL_FAST_COVERAGE") == "ON" else ()  # make coverage
+OBJECTS = ROOT / "build" / ("coverage/cuda_emulator" if COVERAGE else "cuda_emulator")
 TORCH = Path(torch.__file__).parent
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}
 _chosen: ContextVar[str] = ContextVar("the build in use")
@@ -48,6 +49,7 @@ FLAGS = (
     "-isystem", str(HERE), "-I", str(ROOT / "csrc"), "-isystem", str(TORCH / "include"), "-DUSE_CUDA",
     "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPPL_FAST_EMULATE_CUDA", "-DPPL_FAST_CUDA_KEY=CPU",
     "-include", str(HERE / "cuda_runtime.h"),  # as nvcc does
+    *COVERAGE,
 )  # fmt: skip
 
 
@@ -99,8 +101,8 @@ def build(sources: list[Path], kind: str = "plain") -> Path:
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
-    link = ["g++", "-shared", "-fPIC", *BUILDS[kind], *map(str, objects), "-L", str(TORCH / "lib"), "-Wl,--as-needed"]
-    link += ["-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
+    link = ["g++", "-shared", "-fPIC", *BUILDS[kind], *COVERAGE, *map(str, objects), "-L", str(TORCH / "lib")]
+    link += ["-Wl,--as-needed", "-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
     return _once(OBJECTS / f"lib{name}.so", link)
 
 
@@ -158,17 +160,12 @@ def kinds() -> list:
 def register(kind: str) -> ctypes.CDLL:
     """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
     library = load(build(operator_sources(), kind))
-    for op in ("affine_warp", "link_heatmap", "memory_attention"):
-        module = importlib.import_module(f"ppl_fast.ops.{op}")
-        _library.define_sibling(f"{op}_{kind}", module._SCHEMA, module._fake)
-        _library.define_sibling(f"{op}_backward_{kind}", module._SCHEMA_BACKWARD, module._fake_backward)
-        _library.register_autograd(op, module._setup_context, module._backward, siblings=(f"_{kind}",))
-        if op == "memory_attention":
-            _library.define_sibling(f"prototype_sums_{kind}", module._SCHEMA_SUMS, module._fake_sums)
+    for operator in _library.OPERATORS.values():
+        operator.add_sibling(f"_{kind}", lambda _: None)  # the library has registered the kernels
     return library
 
 
-def operator(op: str):
+def emulated(op: str):
     """Return ppl_fast::`op` of the build that `emulation()` has chosen."""
     return getattr(torch.ops.ppl_fast, f"{op}_{_chosen.get()}").default
 
@@ -190,7 +187,7 @@ def emulation(order: str = "forwards", kind: str = "plain"):
     select = _backend.select
 
     def select_emulated(op, backend, *rest):
-        return operator(op) if backend == "emulated" else select(op, backend, *rest)
+        return emulated(op) if backend == "emulated" else select(op, backend, *rest)
 
     _backend.select = select_emulated
     chosen = _chosen.set(kind)

@@ -1,0 +1,53 @@
+"""Devices by name, through torch.accelerator: which there are, and the one that ``auto`` means."""
+
+from __future__ import annotations
+
+import torch
+
+
+def accelerator() -> torch.device | None:
+    """The kind of accelerator that torch finds here (``cuda``, ``mps``, ``xpu``, ...), or None."""
+    return torch.accelerator.current_accelerator(check_available=True)
+
+
+def available() -> list[torch.device]:
+    """The CPU, then each accelerator with its index."""
+    kind = accelerator()
+    count = torch.accelerator.device_count() if kind else 0
+    return [torch.device("cpu"), *(torch.device(kind.type, i) for i in range(count) if kind)]
+
+
+def pick(name: str = "auto") -> torch.device:
+    """The device of a name: ``auto`` the accelerator, else the CPU; or as torch writes them, such as ``cuda:1``.
+
+    Raises: ValueError for no name of a device, and for one that is not here.
+    """
+    if name == "auto":
+        return accelerator() or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be auto, cpu or a device of torch such as cuda:1, mps or xpu, got {name!r}"
+        ) from error
+    here = available()
+    if device not in here and not any(device.index is None and device.type == other.type for other in here):
+        raise ValueError(f"device {name} is not here; torch finds {', '.join(map(str, here))}")
+    return device
+
+
+def loads_from_pinned_memory() -> bool:
+    """Whether copies to the accelerator are faster from page-locked memory, and torch can lock it."""
+    kind = accelerator()
+    return kind is not None and kind.type in ("cuda", "xpu")
+
+
+def describe(device: torch.device) -> str:
+    """The device with what tells it apart, for reports."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        name = torch.cuda.get_device_name(device)
+        return f"{device} ({name}, compute capability {major}.{minor}, CUDA {torch.version.cuda})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)

@@ -1,0 +1,54 @@
+"""Inputs of memory_attention."""
+
+from collections.abc import Callable
+
+import torch
+
+from . import Case, set_at, with_changes
+
+
+def random_tokens(b, m, k, d, temperature=None) -> Callable[[torch.Generator], dict]:
+    """Tokens and prototypes from one normal distribution."""
+
+    def make(g):
+        return {
+            "tokens": torch.randn(b, m, d, generator=g, dtype=torch.float64),
+            "prototypes": torch.randn(m, k, d, generator=g, dtype=torch.float64),
+            "temperature": temperature,
+        }
+
+    return make
+
+
+def _twin_prototypes(arguments):
+    prototypes = arguments["prototypes"].clone()
+    prototypes[:, 4:] = prototypes[:, :4]  # every prototype twice: the lower index must be chosen
+    return prototypes
+
+
+CASES = [
+    Case("published-like", random_tokens(9, 5, 16, 64)),
+    Case("odd-sizes", random_tokens(5, 3, 7, 13)),
+    Case("one-of-each", random_tokens(1, 1, 1, 1)),
+    Case("many-prototypes", random_tokens(18, 2, 150, 33)),
+    Case("ties", with_changes(random_tokens(6, 3, 8, 20), prototypes=_twin_prototypes)),
+    Case("no-samples", random_tokens(0, 3, 4, 8)),
+    Case("no-banks", random_tokens(3, 0, 4, 8)),
+    Case("nan-token", with_changes(random_tokens(4, 2, 5, 9), tokens=set_at("tokens", (1, 0, 3), torch.nan))),
+    Case("soft", random_tokens(9, 5, 16, 64, temperature=40.0)),
+    Case("soft-odd-sizes", random_tokens(5, 3, 7, 13, temperature=2.0)),
+    Case("soft-many-prototypes", random_tokens(18, 2, 150, 33, temperature=5.0)),
+    Case("soft-cold", random_tokens(5, 2, 70, 16, temperature=1e-2)),
+    Case("soft-no-samples", random_tokens(0, 3, 4, 8, temperature=1.0)),
+]
+
+SIZES = [random_tokens(64, 34, 16, d, temperature) for temperature, d in ((None, 512), (1.0, 512), (1.0, 33))]
+ONES = [random_tokens(1, 1, 1, 1, temperature) for temperature in (None, 1.0)]
+MEDIUM = random_tokens(4, 3, 5, 6)
+SMOOTH = random_tokens(4, 3, 5, 6, temperature=2.0)  # hard values pass their gradient straight through
+TRITON_LAUNCHES = ["memory_attention_fwd_kernel"], ["memory_attention_bwd_hard_kernel", "prototype_sums_kernel"]
+CUDA_SHAPES = [
+    random_tokens(b, 1, k, 4, temperature)
+    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (17, 1024, None), (2, 5, 1.0))
+]
+CUDA_LAUNCHES = 1, 2  # the second kernel of the backward sums the prototypes' gradients
