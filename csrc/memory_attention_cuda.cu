@@ -188,9 +188,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
   const int64_t b = t.size(0), m = t.size(1), k = p.size(1), d = t.size(2);
   const auto values = empty(t, {b, m, d}, type), distances = empty(t, {b, m}, type);
   const auto indices = empty(t, {b, m}, ScalarType::Long);
-  const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, compute_type(t));
+  const auto softmax = temperature ? empty(t, {2, b, m}, type) : empty(t, {0}, compute_type(t));
   if (temperature) {
-    launch_soft_fwd(t, p, *temperature, values, indices, distances, logsumexp, device.stream());
+    launch_soft_fwd(t, p, *temperature, values, indices, distances, softmax, device.stream());
   } else {
     dispatch_storage(type, "memory_attention", [&](auto zero) {
       using S = decltype(zero);
@@ -209,15 +209,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
   }
-  return {cast(values, given), indices, cast(distances, given), logsumexp};
+  return {cast(values, given), indices, cast(distances, given), softmax};
 }
 
 std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_values, const Tensor& grad_distances,
                                                           const Tensor& tokens, const Tensor& prototypes,
                                                           const Tensor& values, const Tensor& indices,
-                                                          const Tensor& logsumexp, std::optional<double> temperature,
+                                                          const Tensor& softmax, std::optional<double> temperature,
                                                           bool needs_prototypes) {
-  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp,
+  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, softmax,
                                   temperature.has_value());
   const OnDevice device(tokens);
   const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
@@ -229,8 +229,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
                       : t.size(0) == 0  ? torch::stable::new_zeros(p, p.sizes())
                                         : torch::stable::new_empty(p, p.sizes());
   if (temperature) {
-    const auto v = contiguous_as(values, type), lse = contiguous_as(logsumexp, type);
-    launch_soft_bwd(gv, gd, t, p, v, chosen, lse, *temperature, grad_t, grad_p, device.stream());
+    const auto v = contiguous_as(values, type), relative = contiguous_as(softmax, type);
+    launch_soft_bwd(gv, gd, t, p, v, chosen, relative, *temperature, grad_t, grad_p, device.stream());
   } else {
     dispatch_storage(type, "memory_attention_backward", [&](auto zero) {
       using S = decltype(zero);
