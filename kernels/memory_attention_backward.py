@@ -43,7 +43,7 @@ def centred_products(
 ):
     """Return x . (y - centre) for all pairs of the rows at x and y, each x with its own centre: (BLOCK_T, BLOCK_K)."""
     total = tl.zeros([BLOCK_T, BLOCK_K, BLOCK_D], tl.float32)
-    for start in tl.range(0, d, BLOCK_D, num_stages=2):
+    for start in tl.range(0, d, BLOCK_D, num_stages=1):
         c = start + tl.arange(0, BLOCK_D)[None, :]
         mask = x_mask[:, None] & (c < d)
         a = tl.load(x[:, None] + c, mask=mask, other=0).to(tl.float32)[:, None, :]

@@ -36,7 +36,7 @@ OBJECTS = ROOT / "build" / ("coverage/cuda_emulator" if COVERAGE else "cuda_emul
 TORCH = Path(torch.__file__).parent
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}  # threads of a block run one after the other, or
 INTERLEAVED = ORDERS | {"interleaved": 3}  # change places at accesses to shared memory, in the build ``watched``
-EMULATOR = (HERE / "emulator.cpp", HERE / "watch.cpp")
+EMULATOR = tuple(HERE / f"{name}.cpp" for name in ("emulator", "shared_memory", "watch"))
 _chosen: ContextVar[str] = ContextVar("the build in use")
 # What a build is named after, and what it is compiled with besides.
 BUILDS = {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <utility>
@@ -42,7 +43,10 @@ int block_barrier(bool predicate, Site site);
 const uint64_t* exchange(unsigned mask, uint64_t value, Site site, bool orders_memory = false);
 int current_lane();
 // The virtual architecture that the kernels pretend to have been compiled for; CUDA_EMULATOR_COMPILED_FOR sets it.
-int compiled_for();
+inline int compiled_for() {
+  static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
+  return given ? std::atoi(given) : 90;
+}
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);

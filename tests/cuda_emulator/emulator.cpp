@@ -7,14 +7,11 @@
 #include "cuda_runtime.h"
 #include "watch.h"
 
-#include <link.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <random>
@@ -25,13 +22,8 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-
-extern "C" {
-alignas(64) __shared__ unsigned char ppl_fast_shared[48 * 1024];
-}
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -189,9 +181,10 @@ bool release_block() {
     if (fibre.state != State::at_warp_collective) continue;
     for (size_t lane = 0; lane < 32; ++lane) {
       const size_t other = id / 32 * 32 + lane;
-      const bool ended = other >= scheduler.fibres.size() || scheduler.fibres[other].state == State::ended;
-      if (ended && fibre.mask >> lane & 1) text += " for lane " + std::to_string(lane) + ", which has ended";
-      if (ended && fibre.mask >> lane & 1) break;
+      const bool there = other < scheduler.fibres.size() && scheduler.fibres[other].state != State::ended;
+      if (there || !(fibre.mask >> lane & 1)) continue;
+      text += " for lane " + std::to_string(lane) + ", which has ended";
+      break;
     }
   }
   throw std::runtime_error("CUDA emulator: " + text);
@@ -238,42 +231,6 @@ void run_block() {
   }
 }
 
-struct SharedMemory {    // of this library, static and dynamic: all that it has of thread_local
-  ptrdiff_t before = 0;  // bytes ahead of ppl_fast_shared
-  size_t size = 0;
-
-  SharedMemory() {
-    dl_iterate_phdr(
-        [](dl_phdr_info* library, size_t, void* found) {
-          const auto* const begin = static_cast<unsigned char*>(library->dlpi_tls_data);
-          for (int i = 0; i < library->dlpi_phnum; ++i) {
-            const auto& part = library->dlpi_phdr[i];
-            const bool here = begin && begin <= ppl_fast_shared && ppl_fast_shared < begin + part.p_memsz;
-            if (part.p_type != PT_TLS || !here) continue;
-            auto* const memory = static_cast<SharedMemory*>(found);
-            memory->before = ppl_fast_shared - begin, memory->size = part.p_memsz;
-            return 1;
-          }
-          return 0;
-        },
-        this);
-    if (!size) throw std::runtime_error("CUDA emulator: shared memory was not found");
-  }
-};
-
-void prepare_shared_memory([[maybe_unused]] size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(ppl_fast_shared, sizeof(ppl_fast_shared));
-#endif
-  ppl_fast_shared[0] = 0;  // the first touch in a thread is what makes the memory
-  static const SharedMemory memory;
-  std::memset(ppl_fast_shared - memory.before, 0xff, memory.size);  // not a number as any floating-point type
-  watch_block(ppl_fast_shared - memory.before, memory.size, scheduler.fibres.size());
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_poison_memory_region(ppl_fast_shared + bytes, sizeof(ppl_fast_shared) - bytes);
-#endif
-}
-
 }  // namespace
 
 int current_lane() { return self().lane; }
@@ -288,12 +245,6 @@ void fail_after(const std::string& what) {
   scheduler.error = what + (self().site.file ? ", after " + name(self().site) : "");
   leave(true);
   __builtin_unreachable();
-}
-
-int compiled_for() {
-  static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
-  static const int version = given ? std::atoi(given) : 90;
-  return version;
 }
 
 int block_barrier(bool predicate, Site site) {
@@ -339,7 +290,7 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
   arrange(blocks);
   for (int64_t b : blocks) {
     blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
-    prepare_shared_memory(shared_bytes);
+    prepare_shared_memory(shared_bytes, threads);
     run_block();
   }
 }

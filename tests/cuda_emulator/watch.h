@@ -1,6 +1,7 @@
-// Between emulator.cpp, which lets threads run, and watch.cpp, which looks at what they touch.
+// Between emulator.cpp, which lets threads run, shared_memory.cpp and watch.cpp, which looks at what threads touch.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 namespace cuda_emulator {
@@ -11,6 +12,10 @@ int current_thread();
 void give_way();
 // Ends the launch, with the last place at which the running thread waited.
 [[noreturn]] void fail_after(const std::string& what);
+
+// Of shared_memory.cpp. A block starts: all of its memory, static and dynamic, is not a number; what is beyond the
+// bytes of a launch is out of bounds for AddressSanitizer.
+void prepare_shared_memory(size_t bytes, size_t threads);
 
 // Of watch.cpp. A block starts, with its shared memory, static and dynamic; all of it, or lanes of a warp, have met.
 void watch_block(const unsigned char* memory, size_t size, size_t threads);
