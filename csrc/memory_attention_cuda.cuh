@@ -116,7 +116,7 @@ __device__ void for_elements(int64_t d, int lane, int lanes, Load load, Store st
 
 // The nearest prototype so far. A distance that is not a number stays; its index is then 0, as the reference has it.
 template <class T>
-struct Choice {
+struct alignas(2 * sizeof(T)) Choice {  // so that it travels as one
   T distance;
   int index;
 

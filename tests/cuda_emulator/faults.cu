@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-extern __shared__ __align__(16) unsigned char ppl_fast_shared[];
+extern __shared__ __align__(32) unsigned char ppl_fast_shared[];
 
 namespace {
 
