@@ -13,13 +13,14 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from torch.autograd import forward_ad
 
 from ppl_fast import _library
 
@@ -197,20 +198,43 @@ for _function in (reason_against, failed_test, _usable, _capturing):
     _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> torch._ops.OpOverload:
+def _transformed() -> bool:
+    """Return whether a transform of torch.func, or forward-mode differentiation, is in force."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
     """Return the op overload that implements `op` under `backend` on `device`.
+
+    Inside of torch.func's transforms and forward-mode differentiation that is the operator's formula: kernels know
+    reverse mode alone.
 
     Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
     RuntimeError, with the reason and the remedy, for one that cannot run.
     """
     if backend == "auto":
         backend = _in_force.backend
+    if _transformed():
+        return _formula(op, backend)
     found = _selected.get((op, backend, device, dtype))
     if found is None:
         found = _find(op, backend, device, dtype)
         if not _capturing(device.type):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found
     return found
+
+
+def _formula(op: str, backend: str) -> Callable[..., Any]:
+    _check_name(op, backend)
+    if backend in ("cpp", "triton"):
+        raise RuntimeError(
+            f"{op}: backend '{backend}' cannot run inside of torch.func's transforms or forward-mode differentiation; "
+            "backend='auto' or 'reference' compute it there from torch's own operations"
+        )
+    return _library.OPERATORS[op].formula
 
 
 def _find(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> torch._ops.OpOverload:

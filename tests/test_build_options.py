@@ -18,7 +18,9 @@ PLATFORMS = {
 @pytest.mark.parametrize("system", PLATFORMS)
 def test_other_systems_install_the_reference(tmp_path, system):
     """Simulated: no such system has run this."""
-    pretence = {"before": f"import os, platform, setuptools.command.build_ext; {PLATFORMS[system]}; platform.system = lambda: {system!r}"}
+    pretence = {
+        "before": f"import os, platform, setuptools.command.build_ext; {PLATFORMS[system]}; platform.system = lambda: {system!r}"
+    }
     done = build_extensions(tmp_path, **pretence)
     assert done.returncode == 0, done.stderr
     sentence = f"ppl_fast: kernels not built, which is done on Linux alone, not on {system}; "

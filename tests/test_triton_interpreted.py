@@ -195,9 +195,9 @@ def test_results_repeat_to_the_bit(op, case):
 
 @pytest.mark.parametrize("op", CASES)
 def test_opcheck(op):
-    assert opcheck(op, "triton", drawn(op, dtype=torch.float32) | ({"size": (5, 6)} if op == "link_heatmap" else {})) == {
-        f"{name}_triton" for name in OPERATORS[op].ops
-    }
+    assert opcheck(
+        op, "triton", drawn(op, dtype=torch.float32) | ({"size": (5, 6)} if op == "link_heatmap" else {})
+    ) == {f"{name}_triton" for name in OPERATORS[op].ops}
 
 
 def test_compiles_without_graph_breaks():
