@@ -18,7 +18,7 @@ from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.atomic import replacing
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
-from ppl_fast.models import PPL, AutoLinkConfig, LinkModel
+from ppl_fast.models import PPL, AutoLinkConfig, KeypointModel
 from ppl_fast.training import TrainConfig, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
@@ -154,14 +154,16 @@ def _figures(folder: Path, count: int, seed: int, split: str) -> Path:
     return folder
 
 
-def _trained(architecture: str, model: dict[str, Any], steps: int, seed: int, figures: Path, run: Path) -> LinkModel:
+def _trained(
+    architecture: str, model: dict[str, Any], steps: int, seed: int, figures: Path, run: Path
+) -> KeypointModel:
     """The model of a run, which goes on where it stopped."""
     begun = (run / "config.yaml").is_file()
     config = TrainConfig(steps=steps, seed=seed, **TRAIN)
     return train(model, config, figures, run, resume=begun, architecture=architecture)
 
 
-def _measure(models: dict[str, LinkModel], folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
+def _measure(models: dict[str, KeypointModel], folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
     """Metrics on the held-out figures, and those figures. Only here are labels read."""
     pairs = {name: (ImageFolder(folder, MODEL["image_size"]), load_labels(folder)) for name, folder in folders.items()}
     metrics = side_by_side(
@@ -199,4 +201,4 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
     hidden = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
     save_occlusion(run / "occlusion_curve.png", hidden, metrics["regression"]["baseline"])
-    save_prototypes(run / "memory.png", model.prototypes(), links, weights)
+    save_prototypes(run / "memory.png", model.prototype_poses(), links, weights)

@@ -9,6 +9,7 @@ import torch
 
 from ppl_fast import evaluation
 from ppl_fast.data import Labels, to_pixels
+from ppl_fast.models import KeypointModel
 
 
 class TestMasks:
@@ -45,6 +46,7 @@ class DotFinder(torch.nn.Module):
     """Keypoints = two numbers written into each image; every round halves the error that hidden pixels cause."""
 
     links = torch.tensor([[0, 1]])
+    iterative = True
 
     def link_weights(self):
         return torch.ones(1)
@@ -157,7 +159,7 @@ class TestEvaluateModel:
             assert "|dx| + |dy|" in swapped[name]["protocol"] and "pixels at 101" in swapped[name]["protocol"]
 
     def test_a_model_that_cannot_iterate(self):
-        class Plain(torch.nn.Module):
+        class Plain(KeypointModel):
             estimate = DotFinder.estimate
 
         folder = DotFolder(50)

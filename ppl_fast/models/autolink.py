@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models import losses
-from ppl_fast.models.base import LinkModel
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.blocks import conv, evaluating, init_kaiming
 from ppl_fast.models.config import AutoLinkConfig
 from ppl_fast.models.output import AutoLinkOutput
@@ -52,8 +52,11 @@ class AutoLink(LinkModel):
     Raises: TypeError, ValueError for an unknown option or one out of bounds.
     """
 
-    Config = AutoLinkConfig
+    Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
+    architecture = "autolink"
     train_defaults: ClassVar[dict[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
+
+    settings: AutoLinkConfig
 
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
         super().__init__(num_keypoints, image_size, thickness, **options)
@@ -99,7 +102,6 @@ class AutoLink(LinkModel):
         Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
         """
         images = self.masked(images, visible)
-        if iterations != 1:
-            raise ValueError(f"AutoLink: iterations must be 1 (there is no memory to iterate with), got {iterations!r}")
+        self.check_one(iterations)
         with evaluating(self):
             return self.detect(images)[0]

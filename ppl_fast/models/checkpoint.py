@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,27 +40,11 @@ def safetensors() -> ModuleType:
     return safetensors
 
 
-def read_config(directory: str | os.PathLike, architecture: str) -> dict[str, Any]:
-    """The options in config.json.
+def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """The architecture and the options in config.json.
 
-    Raises: FileNotFoundError; ValueError for a file that is no such config or belongs to another architecture.
+    Raises: FileNotFoundError; ValueError for a file that is no such config.
     """
-    read_architecture(directory, (architecture,))
-    return _read(directory)[1]
-
-
-def read_architecture(directory: str | os.PathLike, known: Iterable[str]) -> str:
-    """The architecture that config.json names, one of `known`.
-
-    Raises: FileNotFoundError; ValueError for a file that is no such config or names another architecture.
-    """
-    found = _read(directory)[0]
-    if found not in known:
-        raise ValueError(f"{Path(directory, CONFIG)}: expected a model of the class {' or '.join(known)}, got {found}")
-    return found
-
-
-def _read(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")

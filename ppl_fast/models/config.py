@@ -12,7 +12,10 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, positive: bool = False, choices=()):
@@ -22,16 +25,59 @@ def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, p
 
 
 @dataclass(frozen=True)
-class LinkModelConfig:
-    """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss.
+class KeypointConfig:
+    """What every model's options have: number of keypoints and size of the images.
 
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
 
-    model: ClassVar[str] = "LinkModel"  # names the model in errors
+    machine: ClassVar[tuple[str, ...]] = ()  # options that are of the machine, not of the model
 
     num_keypoints: int = option(16, "number of keypoints, N", low=2)
     image_size: int = option(128, "side of the square input images in pixels", low=16)
+
+    def __post_init__(self):
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, _checked(self.owner(), item, getattr(self, item.name)))
+
+    @classmethod
+    def owner(cls) -> str:
+        """The model's name in errors: the class without its Config."""
+        return cls.__name__.removesuffix("Config")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Self:
+        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in options:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{cls.owner()}: unknown option {key!r}{hint}")
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict of JSON types; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line per option: name, default, meaning."""
+        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
+
+    def _check_size(self, size: str, *levels: str) -> None:
+        """A side that is halved `levels` times must divide."""
+        step = 2 ** max(getattr(self, name) for name in levels)
+        if getattr(self, size) % step:
+            raise ValueError(f"{self.owner()}: {size} must be a multiple of {step}, got {getattr(self, size)}")
+
+
+@dataclass(frozen=True)
+class LinkModelConfig(KeypointConfig):
+    """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss."""
+
+    machine: ClassVar[tuple[str, ...]] = ("perceptual_weights", "perceptual_download")
+
     thickness: float = option(1e-3, "squared width of a drawn link, in units of half the image side", positive=True)
     width: float = option(1.0, "factor on the channels of all convolutional networks", positive=True)
 
@@ -64,46 +110,16 @@ class LinkModelConfig:
     separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
     separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
 
-    def __post_init__(self):
-        for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _checked(self.model, item, getattr(self, item.name)))
-
-    def _check_size(self, size: str, *levels: str) -> None:
-        """A side that is halved `levels` times must divide."""
-        step = 2 ** max(getattr(self, name) for name in levels)
-        if getattr(self, size) % step:
-            raise ValueError(f"{self.model}: {size} must be a multiple of {step}, got {getattr(self, size)}")
-
     def _check_stride(self, levels: str) -> None:
         if self.map_stride & (self.map_stride - 1) or self.map_stride > 2 ** getattr(self, levels):
             raise ValueError(
-                f"{self.model}: map_stride must be a power of two from 2 to 2**{levels} = "
+                f"{self.owner()}: map_stride must be a power of two from 2 to 2**{levels} = "
                 f"{2 ** getattr(self, levels)}, got {self.map_stride}"
             )
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> LinkModelConfig:
-        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
-        known = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{cls.model}: unknown option {key!r}{hint}")
-        return cls(**options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dict of JSON types; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
 
     def scaled(self, channels: int) -> int:
         """`channels` times the width multiplier, at least one."""
         return max(1, round(self.width * channels))
-
-    @classmethod
-    def describe(cls) -> str:
-        """One line per option: name, default, meaning."""
-        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
 
 
 @dataclass(frozen=True)
@@ -112,8 +128,6 @@ class PPLConfig(LinkModelConfig):
 
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
-
-    model: ClassVar[str] = "PPL"
 
     memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
     memory_prototypes: int = option(16, "vectors in a bank, k", low=1)
@@ -185,8 +199,6 @@ class AutoLinkConfig(LinkModelConfig):
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
 
-    model: ClassVar[str] = "AutoLink"
-
     link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")
     detector_size: int = option(128, "side that images are resized to for the detector", low=16)
     detector_base: int = option(64, "channels of the detector's first block, doubled by each further one", low=1)
@@ -199,23 +211,23 @@ class AutoLinkConfig(LinkModelConfig):
         self._check_size("detector_size", "detector_levels")
 
 
-def _checked(model: str, item: dataclasses.Field, value: Any) -> Any:
+def _checked(owner: str, item: dataclasses.Field, value: Any) -> Any:
     kind = str if item.default is None else type(item.default)
     if item.default is None and (value is None or isinstance(value, os.PathLike)):
         return None if value is None else os.fspath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{model}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{owner}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
     limits = item.metadata
     if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{model}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
+        raise ValueError(f"{owner}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
     if kind in (int, float):
-        _check_bounds(model, item.name, value, limits)
+        _check_bounds(owner, item.name, value, limits)
     return value
 
 
-def _check_bounds(model: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
+def _check_bounds(owner: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
     low, high, positive = limits["low"], limits["high"], limits["positive"]
     if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
         return
@@ -225,4 +237,4 @@ def _check_bounds(model: str, name: str, value: float, limits: Mapping[str, Any]
         expected = f"between {low} and {high}"
     else:
         expected = f"at least {low}" if low > -math.inf else "finite"
-    raise ValueError(f"{model}: {name} must be {expected}, got {value}")
+    raise ValueError(f"{owner}: {name} must be {expected}, got {value}")

@@ -96,7 +96,7 @@ class HierarchicalMemory(nn.Module):
             return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 
     @torch.no_grad()
-    def prototypes(self) -> Tensor:
+    def prototype_poses(self) -> Tensor:
         """(m, k, N, 2): the pose that each vector stands for, all other banks at their means."""
         means = self.codebook.mean(dim=1)
         poses = []

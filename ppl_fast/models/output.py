@@ -12,6 +12,15 @@ class Prior(NamedTuple):
     connectivity: Tensor  # (N, N), symmetric link weights >= 0, zero diagonal
 
 
+class MemoryReport(NamedTuple):
+    """What a memory of m banks of k vectors holds, and how it is used."""
+
+    poses: Tensor  # (m, k, N, 2), (x, y) in [-1, 1]: what each vector stands for, all other banks at their means
+    sizes: Tensor  # (m, k) >= 0, how often each vector is chosen, up to a factor
+    perplexity: Tensor  # (m,), 1 to k, of the sizes of a bank
+    dead: Tensor  # (m,) int64, vectors that are hardly ever chosen
+
+
 class PPLOutput(NamedTuple):
     """What a forward pass gives. `losses` are weighted: they sum to `loss`."""
 

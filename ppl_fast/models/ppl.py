@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ppl_fast.models import losses
-from ppl_fast.models.base import LinkModel
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.blocks import evaluating
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
-from ppl_fast.models.output import PPLOutput, Prior
+from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
 from ppl_fast.models.regressor import Regressor
 from ppl_fast.ops import affine_warp
 
@@ -32,7 +32,11 @@ class PPL(LinkModel):
     Raises: TypeError, ValueError for an unknown option or one out of bounds.
     """
 
-    Config = PPLConfig
+    Config: ClassVar[type[PPLConfig]] = PPLConfig
+    architecture = "ppl"
+    iterative = True
+
+    settings: PPLConfig
 
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
         super().__init__(num_keypoints, image_size, thickness, **options)
@@ -49,13 +53,17 @@ class PPL(LinkModel):
         """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient."""
         return Prior(self.memory.prior(), self.connectivity())
 
-    def prototypes(self) -> Tensor:
+    def prototype_poses(self) -> Tensor:
         """(m, k, N, 2): the pose that each memory vector stands for, all other banks at their means."""
-        return self.memory.prototypes()
+        return self.memory.prototype_poses()
 
     def usage(self) -> tuple[Tensor, Tensor]:
         """Per bank: perplexity (m,), 1 to k, of how often its vectors are chosen, and number of dead vectors (m,)."""
         return self.memory.usage()
+
+    def memory_report(self) -> MemoryReport:
+        """The poses that the memory's vectors stand for, and how much of it is used."""
+        return MemoryReport(self.prototype_poses(), self.memory.sizes, *self.usage())
 
     def progress(self) -> dict[str, float]:
         """Mean perplexity of the memory's banks and number of dead vectors."""

@@ -74,9 +74,9 @@ def assumed(found: Checkpoint, options: Mapping[str, Any]) -> list[str]:
 def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:
     """`load` of a checkpoint that was read already."""
     cls = CLASSES[found.kind] if cls is None else cls
-    if found.kind != cls.Config.model:
+    if found.kind != cls.Config.owner():
         raise ValueError(
-            f"{found.where}: expected {_a(cls.Config.model)} checkpoint, got one of {_a(found.kind)}: "
+            f"{found.where}: expected {_a(cls.Config.owner())} checkpoint, got one of {_a(found.kind)}: "
             f"load it with ppl_fast.{found.kind}"
         )
     try:
@@ -98,7 +98,7 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
 
     Raises: ValueError naming `where` and what is missing, unexpected or of another shape.
     """
-    kind, expected = model.settings.model, model.state_dict() if own else names.to_published(model)
+    kind, expected = model.settings.owner(), model.state_dict() if own else names.to_published(model)
     optional = {names.COORDINATES[kind], "alpha"}  # recomputed; not there in a PPL without use_alpha
     expected, given = (
         {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(names.VGG)}
@@ -138,7 +138,7 @@ def state_dict(model: LinkModel) -> dict[str, Tensor]:
         value = getattr(model.settings, name, only)
         if value != only:
             raise ValueError(
-                f"{model.settings.model}: the published code has no {name}={value!r}; "
+                f"{model.settings.owner()}: the published code has no {name}={value!r}; "
                 f"only a model with {name}={only!r} has a published state dict"
             )
     return names.to_published(model)

@@ -97,7 +97,7 @@ def from_published(state: Mapping[str, Tensor], settings: LinkModelConfig) -> di
     leaves = {published: leaf for leaf, published in LEAVES.items()}
     parts: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
-        if key.startswith(VGG) or key == COORDINATES[settings.model]:
+        if key.startswith(VGG) or key == COORDINATES[settings.owner()]:
             continue
         name, _, leaf = key.rpartition(".")
         module, place = ours[name]
@@ -110,7 +110,7 @@ def from_published(state: Mapping[str, Tensor], settings: LinkModelConfig) -> di
     found = {
         key: torch.cat([two[0], two[1]]) if len(two) == 2 and two[0].dim() else two[0] for key, two in parts.items()
     }
-    if settings.model == "PPL":
+    if settings.owner() == "PPL":
         found["memory.idle"] = torch.zeros_like(found["memory.sizes"], dtype=torch.int64)
     found.setdefault("alpha", found["link_parameters"].new_ones(()))  # a model trained without use_alpha has none
     return found
@@ -140,7 +140,7 @@ def to_published(model: LinkModel) -> dict[str, Tensor]:
 
 def _modules(s: LinkModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each of our modules with the published one; with two where our layer computes both."""
-    if s.model == "PPL":
+    if s.owner() == "PPL":
         yield "", ("",)
         yield from _memory(s)
         ups = yield from _trunk("regressor.trunk", "regressor.conv", s.regressor_levels, s.map_stride)
@@ -195,9 +195,9 @@ def _memory(s: LinkModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _coordinates(model: LinkModel) -> dict[str, Tensor]:
     """(row, column) of the attention maps' cells, which the published models keep in their state."""
     s = model.settings
-    side = (s.image_size if s.model == "PPL" else s.detector_size) // s.map_stride
+    side = (s.image_size if s.owner() == "PPL" else s.detector_size) // s.map_stride
     rows = cells(model.alpha.new_empty(1, 1, side, side)).flip(1)
-    return {COORDINATES[s.model]: rows[None] if s.model == "PPL" else rows[None, None]}
+    return {COORDINATES[s.owner()]: rows[None] if s.owner() == "PPL" else rows[None, None]}
 
 
 def _vgg(model: LinkModel) -> dict[str, Tensor]:

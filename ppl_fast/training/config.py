@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.atomic import replacing
-from ppl_fast.models import MODELS
+from ppl_fast.models import MODELS, registry
 from ppl_fast.models.config import option
 
 SECTIONS = ("architecture", "data", "model", "train")
@@ -128,8 +128,7 @@ def check_options(path: str | os.PathLike, config: dict[str, Any], architecture:
     Raises: ValueError naming file and key: another architecture, no mapping where there should be one, unknown options.
     """
     named = config.get("architecture", architecture)
-    if named not in MODELS:
-        raise ValueError(f"config file {path}: architecture must be one of {', '.join(MODELS)}, got {named!r}")
+    registry.check(named, f"config file {path}")
     if named != architecture:
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
     valid = {"model": MODELS[architecture].Config, "train": TrainConfig}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from ppl_fast.models import KeypointModel
+
 from .logging import RunLog
 
 
@@ -18,12 +20,12 @@ def check_drawing() -> None:
             )
 
 
-def draw_pictures(run: Path, model, images: torch.Tensor, log: RunLog) -> None:
+def draw_pictures(run: Path, model: KeypointModel, images: torch.Tensor, log: RunLog) -> None:
     """Refresh poses.png, training.png and, where the model has a prior, prior.png.
 
     Args:
         run: the run's directory.
-        model: a PPL or AutoLink.
+        model: the model.
         images: float32 (B, 3, S, S) in [-1, 1] on the model's device, the ones shown with their poses.
         log: records of losses and priors so far.
     """

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.models import LinkModel, load_pretrained
+from ppl_fast.models import KeypointModel, load_pretrained
 
 from .checkpoint import list_checkpoints, load_state
 
@@ -41,16 +41,16 @@ def blaming(checkpoint: Path) -> Iterator[None]:
 
 
 def restored(
-    checkpoint: Path, model_config: dict[str, Any], model_class: type[LinkModel]
-) -> tuple[dict[str, Any], LinkModel]:
+    checkpoint: Path, model_config: dict[str, Any], model_class: type[KeypointModel]
+) -> tuple[dict[str, Any], KeypointModel]:
     """State and model of a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is damaged, or an option in `model_config` is not the checkpoint's; where the
-            perceptual loss finds its weights may change.
+        ValueError: the checkpoint is damaged, or an option in `model_config` is not the checkpoint's; those of
+            the machine, such as where weights are found, may change.
     """
     requested = model_class.Config.from_dict(model_config).to_dict()
-    movable = {key: requested[key] for key in ("perceptual_weights", "perceptual_download")}
+    movable = {key: requested[key] for key in model_class.Config.machine}
     with blaming(checkpoint):
         state, model = load_state(checkpoint), model_class.from_pretrained(checkpoint, **movable)
     for key, value in requested.items():
@@ -62,7 +62,7 @@ def restored(
     return state, model
 
 
-def load_model(path) -> LinkModel:
+def load_model(path) -> KeypointModel:
     """The model of a run directory (its latest), of a checkpoint, or of any directory by `save_pretrained`.
 
     Raises:

@@ -1,0 +1,21 @@
+"""The architectures by name: what `architecture` is on the command line, in configuration files and in config.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ppl_fast.models.base import KeypointModel
+
+MODELS: dict[str, type[KeypointModel]] = {}  # `ppl_fast.models` fills it
+
+
+def find(name: str) -> type[KeypointModel] | None:
+    """The model of an architecture, or of a class's name, as config.json had it at first; None where there is none."""
+    return MODELS.get(name) or next((model for model in MODELS.values() if model.__name__ == name), None)
+
+
+def check(architecture: str, where: str) -> None:
+    """Raise a ValueError, which names `where`, unless there is such an architecture."""
+    if architecture not in MODELS:
+        raise ValueError(f"{where}: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")
