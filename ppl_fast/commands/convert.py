@@ -54,7 +54,7 @@ def _from_published(checkpoint: str, out: Path, given: dict[str, float]) -> int:
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    print(f"wrote the {found.kind} of {model.settings.num_keypoints} keypoints to {out}")
+    print(f"wrote the {type(model).__name__} of {model.settings.num_keypoints} keypoints to {out}")
     for name in assumed(found, given):
         value = getattr(model.settings, name)
         print(f"{checkpoint} does not hold its {name}: took {value:g}; --{name.replace('_', '-')} sets another")

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models import losses
-from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.blocks import conv, evaluating, init_kaiming
 from ppl_fast.models.config import AutoLinkConfig
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
 from ppl_fast.models.regressor import attend, image_trunk
 

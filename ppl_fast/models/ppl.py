@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ppl_fast.models import losses
-from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.blocks import evaluating
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
 from ppl_fast.models.regressor import Regressor
 from ppl_fast.ops import affine_warp

@@ -15,6 +15,11 @@ def find(name: str) -> type[KeypointModel] | None:
     return MODELS.get(name) or next((model for model in MODELS.values() if model.__name__ == name), None)
 
 
+def narrower(one: type[KeypointModel], other: type[KeypointModel]) -> type[KeypointModel] | None:
+    """Of a class and one that extends it, the latter; None where neither extends the other."""
+    return other if issubclass(other, one) else one if issubclass(one, other) else None
+
+
 def check(architecture: str, where: str) -> None:
     """Raise a ValueError, which names `where`, unless there is such an architecture."""
     if architecture not in MODELS:
