@@ -7,7 +7,16 @@ pixel (``align_corners=True``).
 from importlib import import_module
 
 from ppl_fast._backend import use_backend
-from ppl_fast.models import PPL, AutoLink, AutoLinkOutput, KeypointModel, PPLOutput, Prior
+from ppl_fast.models import (
+    PPL,
+    AutoLink,
+    AutoLinkOutput,
+    ExtendedAutoLink,
+    ExtendedPPL,
+    KeypointModel,
+    PPLOutput,
+    Prior,
+)
 from ppl_fast.ops import affine_warp, default_links, link_heatmap, memory_attention, prototype_sums
 
 __version__ = "0.1.0"
@@ -19,6 +28,8 @@ __all__ = [
     "PPL",
     "AutoLink",
     "AutoLinkOutput",
+    "ExtendedAutoLink",
+    "ExtendedPPL",
     "KeypointModel",
     "PPLOutput",
     "Prior",

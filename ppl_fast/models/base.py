@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_fast import _check
-from ppl_fast.models import checkpoint, registry
+from ppl_fast.models import checkpoint, migration, registry
 from ppl_fast.models.config import KeypointConfig
 from ppl_fast.models.output import MemoryReport, Prior
 
@@ -174,7 +174,7 @@ class KeypointModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike, **overrides: Any) -> Self:
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved.
 
         Args:
             directory: holds `model.safetensors` and `config.json`.
@@ -184,16 +184,21 @@ class KeypointModel(nn.Module):
             FileNotFoundError: there are no such files.
             ValueError: a file is broken, or of another architecture; the sentence names it.
         """
-        name, config = checkpoint.read_config(directory)
+        name, saved = checkpoint.read_config(directory)
         where = os.path.join(directory, checkpoint.CONFIG)
-        if name != cls.__name__ and registry.find(name) is not cls:
-            found = registry.find(name)
-            raise ValueError(f"{where}: expected a model of the class {cls.__name__}, got {found and found.__name__}")
+        found = registry.find(name) or (cls if name == cls.__name__ else None)
+        if found is None:
+            raise registry.unknown(name, where)
+        architecture, options = migration.resolve(found.architecture, saved)
+        found = registry.MODELS[architecture]
+        model_class = registry.narrower(cls, found)
+        if model_class is None:
+            raise ValueError(f"{where}: expected a model of the class {cls.__name__}, got {found.__name__}")
         try:
-            cls.Config.from_dict(config)
+            model_class.Config.from_dict(options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
-        model = cls(**(config | overrides))
+        model = model_class(**(options | overrides))
         checkpoint.load_weights(directory, model)
         return model
 

@@ -1,7 +1,7 @@
 """The options of `PPL` and `AutoLink`: a frozen record with a default, a meaning and bounds for each.
 
 The defaults are the published models (Wang, Han, Zhang, "Pose Prior Learner", ICLR 2026, arXiv 2410.03858; He, Wandt,
-Rhodin, "AutoLink", NeurIPS 2022). What they do not have is off by default and marked "not in the paper".
+Rhodin, "AutoLink", NeurIPS 2022), and there is nothing else but a lighter translator. `extended` has further options.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from ppl_fast.models import registry
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,10 +53,17 @@ class KeypointConfig:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in options:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{cls.owner()}: unknown option {key!r}{hint}")
+                raise TypeError(f"{cls.owner()}: unknown option {key!r}{cls._hint(str(key), known)}")
         return cls(**options)
+
+    @classmethod
+    def _hint(cls, key: str, known: list[str]) -> str:
+        """Which model on top of this one has the option, or else which option may have been meant."""
+        for model in registry.MODELS.values():
+            if issubclass(model.Config, cls) and key in (item.name for item in dataclasses.fields(model.Config)):
+                return f"; it is one of {model.__name__}"
+        near = difflib.get_close_matches(key, known, 1)
+        return f"; did you mean {near[0]!r}?" if near else ""
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict of JSON types; `from_dict` reads it back."""
@@ -107,8 +116,6 @@ class LinkModelConfig(KeypointConfig):
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")
-    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
-    separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
 
     def _check_stride(self, levels: str) -> None:
         if self.map_stride & (self.map_stride - 1) or self.map_stride > 2 ** getattr(self, levels):
@@ -139,50 +146,18 @@ class PPLConfig(LinkModelConfig):
     memory_decoder_hidden: int = option(64, "hidden width of the decoder's channel MLPs", low=1)
     memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder")
     memory_decay: float = option(0.9, "decay of the moving averages behind the vectors", high=1)
-    memory_start: str = option(
-        "published",
-        "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
-        "vectors, which stay in place through the first steps (not in the paper)",
-        choices=("published", "balanced"),
-    )
-    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
 
     regressor_base: int = option(64, "channels of the regressor's first block, doubled by each further one", low=1)
     regressor_levels: int = option(4, "down-blocks of the regressor", low=1, high=8)
-    head: str = option(
-        "affine",
-        "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map (not in the paper)",
-        choices=("affine", "residual"),
-    )
-    occlude_input: float = option(0.0, "share of samples partly hidden from the regressor (not in the paper)", high=1)
-    occlude_ratio: float = option(0.5, "share of blocks hidden from the regressor in such a sample", high=1)
-    occlude_fill: bool = option(
-        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
-    )
 
     boundary_weight: float = option(1.0, "weight of the boundary loss")
     memory_weight: float = option(100.0, "weight of the memory's reconstruction of the keypoints")
     commitment_weight: float = option(1.0, "weight of the memory's commitment loss")
     link_length_weight: float = option(0.0, "weight of the link regularisation; the published code has it at 0")
-    withhold: float = option(
-        0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
-    )
-    foreground_weight: float = option(
-        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
-    )
-    coverage_weight: float = option(
-        0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
-    )
-    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
-    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
     def __post_init__(self):
         super().__post_init__()
         self._check_stride("regressor_levels")
-        for name in ("foreground_weight", "coverage_weight", "stray_weight"):
-            if getattr(self, name) and not self.withhold:
-                raise ValueError(f"PPL: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
         self._check_size("image_size", "regressor_levels", "translator_levels")
 
     def memory_options(self) -> dict[str, Any]:
@@ -190,6 +165,11 @@ class PPLConfig(LinkModelConfig):
         options = {name: value for name, value in vars(self).items() if name.startswith("memory_")}
         del options["memory_weight"]
         return {name.removeprefix("memory_"): value for name, value in options.items()}
+
+    def regressor_options(self) -> dict[str, Any]:
+        """The arguments of Regressor: the options `regressor_*` without that prefix, in channels, and `map_stride`."""
+        base = self.scaled(self.regressor_base)
+        return {"base": base, "levels": self.regressor_levels, "map_stride": self.map_stride}
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,21 @@ from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.blocks import random_blocks
 from ppl_fast.models.config import LinkModelConfig
 from ppl_fast.models.perceptual import load_perceptual
+from ppl_fast.models.terms import Pass, Term
 from ppl_fast.models.translator import TRANSLATORS
 from ppl_fast.ops import default_links, link_heatmap
 
 
 class LinkModel(KeypointModel):
-    """A subclass adds what finds keypoints, `translator` (from `new_translator`) and `forward`."""
+    """A subclass adds what finds keypoints, `translator` (from `new_translator`) and `forward`.
+
+    What a pass consists of is cut into steps that an extension may override: `masks`, `seen`, `drawn`, `appearance`;
+    and `terms` lists the terms of the loss.
+    """
 
     Config: ClassVar[type[LinkModelConfig]]
+    terms: ClassVar[tuple[Term, ...]] = ()
+
     settings: LinkModelConfig
 
     def __init__(self, num_keypoints: int, image_size: int, thickness: float, **options: Any):
@@ -48,11 +55,29 @@ class LinkModel(KeypointModel):
 
     # Reconstruction
 
-    def reference(self, images: Tensor, reference: Tensor | None) -> Tensor:
+    def masks(self, images: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
+        """What is hidden in this pass, drawn by chance before it begins; in training alone.
+
+        "reference": (B, 1, S, S) of 0 and 1, the blocks of the images that the translator takes appearance from;
+        without it, it takes all. An extension adds others.
+        """
+        if not self.training or reference is not None:
+            return {}
+        return {"reference": self.kept_blocks(images, self.settings.mask_ratio)}
+
+    def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """What the keypoints are found in: the images (B, 3, S, S)."""
+        return images
+
+    def drawn(self, heatmap: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """What the translator takes the pose from: the link heatmap (B, 1, S, S)."""
+        return heatmap
+
+    def appearance(self, images: Tensor, reference: Tensor | None, masks: dict[str, Tensor]) -> Tensor:
         """What the translator takes appearance from: `reference`, or the images, with blocks dropped in training."""
         if reference is not None:
             return reference
-        return images * self.kept_blocks(images, self.settings.mask_ratio) if self.training else images
+        return images * masks["reference"] if "reference" in masks else images
 
     def kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
         """(B, 1, S, S) of 0 and 1, each block of the grid 0 with probability `ratio`."""
@@ -80,7 +105,8 @@ class LinkModel(KeypointModel):
         self.load_perceptual()
         return self._perceptual[0].to(images)(reconstruction, images)
 
-    def weighted(self, terms: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms times their weights among the options, and the sum of those."""
-        terms = {name: getattr(self.settings, f"{name}_weight") * term for name, term in terms.items()}
-        return terms, torch.stack(list(terms.values())).sum()
+    def with_losses(self, found: Pass) -> Any:
+        """The output of a pass with its terms, each times its weight among the options, and the sum of those."""
+        values = {name: value for term in self.terms for name, value in term(self, found).items()}
+        weighed = {name: getattr(self.settings, f"{name}_weight") * value for name, value in values.items()}
+        return found.out._replace(losses=weighed, loss=torch.stack(list(weighed.values())).sum())

@@ -28,10 +28,11 @@ class PPLOutput(NamedTuple):
     prior: Prior
     link_heatmap: Tensor  # (B, 1, H, W)
     reconstruction: Tensor  # (B, 3, H, W)
-    losses: dict[str, Tensor]
-    loss: Tensor
+    losses: dict[str, Tensor]  # {} where none were asked for
+    loss: Tensor | None  # None where no losses were asked for
     affine: Tensor  # (B, N, 2, 3), takes prior.keypoints to keypoints
     recalled: Tensor  # (B, N, 2), the keypoints as the memory recalls them
+    commitment: Tensor  # mean squared distance of the memory's tokens to the vectors that they chose
 
 
 class AutoLinkOutput(NamedTuple):
@@ -40,6 +41,6 @@ class AutoLinkOutput(NamedTuple):
     keypoints: Tensor  # (B, N, 2), (x, y) in [-1, 1]
     link_heatmap: Tensor  # (B, 1, H, W)
     reconstruction: Tensor  # (B, 3, H, W)
-    losses: dict[str, Tensor]
-    loss: Tensor
+    losses: dict[str, Tensor]  # {} where none were asked for
+    loss: Tensor | None  # None where no losses were asked for
     attention: Tensor  # (B, N, h, w), where each keypoint was looked for; sums to 1 over the cells

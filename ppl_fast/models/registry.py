@@ -23,4 +23,9 @@ def narrower(one: type[KeypointModel], other: type[KeypointModel]) -> type[Keypo
 def check(architecture: str, where: str) -> None:
     """Raise a ValueError, which names `where`, unless there is such an architecture."""
     if architecture not in MODELS:
-        raise ValueError(f"{where}: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")
+        raise unknown(architecture, where)
+
+
+def unknown(architecture: object, where: str) -> ValueError:
+    """The error that there is no such architecture."""
+    return ValueError(f"{where}: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")

@@ -52,7 +52,7 @@ class Regressor(nn.Module):
         base: channels of the first down-block; each further one doubles them.
         levels: number of down-blocks.
         map_stride: image pixels per map cell, a power of two up to 2**levels.
-        head: "affine" or "residual" (see PPLConfig).
+        head: "affine" or "residual" (see ExtendedPPLConfig).
     """
 
     def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
+from ppl_fast.models import MODELS, KeypointModel, LinkModel, migration, registry
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.published import archives
 from ppl_fast.published.layouts import LAYOUTS, VGG, layout_of
@@ -172,7 +172,8 @@ def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
         raise ValueError(f"{where}: expected a {known} module, got a {short(root.kind)}")
     settings = _fields(_entry(where, root, "settings"))
     options = {key: _plain(where, key, value) for key, value in settings.items() if key not in model.Config.machine}
-    return Checkpoint(where, model.architecture, _tensors(where, _walk(where, root)[0]), options, own=True)
+    architecture, options = migration.resolve(model.architecture, options)
+    return Checkpoint(where, architecture, _tensors(where, _walk(where, root)[0]), options, own=True)
 
 
 def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:

@@ -11,6 +11,7 @@ from typing import Any
 from ppl_fast.data.atomic import replacing
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.config import option
+from ppl_fast.models.migration import extension
 
 SECTIONS = ("architecture", "data", "model", "train")
 
@@ -123,15 +124,15 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_options(path: str | os.PathLike, config: dict[str, Any], architecture: str) -> None:
-    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`.
+    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
 
     Raises: ValueError naming file and key: another architecture, no mapping where there should be one, unknown options.
     """
     named = config.get("architecture", architecture)
     registry.check(named, f"config file {path}")
-    if named != architecture:
+    if extension(named) != extension(architecture):
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
-    valid = {"model": MODELS[architecture].Config, "train": TrainConfig}
+    valid = {"model": MODELS[extension(architecture)].Config, "train": TrainConfig}
     for section, options in valid.items():
         given = config.get(section, {})
         if not isinstance(given, dict):

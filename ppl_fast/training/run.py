@@ -53,6 +53,7 @@ def restored(
     movable = {key: requested[key] for key in model_class.Config.machine}
     with blaming(checkpoint):
         state, model = load_state(checkpoint), model_class.from_pretrained(checkpoint, **movable)
+    requested = type(model).Config.from_dict(requested).to_dict()  # the run may be one of the extension
     for key, value in requested.items():
         if value != model.config[key]:
             raise ValueError(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ppl_fast.data import training_loader
-from ppl_fast.models import MODELS, KeypointModel, registry
+from ppl_fast.models import MODELS, KeypointModel, migration, registry
 
 from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from .config import TrainConfig, write_config
@@ -42,9 +42,11 @@ def train(
         data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
             labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
-            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and, of a model with a prior, prior.png.
+            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png
+            and, of a model with a prior, prior.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
-        architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink".
+        architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
+            given under it as well; the extension is then trained, and recorded.
 
     Returns:
         The trained model, in evaluation mode.
@@ -57,6 +59,7 @@ def train(
     """
     run = Path(out)
     registry.check(architecture, "train")
+    architecture, model_config = migration.resolve(architecture, model_config)
     model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
@@ -83,7 +86,7 @@ def train(
         return model.eval()
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        write_config(run / "config.yaml", architecture, str(data), model.config, train_config)
+        write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()

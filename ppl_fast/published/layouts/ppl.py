@@ -95,12 +95,12 @@ def _memory_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 def _memory(layers: dict[str, int]) -> Modules:
     yield "memory", ("memory",)
-    for coder, count in layers.items():
+    for coder, number in layers.items():
         yield f"memory.{coder}.0", (f"memory.{coder}_start",)
-        for layer in range(count):
+        for layer in range(number):
             for name, published in MIXER.items():
                 yield f"memory.{coder}.{layer + 1}.{name}", (f"memory.{coder}.{layer}.{published}",)
-        yield f"memory.{coder}.{count + 1}", (f"memory.{coder}_layer_norm",)
+        yield f"memory.{coder}.{number + 1}", (f"memory.{coder}_layer_norm",)
     yield f"memory.decoder.{layers['decoder'] + 2}", ("memory.recover_embed",)
     yield "memory.to_banks", ("memory.token_mlp",)
     yield "memory.to_token", ("memory.feature_embed",)
