@@ -162,10 +162,13 @@ def toy(dataset):
 
 
 def test_published_options_are_defaults_that_others_override(images, config, tmp_path, monkeypatch, capsys):
-    from ppl_fast.data import PRESETS, ImageFolder, sets
+    from ppl_fast.data import ImageFolder, sets
+    from ppl_fast.training import PRESETS
 
     monkeypatch.setitem(sets.SETS, "toy", lambda root, size, split, **options: toy(ImageFolder(root, size, **options)))
-    monkeypatch.setitem(PRESETS, "toy", {"model": {"thickness": 0.25}, "train": {"steps": 2, "lr": 0.5}})
+    monkeypatch.setitem(
+        PRESETS["extended-ppl"], "toy", {"model": {"thickness": 0.25}, "train": {"steps": 2, "lr": 0.5}}
+    )
     arguments = ["train", f"toy:{images}", "--config", config, "--lr", 1e-3, "--out", tmp_path / "run"]
     assert main([str(argument) for argument in arguments]) == 0
     assert f"published options for toy:{images}: thickness 0.25\n" in capsys.readouterr().out

@@ -71,13 +71,10 @@ def main(arguments: list[str]) -> int:
 
 def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[str, Any]:
     """Make a published data set's hyperparameters the defaults, and return them; none for a folder."""
-    from ppl_fast.data import AUTOLINK_PRESETS, PRESETS
     from ppl_fast.data.sets import known_name
+    from ppl_fast.training.presets import preset_of
 
-    name = known_name(data)
-    if not name:
-        return {}
-    preset = {"ppl": PRESETS, "autolink": AUTOLINK_PRESETS}[architecture][name]
+    preset = preset_of(architecture, known_name(data))
     defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
     parser.set_defaults(defaults)
     return defaults

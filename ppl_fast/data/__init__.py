@@ -9,13 +9,11 @@ from importlib import import_module
 from .coordinates import from_pixels, to_pixels
 
 _HOMES = {
-    "AUTOLINK_PRESETS": "sets",
     "ClipFolder": "clips",
     "ImageFolder": "images",
     "LabelledSet": "sets",
     "Labels": "labels",
     "LayoutError": "sets",
-    "PRESETS": "sets",
     "load_labels": "labels",
     "make_figures": "figures",
     "open_set": "sets",

@@ -1,10 +1,11 @@
 """Training: from a folder of images to a run directory. Needs the `train` extra."""
 
 from .config import TrainConfig
+from .presets import PRESETS
 from .run import load_model
 from .signals import TrainingInterrupted
 
-__all__ = ["TrainConfig", "TrainingInterrupted", "load_model", "train"]
+__all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_model", "train"]
 
 
 def __getattr__(name: str):
