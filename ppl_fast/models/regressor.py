@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Double, HalvingConv2d, act, conv, init_kaiming
+from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming
 
 
 class DownBlock(nn.Module):
@@ -28,7 +28,7 @@ class UpBlock(nn.Sequential):
     """Doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
+        super().__init__(Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
 
 
 def image_trunk(base: int, levels: int, map_stride: int) -> tuple[nn.Sequential, int]:
