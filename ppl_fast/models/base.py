@@ -29,7 +29,7 @@ class KeypointModel(nn.Module):
     Attributes:
         Config: class of the options, a dataclass on `KeypointConfig`.
         settings: the options, an instance of it.
-        architecture: the name in `ppl_fast.models.MODELS`.
+        architecture: the name in `ppl_fast.models.MODELS`, and in config.json.
         iterative: whether `estimate` gains from further iterations.
         train_defaults: options of the training loop that the published model differs in.
         links: (E, 2) int64, pairs of keypoints i < j; none by default.
@@ -43,7 +43,7 @@ class KeypointModel(nn.Module):
     """
 
     Config: ClassVar[type[KeypointConfig]] = KeypointConfig
-    architecture: ClassVar[str]
+    architecture: ClassVar[str] = ""
     iterative: ClassVar[bool] = False
     train_defaults: ClassVar[dict[str, Any]] = {}
     # Gives the module with `load` and `state_dict` for published checkpoints, which lies above the models.
@@ -186,11 +186,11 @@ class KeypointModel(nn.Module):
         """
         name, saved = checkpoint.read_config(directory)
         where = os.path.join(directory, checkpoint.CONFIG)
-        found = registry.find(name) or (cls if name == cls.__name__ else None)
+        found = registry.find(name) or (cls if name in (cls.architecture, cls.__name__) else None)
         if found is None:
             raise registry.unknown(name, where)
         architecture, options = migration.resolve(found.architecture, saved)
-        found = registry.MODELS[architecture]
+        found = registry.MODELS.get(architecture, found)
         model_class = registry.narrower(cls, found)
         if model_class is None:
             raise ValueError(f"{where}: expected a model of the class {cls.__name__}, got {found.__name__}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ppl_fast.models import registry
+from ppl_fast.models.translator import TRANSLATORS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,7 +100,7 @@ class LinkModelConfig(KeypointConfig):
         "unet",
         "unet: the published one; light: strided convolutions, additive skips, convolution before upsampling "
         "(not in the paper)",
-        choices=("unet", "light"),
+        choices=tuple(TRANSLATORS),
     )
     translator_base: int = option(64, "channels of the translator at full resolution", low=1)
     translator_levels: int = option(4, "down-blocks of the translator", low=1, high=8)

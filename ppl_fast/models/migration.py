@@ -24,9 +24,11 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
     """The architecture that options given under this name are of, and those that it has.
 
     Args:
-        architecture: a key of `MODELS`.
+        architecture: a key of `MODELS`; any other passes through.
         options: of its configuration or its extension's; unknown ones pass through, for the model to name.
     """
+    if architecture not in MODELS:
+        return architecture, dict(options)
     wide = extension(architecture)
     plain = {item.name for item in fields(MODELS[architecture].Config)}
     further = {item.name: item.default for item in fields(MODELS[wide].Config) if item.name not in plain}
