@@ -110,8 +110,8 @@ def test_truncated_checkpoint_is_named(images, tmp_path, name):
 def test_checkpoint_of_another_architecture_is_named(images, tmp_path):
     run_steps(images, tmp_path / "run", 1)
     path = tmp_path / "run/checkpoints/step_0000001/config.json"
-    path.write_text(path.read_text().replace('"PPL"', '"AutoLink"'))
-    with pytest.raises(ValueError, match="expected a model of the class PPL, got AutoLink"):
+    path.write_text(path.read_text().replace('"extended-ppl"', '"autolink"'))
+    with pytest.raises(ValueError, match="expected a model of the class ExtendedPPL, got ExtendedAutoLink"):
         run_steps(images, tmp_path / "run", 2, resume=True)
 
 

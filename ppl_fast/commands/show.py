@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> int:
     if memory is not None:
         written += _draw_memory(memory, model, out)
     if prior is None and memory is None:
-        print(f"{name} learns links but no prior and has no memory, so its connectivity is all there is to show.")
+        learned = "links but no prior" if links else "neither links nor a prior"
+        print(f"{name} learns {learned} and has no memory, so its connectivity is all there is to show.")
     for path, what in written:
         print(f"wrote {path}: {what}")
     return 0

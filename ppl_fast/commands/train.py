@@ -10,8 +10,8 @@ from .options import ArgumentParser, add_dataclass, command_parser, parse
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
-PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink; an option
-of the extension, as listed below, is enough to choose it.
+PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink: whatever
+is marked "not in the paper" below. To give such an option is enough to choose the extension.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line win. A run's own config.yaml is such a file.

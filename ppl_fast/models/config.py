@@ -98,8 +98,8 @@ class LinkModelConfig(KeypointConfig):
 
     translator: str = option(
         "unet",
-        "unet: the published one; light: strided convolutions, additive skips, convolution before upsampling "
-        "(not in the paper)",
+        "unet: the published one; light: another, with strided convolutions, additive skips, and convolution before "
+        "upsampling",
         choices=tuple(TRANSLATORS),
     )
     translator_base: int = option(64, "channels of the translator at full resolution", low=1)

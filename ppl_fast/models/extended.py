@@ -24,18 +24,26 @@ from ppl_fast.ops import affine_warp
 class ExtensionConfig:
     """The options that both extensions have."""
 
-    separation_weight: float = option(0.0, "weight of the keypoints' repulsion")
-    separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
-
-    occlude_input: float = option(0.0, "share of samples partly hidden from what finds the keypoints", high=1)
-    occlude_ratio: float = option(0.5, "share of blocks hidden in such a sample", high=1)
-
-    withhold: float = option(0.0, "share of samples whose link heatmap is withheld from the translator", high=1)
-    foreground_weight: float = option(
-        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss"
+    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
+    separation_sigma: float = option(
+        0.06, "reach of the repulsion in units of half the image side (not in the paper)", positive=True
     )
-    coverage_weight: float = option(0.0, "weight of the distance from what they miss to the nearest keypoint")
-    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss")
+
+    occlude_input: float = option(
+        0.0, "share of samples partly hidden from what finds the keypoints (not in the paper)", high=1
+    )
+    occlude_ratio: float = option(0.5, "share of blocks hidden in such a sample (not in the paper)", high=1)
+
+    withhold: float = option(
+        0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
+    )
+    foreground_weight: float = option(
+        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
+    )
+    coverage_weight: float = option(
+        0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
+    )
+    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
 
     def _check_withhold(self, owner: str) -> None:
         for name in ("foreground_weight", "coverage_weight", "stray_weight"):
@@ -55,18 +63,20 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
     memory_start: str = option(
         "published",
         "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
-        "vectors, which stay in place through the first steps",
+        "vectors, which stay in place through the first steps (not in the paper)",
         choices=("published", "balanced"),
     )
-    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never")
+    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
     head: str = option(
         "affine",
         "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map",
+        "position of the attention map (not in the paper)",
         choices=("affine", "residual"),
     )
-    occlude_fill: bool = option(False, "fill what is hidden from the regressor as iterative inference does")
-    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose")
+    occlude_fill: bool = option(
+        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
+    )
+    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,5 +1,6 @@
-"""A published model's state dict and ours: what the layouts have in common. Names both ways, layers that we run as one,
-and (row, column) for (x, y).
+"""What the layouts of published models have in common.
+
+Names both ways, layers that we run as one, and (row, column) for (x, y).
 """
 
 from __future__ import annotations
