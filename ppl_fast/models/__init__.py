@@ -18,7 +18,7 @@ __all__ += ["ExtendedAutoLink", "ExtendedAutoLinkConfig", "ExtendedPPL", "Extend
 __all__ += ["KeypointModel", "LinkModel", "load_pretrained"]
 
 
-def load_pretrained(directory: str | os.PathLike) -> KeypointModel:
+def load_pretrained(directory: str | os.PathLike[str]) -> KeypointModel:
     """The model that `save_pretrained` wrote into a directory, of whichever class.
 
     Raises:

@@ -55,7 +55,7 @@ class AutoLink(LinkModel):
 
     Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
     architecture = "autolink"
-    terms = (term.reconstruction,)
+    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction,)
     train_defaults: ClassVar[dict[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
 
     settings: AutoLinkConfig

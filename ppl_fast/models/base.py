@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RANGE = 1.01  # images may leave [-1, 1] by what resizing and bfloat16 round
+
+
+class PublishedFormats(Protocol):
+    """What reads and writes the checkpoints of published code: `ppl_fast.published`."""
+
+    load: Callable[..., Any]
+    state_dict: Callable[[Any], dict[str, Tensor]]
 
 
 class KeypointModel(nn.Module):
@@ -46,8 +53,8 @@ class KeypointModel(nn.Module):
     architecture: ClassVar[str] = ""
     iterative: ClassVar[bool] = False
     train_defaults: ClassVar[dict[str, Any]] = {}
-    # Gives the module with `load` and `state_dict` for published checkpoints, which lies above the models.
-    published: ClassVar[Callable[[], Any]]
+    # Lies above the models, and is filled in by `ppl_fast`.
+    published: ClassVar[Callable[[], PublishedFormats]]
 
     links: Tensor
 
@@ -164,7 +171,7 @@ class KeypointModel(nn.Module):
 
     # On disk
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json` into a directory; weights of the losses are not among them.
 
         Raises:
@@ -173,7 +180,7 @@ class KeypointModel(nn.Module):
         checkpoint.save(directory, self.architecture, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike, **overrides: Any) -> Self:
+    def from_pretrained(cls, directory: str | os.PathLike[str], **overrides: Any) -> Self:
         """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved.
 
         Args:
@@ -214,8 +221,8 @@ class KeypointModel(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: the sentence names what is wrong, missing or refused.
         """
-        return cls.published().load(cls, source, **options)
+        return cast("Self", cls.published().load(cls, source, **options))
 
     def to_published(self) -> dict[str, Tensor]:
         """A state dict that the published code loads; see `ppl_fast.published.state_dict`."""
-        return self.published().state_dict(self)
+        return type(self).published().state_dict(self)

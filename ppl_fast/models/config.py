@@ -39,7 +39,7 @@ class KeypointConfig:
     num_keypoints: int = option(16, "number of keypoints, N", low=2)
     image_size: int = option(128, "side of the square input images in pixels", low=16)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             object.__setattr__(self, item.name, _checked(self.owner(), item, getattr(self, item.name)))
 
@@ -156,7 +156,7 @@ class PPLConfig(LinkModelConfig):
     commitment_weight: float = option(1.0, "weight of the memory's commitment loss")
     link_length_weight: float = option(0.0, "weight of the link regularisation; the published code has it at 0")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stride("regressor_levels")
         self._check_size("image_size", "regressor_levels", "translator_levels")
@@ -185,7 +185,7 @@ class AutoLinkConfig(LinkModelConfig):
     detector_base: int = option(64, "channels of the detector's first block, doubled by each further one", low=1)
     detector_levels: int = option(4, "down-blocks of the detector", low=1, high=8)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stride("detector_levels")
         self._check_size("image_size", "translator_levels")

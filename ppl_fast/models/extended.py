@@ -78,7 +78,7 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
     )
     prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_withhold(self.owner())
 
@@ -98,7 +98,7 @@ class ExtendedAutoLinkConfig(ExtensionConfig, AutoLinkConfig):
         ValueError: a value out of bounds.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_withhold(self.owner())
 
@@ -144,7 +144,7 @@ class ExtendedPPL(Extension, PPL):
 
     Config: ClassVar[type[ExtendedPPLConfig]] = ExtendedPPLConfig
     architecture = "extended-ppl"
-    terms = (
+    terms: ClassVar[tuple[term.Term, ...]] = (
         term.reconstruction,
         term.boundary,
         term.memory,
@@ -176,6 +176,6 @@ class ExtendedAutoLink(Extension, AutoLink):
 
     Config: ClassVar[type[ExtendedAutoLinkConfig]] = ExtendedAutoLinkConfig
     architecture = "extended-autolink"
-    terms = (term.reconstruction, term.separation, term.figure)
+    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction, term.separation, term.figure)
 
     settings: ExtendedAutoLinkConfig

@@ -26,6 +26,11 @@ class HierarchicalMemory(nn.Module):
     Args: see the options `memory_*` of PPLConfig and those of ExtendedPPLConfig.
     """
 
+    codebook: Tensor
+    sizes: Tensor
+    sums: Tensor
+    idle: Tensor
+
     def __init__(
         self,
         num_keypoints: int,

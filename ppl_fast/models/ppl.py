@@ -35,7 +35,7 @@ class PPL(LinkModel):
     Config: ClassVar[type[PPLConfig]] = PPLConfig
     architecture = "ppl"
     iterative = True
-    terms = (term.reconstruction, term.boundary, term.memory, term.link_length)
+    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction, term.boundary, term.memory, term.link_length)
 
     settings: PPLConfig
 

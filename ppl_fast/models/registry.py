@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from ppl_fast.models.base import KeypointModel
+
+Model = TypeVar("Model", bound="KeypointModel")
 
 MODELS: dict[str, type[KeypointModel]] = {}  # `ppl_fast.models` fills it
 
@@ -15,9 +17,11 @@ def find(name: str) -> type[KeypointModel] | None:
     return MODELS.get(name) or next((model for model in MODELS.values() if model.__name__ == name), None)
 
 
-def narrower(one: type[KeypointModel], other: type[KeypointModel]) -> type[KeypointModel] | None:
+def narrower(one: type[Model], other: type[KeypointModel]) -> type[Model] | None:
     """Of a class and one that extends it, the latter; None where neither extends the other."""
-    return other if issubclass(other, one) else one if issubclass(one, other) else None
+    if issubclass(other, one):
+        return other
+    return one if issubclass(one, other) else None
 
 
 def check(architecture: str, where: str) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ppl_fast.models import MODELS, LinkModel
+from ppl_fast.models import MODELS, KeypointModel, LinkModel
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.regressor import cells
 
@@ -53,7 +53,7 @@ class Layout(ABC):
     turns: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {}
 
     @property
-    def model(self) -> type[LinkModel]:
+    def model(self) -> type[KeypointModel]:
         """Our class."""
         return MODELS[self.architecture]
 
@@ -142,7 +142,7 @@ def translator_sizes(published: str, state: Mapping[str, Tensor]) -> dict[str, i
     return {"translator_base": state[f"{published}.down0.0.weight"].shape[0], "translator_levels": levels}
 
 
-def trunk(ours: str, published: str, levels: int, stride: int) -> Modules:
+def trunk(ours: str, published: str, levels: int, stride: int) -> Generator[tuple[str, tuple[str, ...]], None, int]:
     """The down-blocks, whose first convolutions and norms of main and side path are one here; and the up-blocks.
 
     Returns:
