@@ -1,13 +1,13 @@
 """Drawn articulated figures: a data set to learn from where no footage is at hand, with labels to measure by."""
 
-import os
-import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from ppl_fast._files import is_taken, new_folder
 
 from . import animal, person
 from .backgrounds import ground_shadow
@@ -56,10 +56,7 @@ def make_figures(
     """
     directory = Path(directory)
     _check_arguments(directory, count, size, seed, kind, difficulty, split)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    partial.mkdir()
-    try:
+    with new_folder(directory) as partial:
         artist = Artist(size, seed, kind, difficulty, split)
         files = [f"{kind}_{i:06d}.png" for i in range(count)]
         keypoints = np.empty((count, len(KINDS[kind].NAMES), 2))
@@ -69,11 +66,6 @@ def make_figures(
         visible = np.ones(keypoints.shape[:2], dtype=bool)
         labels = Labels(files, keypoints, visible, KINDS[kind].NAMES, KINDS[kind].SKELETON)
         labels.save(partial / LABEL_FILE)
-        if directory.exists():
-            directory.rmdir()  # empty, as checked; not every system renames over a folder
-        os.replace(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return labels
 
 
@@ -125,5 +117,5 @@ def _check_arguments(directory: Path, count, size, seed, kind, difficulty, split
     for name, value, least in (("count", count, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"make_figures: {name} must be an integer of at least {least}, got {value!r}")
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+    if is_taken(directory):
         raise ValueError(f"make_figures: {directory} must be new or an empty folder, but it holds something")

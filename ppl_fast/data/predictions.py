@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from .atomic import replacing
+from ppl_fast._files import replacing, write_text
 
 
 def write_csv(path, files, keypoints, names=None, columns=None) -> None:
@@ -62,8 +62,7 @@ def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category=
     bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]
     categories = [{"id": 1, "name": category, "keypoints": names, "skeleton": bones}]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    write_text(path, json.dumps(content))
 
 
 def _check(caller: str, files, keypoints, names) -> tuple[np.ndarray, list[str]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .atomic import replacing
+from ppl_fast._files import replacing
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg's name of the format

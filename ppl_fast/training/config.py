@@ -8,7 +8,7 @@ from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._files import write_text
 from ppl_fast.models import MODELS
 from ppl_fast.models.config import option
 
@@ -148,6 +148,4 @@ def write_config(
 
     options = asdict(train_config) | {"betas": list(train_config.betas)}
     sections = {"architecture": architecture, "data": data, "model": model_config, "train": options}
-    text = yaml.safe_dump(sections, sort_keys=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, yaml.safe_dump(sections, sort_keys=False))

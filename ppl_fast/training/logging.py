@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._files import write_text
 
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
@@ -80,8 +80,7 @@ class RunLog:
 def _reopen(path: Path, step: int):
     """Drop the records beyond `step`, atomically, and open the file for appending."""
     kept = [record for record in read_records(path) if record["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return open(path, "a", encoding="utf-8")
 
 

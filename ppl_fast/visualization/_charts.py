@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._files import replacing
 
 from ._draw import as_array, palette
 
