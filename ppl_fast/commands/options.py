@@ -8,12 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-try:
+from ppl_fast._extras import needing
+
+with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
-except ModuleNotFoundError as missing:
-    raise ImportError(
-        f"this command needs {missing.name}, which is not installed: pip install 'ppl_fast[train]'"
-    ) from missing
 
 
 def command_parser(name: str, description: str, usage: str) -> ArgumentParser:

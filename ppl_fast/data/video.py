@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ppl_fast._extras import needing
 from ppl_fast._files import replacing
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -180,8 +181,6 @@ def _upright(raw) -> Image.Image:
 
 
 def _av():
-    try:
+    with needing("videos need", "video"):
         import av
-    except ModuleNotFoundError as missing:
-        raise ImportError("videos need av, which is not installed: pip install 'ppl_fast[video]'") from missing
     return av

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ppl_fast._extras import needing
+
 
 def batches(images: Any, batch_size: int, description: str, progress: bool, workers: int = 0) -> Iterator[torch.Tensor]:
     """Batches in order from a tensor (n, 3, S, S) or a map-style dataset of (3, S, S)."""
-    try:
+    with needing("evaluation needs", "data"):
         from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("evaluation needs tqdm; install it with: pip install 'ppl_fast[data]'") from None
     loader = DataLoader(images, batch_size=batch_size, num_workers=workers)
     with tqdm(total=len(images), desc=description, unit="image", disable=None if progress else True) as bar:
         for batch in loader:

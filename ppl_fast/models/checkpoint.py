@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ppl_fast._extras import needing
 from ppl_fast._files import replacing, write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -33,10 +34,8 @@ def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any]
 
 def safetensors() -> ModuleType:
     """The package of that name, which only reading and writing weights needs."""
-    try:
+    with needing("weight files need", "train"):
         import safetensors.torch
-    except ImportError as error:
-        raise ImportError("weight files need safetensors: pip install ppl_fast[train]") from error
     return safetensors
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._extras import needing
 from ppl_fast._files import write_text
 
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
@@ -85,11 +86,6 @@ def _reopen(path: Path, step: int):
 
 
 def _summary_writer(directory: Path, step: int):
-    try:
+    with needing("training with tensorboard=True needs", "train", otherwise="set tensorboard to false"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "training with tensorboard=True needs tensorboard, which is not installed: pip install 'ppl_fast[train]', "
-            "or set tensorboard to false"
-        ) from error
     return SummaryWriter(str(directory), purge_step=step + 1 if step else None)
