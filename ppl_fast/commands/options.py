@@ -1,6 +1,5 @@
 """What the commands share: parsers with one-sentence errors, option groups from dataclasses, output checks."""
 
-import difflib
 import os
 import re
 from argparse import ArgumentError
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from ppl_fast._extras import needing
+from ppl_fast._options import nearest
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
@@ -103,6 +103,6 @@ def _sentence(parser: ArgumentParser, message: str) -> str:
     unknown = re.search(r"(--[\w.-]+)", message) if "nrecognized" in message else None
     if unknown:
         valid = [name for action in parser._actions for name in action.option_strings]
-        near = difflib.get_close_matches(unknown[1], valid, n=1, cutoff=0.6)
-        return f"unknown option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        near = nearest(unknown[1], valid)
+        return f"unknown option {unknown[1]}" + (f"; did you mean {near}?" if near else "; see --help")
     return message
