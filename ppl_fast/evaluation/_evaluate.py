@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.inference import predict
 
 from ._error import nearer_sides
 from ._limbs import limb_share
 from ._matching import check_scipy, matching
 from ._occlusion import MASKS, check_masks, occlusion
 from ._pck import pck
-from ._predict import predict
 from ._regression import fit_mean_pose, fit_regression, regression
 from ._score import Score
 
