@@ -58,6 +58,18 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def integer(owner: str, name: str, value: Any, low: int) -> int:
+    """An argument that is an integer of at least `low`, NumPy's too, as a plain int.
+
+    Raises:
+        ValueError: it is none; the sentence names owner and argument.
+    """
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{owner}: {name} must be an integer of at least {low}, got {value!r}")
+    return value
+
+
 def nearest(name: Any, valid: Iterable[str]) -> str | None:
     """The valid name that an unknown one was probably meant to be, if any."""
     return next(iter(difflib.get_close_matches(str(name), list(valid), n=1)), None)
@@ -92,7 +104,7 @@ def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-def _check_bounds(name: str, value: float, limits: Mapping[str, Any], given: Any) -> None:
+def _check_bounds(name: str, value: Any, limits: Mapping[str, Any], given: Any) -> None:
     low, high, positive = limits["low"], limits["high"], limits["positive"]
     if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
         return

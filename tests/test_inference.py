@@ -71,7 +71,7 @@ def test_a_folder_of_images(images):
     assert [len(poses) for poses in batches] == [4, 4, 2]
     normalised, keypoints = found(torch.stack(list(dataset)), dataset.original_sizes, iterations=2)
     everything = collect(batches)
-    assert everything.names == everything.labels == dataset.paths
+    assert everything.names == everything.unique_names == dataset.paths
     np.testing.assert_array_equal(everything.normalised, normalised)
     np.testing.assert_array_equal(everything.keypoints, keypoints)
     assert everything.sizes.tolist() == [[40, 30]] * 10
@@ -91,7 +91,7 @@ def test_a_video_and_a_folder_with_videos(footage):
             assert poses.sizes.tolist() == [list(video.size)] * len(poses)
     frames = list(video.frames())
     assert batches[0].times + batches[1].times == [frame.time for frame in frames]
-    assert batches[1].labels == ["clip3.mp4/000005", "clip3.mp4/000006"]
+    assert batches[1].unique_names == ["clip3.mp4/000005", "clip3.mp4/000006"]
     np.testing.assert_array_equal(np.asarray(batches[1].image(1)), np.asarray(frames[6].image))
 
     estimation = estimate(Finder(), footage, batch_size=4)
@@ -99,7 +99,7 @@ def test_a_video_and_a_folder_with_videos(footage):
     batches = list(estimation)
     assert [{*poses.names} for poses in batches if poses.video] == [{"clip3.mp4"}] * 2 + [{"far/b.avi"}] * 2
     together = collect(batches)
-    assert len(together) == 14 + 7 + 5 and together.labels[-1] == "far/b.avi/000004"
+    assert len(together) == 14 + 7 + 5 and together.unique_names[-1] == "far/b.avi/000004"
     alone = collect(estimate(Finder(), footage / "clip3.mp4"))
     np.testing.assert_allclose(together.keypoints[14:21], alone.keypoints, atol=1e-5)
 
@@ -161,7 +161,7 @@ def test_files_by_format(footage, tmp_path):
     ]
     np.testing.assert_allclose(np.array([row[3:] for row in rows], float), poses.keypoints.reshape(26, -1), atol=6e-4)
     labels = load_labels(outputs["coco"])
-    assert labels.files == poses.labels and labels.skeleton == [(0, 1), (1, 2)]
+    assert labels.files == poses.unique_names and labels.skeleton == [(0, 1), (1, 2)]
     drawn = {str(path.relative_to(tmp_path / "drawn")) for path in (tmp_path / "drawn").rglob("*") if path.is_file()}
     assert drawn == {f"{name}.{'mp4' if name.endswith(('.mp4', '.avi')) else 'png'}" for name in poses.names}
     assert write(estimate(Finder(), footage / "clip3.mp4"), overlay=tmp_path / "one.mkv", csv=None) == 7

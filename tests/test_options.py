@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ppl_fast._options import check, hint, nearest, option
+from ppl_fast._options import check, hint, integer, nearest, option
 from ppl_fast.models import PPLConfig
 from ppl_fast.training import TrainConfig
 
@@ -63,6 +63,13 @@ def test_models_and_training_take_them():
     assert type(config["num_keypoints"]) is int and config["thickness"] == float(np.float32(1e-3))
     assert TrainConfig(lr=np.float64(1e-3), betas=(np.float32(0.5), 0.9)).betas == (0.5, 0.9)
     assert type(TrainConfig(betas=[np.float32(0.5), 0.9]).betas[0]) is float
+
+
+def test_integers():
+    assert integer("f", "n", np.int64(3), low=1) == 3 and type(integer("f", "n", np.int64(3), low=1)) is int
+    for value in (0, 1.0, True, "3", None):
+        with pytest.raises(ValueError, match=f"^f: n must be an integer of at least 1, got {value!r}$"):
+            integer("f", "n", value, low=1)
 
 
 def test_the_nearest_name():

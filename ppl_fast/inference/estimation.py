@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast._extras import needing
+from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
 
 from .poses import Origins, Poses
@@ -88,9 +89,9 @@ def estimate(
             an image or frame does not decode, and is named.
         ImportError: an extra is not installed.
     """
-    for name, value, low in (("iterations", iterations, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if not isinstance(value, int) or value < low:
-            raise ValueError(f"estimate: {name} must be an integer of at least {low}, got {value!r}")
+    iterations = integer("estimate", "iterations", iterations, low=1)
+    batch_size = integer("estimate", "batch_size", batch_size, low=1)
+    workers = integer("estimate", "workers", workers, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
     media = open_source(source, size, workers=workers, max_bad_share=max_bad_share)

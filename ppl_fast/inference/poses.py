@@ -39,7 +39,7 @@ class Origins:
         return len(self.names)
 
     @property
-    def labels(self) -> list[str]:
+    def unique_names(self) -> list[str]:
         """One name an image: its own, or for frame 12 of ``walk.mp4`` ``walk.mp4/000012``, as `ClipFolder` has it."""
         return [
             name if frame is None else f"{name}/{frame:06d}"

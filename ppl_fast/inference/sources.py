@@ -80,7 +80,8 @@ class Images(Source):
 
         def picture(index: int) -> Image:
             if original is not None:
-                return original(first + index)
+                found: Image = original(first + index)
+                return found
             from ppl_fast.visualization._draw import to_image
 
             return to_image(pixels[index], 1, "Origins.image")

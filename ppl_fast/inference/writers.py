@@ -69,7 +69,7 @@ def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
     from ppl_fast.data.predictions import coco_file
 
     with coco_file(path, schema.names, skeleton=schema.links.tolist()) as append:
-        yield lambda poses: append(poses.labels, poses.keypoints, poses.sizes)
+        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes)
 
 
 @contextmanager
