@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import weakref
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,3 +282,28 @@ def test_tensors_need_no_extra():
     assert result.stdout == (
         "(3, 2, 2)\nprogress bars need tqdm, which is not installed: pip install 'ppl_fast[data]'\n"
     )
+
+
+def test_the_command_names_the_extra_before_any_work():
+    pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
+    code = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from ppl_fast.cli import main\n"
+        "main(['estimate', 'nowhere', 'nothing', '--out', 'p.csv'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.endswith(
+        "ppl-fast estimate needs Pillow, which is not installed: pip install 'ppl_fast[data]'\n"
+    )
+
+
+def test_the_format_of_the_documentation(images, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "inference.md").read_text()
+    code = re.findall("```python\n(.*?)```", page, re.DOTALL)[-1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(images)
+    monkeypatch.setattr("ppl_fast.inference.writers.FORMATS", FORMATS.copy())
+    monkeypatch.setattr("ppl_fast.inference.FORMATS", sys.modules["ppl_fast.inference.writers"].FORMATS)
+    exec(code, {"write": write, "estimate": estimate, "model": Finder()})
+    with np.load("poses.npz") as saved:
+        np.testing.assert_array_equal(saved["keypoints"], collect(estimate(Finder(), images)).keypoints)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._extras import needing
+
 from .options import add_compute, check_outputs, command_parser, parse, ready_model
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one video, in
@@ -34,7 +36,8 @@ def main(arguments: list[str]) -> int:
     if options.iterations < 1:
         raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
 
-    from ppl_fast.data.clips import find_media
+    with needing("ppl-fast estimate needs", "data"):
+        from ppl_fast.data.clips import find_media
     from ppl_fast.inference import estimate, write
 
     model = ready_model(options.run, options)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ppl_fast import _check
+from ppl_fast._extras import needing
 
 from .poses import Origins
 
@@ -179,8 +180,8 @@ def open_source(source: Any, image_size: int | None = None, *, workers: int = 0,
         if not len(source):
             raise ValueError("estimate: source must hold at least one image, got none")
         return Media([Images(source, workers)])
-    from ppl_fast.data.video import Video
-
+    with needing("estimate needs", "data"):
+        from ppl_fast.data.video import Video
     if isinstance(source, Video):
         return Media([Frames(source, _size(image_size))], root=source.path)
     raise TypeError(

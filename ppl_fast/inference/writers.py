@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
 
@@ -79,8 +80,9 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
     The folder gets ``a.jpg.png`` for ``a.jpg`` and ``walk.mp4.mp4`` for ``walk.mp4``, suffixes included: ``a.jpg`` and
     ``a.png`` must not share a name. Videos keep size, rate and times of the originals.
     """
-    from ppl_fast.data.video import Video, check_written, video_writer
-    from ppl_fast.visualization import draw_overlay, save_overlay
+    with needing("overlays need", "viz"):
+        from ppl_fast.data.video import Video, check_written, video_writer
+        from ppl_fast.visualization import draw_overlay, save_overlay
 
     if schema.single:
         check_written(path)

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: the error for a wrong layout, extras, checks of labels."""
+"""What the readers of published data sets share: the error for a wrong layout, checks of labels."""
 
 from pathlib import Path
 from typing import Any
