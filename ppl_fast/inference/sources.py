@@ -158,7 +158,7 @@ class Media:
 
 
 def open_source(source: Any, image_size: int | None = None, *, workers: int = 0, max_bad_share: float = 0.1) -> Media:
-    """Look at what is to be estimated: files are listed and opened, no image is decoded.
+    """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
     Args:
         source: the path of a folder of images and videos, searched recursively, or of one video; a
