@@ -7,18 +7,12 @@ Rhodin, "AutoLink", NeurIPS 2022). What they do not have is off by default and m
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
-def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, positive: bool = False, choices=()):
-    """A dataclass field that carries its meaning and its bounds (`positive` excludes 0)."""
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
-    return field(default=default, metadata=bounds)
+from ppl_fast._options import check, hint, option
 
 
 @dataclass(frozen=True)
@@ -65,8 +59,7 @@ class LinkModelConfig:
     separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
 
     def __post_init__(self):
-        for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _checked(self.model, item, getattr(self, item.name)))
+        check(self.model, self)
 
     def _check_size(self, size: str, *levels: str) -> None:
         """A side that is halved `levels` times must divide."""
@@ -87,9 +80,7 @@ class LinkModelConfig:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in options:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{cls.model}: unknown option {key!r}{hint}")
+                raise TypeError(f"{cls.model}: unknown option {key!r}{hint(key, known)}")
         return cls(**options)
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,32 +188,3 @@ class AutoLinkConfig(LinkModelConfig):
         self._check_stride("detector_levels")
         self._check_size("image_size", "translator_levels")
         self._check_size("detector_size", "detector_levels")
-
-
-def _checked(model: str, item: dataclasses.Field, value: Any) -> Any:
-    kind = str if item.default is None else type(item.default)
-    if item.default is None and (value is None or isinstance(value, os.PathLike)):
-        return None if value is None else os.fspath(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{model}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
-    limits = item.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{model}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
-    if kind in (int, float):
-        _check_bounds(model, item.name, value, limits)
-    return value
-
-
-def _check_bounds(model: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
-    low, high, positive = limits["low"], limits["high"], limits["positive"]
-    if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
-        return
-    if positive:
-        expected = "a positive number"
-    elif high < math.inf:
-        expected = f"between {low} and {high}"
-    else:
-        expected = f"at least {low}" if low > -math.inf else "finite"
-    raise ValueError(f"{model}: {name} must be {expected}, got {value}")

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ppl_fast._pickles import short
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.published import archives, names
-from ppl_fast.published.pickles import Held, StandIn, short
+from ppl_fast.published.pickles import Held, StandIn
 
 # What the published modules and hyper-parameters call our options.
 OPTIONS = {
