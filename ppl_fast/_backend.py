@@ -20,9 +20,8 @@ from types import ModuleType
 from typing import Any, Literal, get_args
 
 import torch
-from torch.autograd import forward_ad
 
-from ppl_fast import _library
+from ppl_fast import _library, _transforms
 
 Backend = Literal["auto", "cpp", "triton", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -198,32 +197,26 @@ for _function in (reason_against, failed_test, _usable, _capturing):
     _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _transformed() -> bool:
-    """Return whether a transform of torch.func, or forward-mode differentiation, is in force."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-
-
-_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
 def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
     """Return the op overload that implements `op` under `backend` on `device`.
 
-    Inside of torch.func's transforms and forward-mode differentiation that is the operator's formula: kernels know
-    reverse mode alone.
+    Inside of torch.func's transforms it is a function that they can transform (see `_transforms`).
 
     Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
     RuntimeError, with the reason and the remedy, for one that cannot run.
     """
     if backend == "auto":
         backend = _in_force.backend
-    if _transformed():
+    transform = _transforms.in_force()
+    if transform == "formula":
         return _formula(op, backend)
     found = _selected.get((op, backend, device, dtype))
     if found is None:
         found = _find(op, backend, device, dtype)
         if not _capturing(device.type):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found
+    if transform == "kernels":
+        return _transforms.through_kernels(_library.OPERATORS[op], found.name().removeprefix(f"ppl_fast::{op}"))
     return found
 
 
@@ -231,8 +224,8 @@ def _formula(op: str, backend: str) -> Callable[..., Any]:
     _check_name(op, backend)
     if backend in ("cpp", "triton"):
         raise RuntimeError(
-            f"{op}: backend '{backend}' cannot run inside of torch.func's transforms or forward-mode differentiation; "
-            "backend='auto' or 'reference' compute it there from torch's own operations"
+            f"{op}: backend '{backend}' has no forward-mode derivatives and no gradients of gradients; backend='auto' "
+            "and 'reference' compute them from torch's own operations"
         )
     return _library.OPERATORS[op].formula
 

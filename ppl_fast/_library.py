@@ -87,8 +87,7 @@ class Operator:
         name: as in torch.ops.ppl_fast and of the public function.
         home: basename of the operator's files.
         ops: the torch ops behind it, by name: itself and, where it has one, its backward.
-        formula: computes what the op does from torch's own operations, which have derivatives of every kind and order;
-            for torch.func's transforms and forward mode, of which torch's formulas for an op of one's own know nothing.
+        formula: computes what the op does from torch's own operations, which have derivatives of every kind and order.
         function: the public function.
         differentiable: the arguments of `function` that get a gradient.
         example: draws the float64 arguments of a small call of `function`, for self-tests.

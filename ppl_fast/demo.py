@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast._files import write_text
 from ppl_fast.data import ImageFolder, load_labels, make_figures
-from ppl_fast.data.atomic import replacing
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
 from ppl_fast.models import PPL, AutoLinkConfig, KeypointModel
@@ -143,8 +143,7 @@ def run_demo(
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "threads": torch.get_num_threads(),
     }
-    with replacing(run / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 

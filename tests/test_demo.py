@@ -55,7 +55,7 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
 def test_a_missing_extra_stops_it_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     assert run(tmp_path / "demo") == 2
-    assert "needs scipy; install it with: pip install 'ppl_fast[data]'" in capsys.readouterr().err
+    assert "needs scipy, which is not installed: pip install 'ppl_fast[data]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -13,11 +13,12 @@ pytest.importorskip("safetensors", reason="weight files need the train extra")
 
 from tiny import TRAIN
 
+from ppl_fast._options import option
 from ppl_fast.cli import main
 from ppl_fast.data import make_figures
 from ppl_fast.models import MODELS, PPL, AutoLink, KeypointModel, load_pretrained
 from ppl_fast.models.blocks import evaluating
-from ppl_fast.models.config import KeypointConfig, option
+from ppl_fast.models.config import KeypointConfig
 
 
 class Output(NamedTuple):

@@ -8,7 +8,7 @@ from model_cases import inputs_of, pictures, tiny
 from published_cases import SMALL_AUTOLINK, SMALL_PPL, small_autolink
 
 from ppl_fast import PPL, AutoLink, ExtendedAutoLink, ExtendedPPL
-from ppl_fast.models.config import option
+from ppl_fast._options import option
 from ppl_fast.models.extended import ExtendedAutoLinkConfig
 
 

@@ -169,5 +169,5 @@ def test_an_unwritable_place_says_so(tmp_path):
 
 def test_a_missing_safetensors_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ImportError, match=r"pip install ppl_fast\[train\]"):
+    with pytest.raises(ImportError, match=r"pip install 'ppl_fast\[train\]'"):
         tiny().save_pretrained(tmp_path)

@@ -89,13 +89,29 @@ def test_second_derivatives_are_right_inside_of_transforms():
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
+def test_gradients_and_maps_go_through_the_kernels(op):
+    """Bit for bit those of one sample after the other, which a formula's would not be."""
+    function, leaves = smooth_function(op, "cpp")
+    loss = lambda *a: sum(o.square().sum() for o in function(*a))  # noqa: E731
+    every = tuple(range(len(leaves)))
+    stacked = tuple(torch.stack([leaf, leaf * 0.7]) for leaf in leaves)
+    found = torch.func.vmap(torch.func.grad(loss, argnums=every))(*stacked)
+    for row in range(2):
+        one = [leaf[row].clone().requires_grad_() for leaf in stacked]
+        loss(*one).backward()
+        for actual, expected in zip(found, one, strict=True):
+            assert torch.equal(actual[row], expected.grad)
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_kernels_asked_for_by_name_refuse(op):
     function, leaves = smooth_function(op, "cpp")
-    sentence = f"{op}: backend 'cpp' cannot run inside of torch.func's transforms or forward-mode differentiation"
-    with pytest.raises(RuntimeError, match=sentence):
-        torch.func.vmap(function)(*(leaf[None] for leaf in leaves))
+    sentence = f"{op}: backend 'cpp' has no forward-mode derivatives and no gradients of gradients"
     with pytest.raises(RuntimeError, match=sentence), forward_ad.dual_level():
         function(*leaves)
+    twice = torch.func.grad(lambda a, *b: torch.func.grad(lambda x: function(x, *b)[0].sum())(a).sum())
+    with pytest.raises(RuntimeError, match=sentence):
+        twice(*leaves)
 
 
 @pytest.mark.slow

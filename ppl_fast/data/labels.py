@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replacing
+from ppl_fast._files import replacing
 
 LABEL_FILE = "keypoints.npz"
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
 
 from ._error import nearer_sides
@@ -17,7 +18,6 @@ from ._limbs import limb_share
 from ._matching import check_scipy, matching
 from ._occlusion import MASKS, check_masks, occlusion
 from ._pck import pck
-from ._predict import predict
 from ._regression import fit_mean_pose, fit_regression, regression
 from ._score import Score
 
@@ -122,7 +122,7 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     visible = {"train_visible": train.visible, "test_visible": test.visible}
     swap, norm = protocol.get("swap"), protocol.get("norm", "l2")
     mean = fit_mean_pose(train.joints, train.visible, swap=swap, norm=norm)
-    mean = np.broadcast_to(mean, test.joints.shape)
+    everywhere = np.broadcast_to(mean, test.joints.shape)
     matched = matching(test_keypoints, test.joints, test.visible)
 
     def correct(predicted: np.ndarray) -> Score:
@@ -132,12 +132,16 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     near = correct(fitted(test_keypoints))
     sides = ", left and right swapped per image where that fits better" if swap else ""
     return {
-        "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, **protocol, **visible),
-        "matching": replace(matched, baseline=matching(np.nan_to_num(mean) * 2 - 1, test.joints, test.visible).value),
+        "regression": regression(
+            train_keypoints, train.joints, test_keypoints, test.joints, fitted=fitted, mean=mean, **protocol, **visible
+        ),
+        "matching": replace(
+            matched, baseline=matching(np.nan_to_num(everywhere) * 2 - 1, test.joints, test.visible).value
+        ),
         "pck": replace(
             near,
             protocol=f"{near.protocol}; predicted by the regression fitted on the training images{sides}",
-            baseline=correct(mean).value,
+            baseline=correct(everywhere).value,
         ),
     }
 

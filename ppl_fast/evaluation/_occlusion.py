@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast.inference.estimation import device_of, read
+from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 
 from ._error import error_text, error_unit, regression_error
-from ._predict import batches, device_of
 from ._regression import RegressionMap
 from ._score import labelled
 
@@ -105,7 +106,7 @@ def occlusion(
     passes = 1 + rounds if model.iterative else 1
 
     clean, found, device, first = [], [[[] for _ in range(passes)] for _ in masks], device_of(model), 0
-    for batch in batches(images, batch_size, "occluded poses", progress):
+    for _, batch in read(Images(images, name="occluded poses"), batch_size, progress):
         batch = batch.to(device)
         clean.append(regression_map(model.estimate(batch)))
         for (kind, share), kept in zip(masks, found, strict=True):

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._extras import needing
+from ppl_fast._files import replacing, write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -27,16 +28,13 @@ def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any]
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
-    with replacing(directory / CONFIG) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(directory / CONFIG, text)
 
 
 def safetensors() -> ModuleType:
     """The package of that name, which only reading and writing weights needs."""
-    try:
+    with needing("weight files need", "train"):
         import safetensors.torch
-    except ImportError as error:
-        raise ImportError("weight files need safetensors: pip install ppl_fast[train]") from error
     return safetensors
 
 

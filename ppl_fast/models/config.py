@@ -7,24 +7,17 @@ Rhodin, "AutoLink", NeurIPS 2022), and there is nothing else but a lighter trans
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ppl_fast._options import check, hint, option
 from ppl_fast.models import registry
 from ppl_fast.models.translator import TRANSLATORS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, positive: bool = False, choices=()):
-    """A dataclass field that carries its meaning and its bounds (`positive` excludes 0)."""
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
-    return field(default=default, metadata=bounds)
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,7 @@ class KeypointConfig:
     image_size: int = option(128, "side of the square input images in pixels", low=16)
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _checked(self.owner(), item, getattr(self, item.name)))
+        check(self.owner(), self)
 
     @classmethod
     def owner(cls) -> str:
@@ -63,8 +55,7 @@ class KeypointConfig:
         for model in registry.MODELS.values():
             if issubclass(model.Config, cls) and key in (item.name for item in dataclasses.fields(model.Config)):
                 return f"; it is one of {model.__name__}"
-        near = difflib.get_close_matches(key, known, 1)
-        return f"; did you mean {near[0]!r}?" if near else ""
+        return hint(key, known)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict of JSON types; `from_dict` reads it back."""
@@ -190,32 +181,3 @@ class AutoLinkConfig(LinkModelConfig):
         self._check_stride("detector_levels")
         self._check_size("image_size", "translator_levels")
         self._check_size("detector_size", "detector_levels")
-
-
-def _checked(owner: str, item: dataclasses.Field, value: Any) -> Any:
-    kind = str if item.default is None else type(item.default)
-    if item.default is None and (value is None or isinstance(value, os.PathLike)):
-        return None if value is None else os.fspath(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{owner}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
-    limits = item.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{owner}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
-    if kind in (int, float):
-        _check_bounds(owner, item.name, value, limits)
-    return value
-
-
-def _check_bounds(owner: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
-    low, high, positive = limits["low"], limits["high"], limits["positive"]
-    if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
-        return
-    if positive:
-        expected = "a positive number"
-    elif high < math.inf:
-        expected = f"between {low} and {high}"
-    else:
-        expected = f"at least {low}" if low > -math.inf else "finite"
-    raise ValueError(f"{owner}: {name} must be {expected}, got {value}")

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppl_fast._options import option
 from ppl_fast.models import terms as term
 from ppl_fast.models.autolink import AutoLink
 from ppl_fast.models.blocks import evaluating
-from ppl_fast.models.config import AutoLinkConfig, PPLConfig, option
+from ppl_fast.models.config import AutoLinkConfig, PPLConfig
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.ppl import PPL
 from ppl_fast.ops import affine_warp

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._files import is_taken
 from ppl_fast.models import KeypointModel, load_pretrained
 
 from .checkpoint import list_checkpoints, load_state
@@ -26,7 +27,7 @@ def starting_point(run: Path, resume: bool) -> Path | None:
         return checkpoints[-1] if checkpoints else None
     if started:
         raise FileExistsError(f"train: {run} already holds a run; add --resume to continue it, or name another --out")
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if is_taken(run):
         raise FileExistsError(f"train: {run} exists and is not an empty directory; name another --out")
     return None
 
