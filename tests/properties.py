@@ -12,6 +12,7 @@ from conftest import cpu_backends
 from op_tester import running
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis, which draws the examples, is not installed")
+given, st = hypothesis.given, pytest.importorskip("hypothesis.strategies")
 
 _wanted = os.environ.get("PPL_FAST_EXAMPLES")
 hypothesis.settings.register_profile(
@@ -25,7 +26,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ppl_fast")
 
 _against = cuda_emulator.reason_against()
-BACKENDS = [*cpu_backends(), pytest.param("emulated", marks=pytest.mark.skipif(_against is not None, reason=str(_against)))]
+_emulated = pytest.param("emulated", marks=pytest.mark.skipif(_against is not None, reason=str(_against)))
+BACKENDS = [*cpu_backends(), _emulated]
 
 
 @contextlib.contextmanager

@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from properties import hypothesis  # first: it skips where there is no hypothesis
+from properties import given, hypothesis, st
 
 from ppl_fast.data.coordinates import from_pixels, to_pixels
-
-from hypothesis import given  # isort: skip
-from hypothesis import strategies as st  # isort: skip
 
 sizes = st.tuples(st.integers(1, 10_000), st.integers(1, 10_000))
 sides = st.integers(2, 1024)

@@ -5,10 +5,7 @@ import math
 
 import pytest
 import torch
-from properties import BACKENDS, suffix_of  # first: it skips where there is no hypothesis
-
-from hypothesis import given  # isort: skip
-from hypothesis import strategies as st  # isort: skip
+from properties import BACKENDS, given, st, suffix_of
 
 definition = importlib.import_module("ppl_fast.ops.link_heatmap")  # the package's attribute is the function
 
@@ -61,8 +58,8 @@ def test_every_pixel_has_its_best_link(backend, dtype, scene):
         heatmap, winner = getattr(torch.ops.ppl_fast, f"link_heatmap{suffix}")(keypoints, w, links, *rest)
     logs = exponents(keypoints.double(), w.double(), links, *rest)
     best = logs.amax(1)
-    # A distance is a difference of numbers as large as the farthest keypoint, C: off by about eps C, and its square over
-    # the thickness by 2 d eps C / thickness + (eps C)^2 / thickness.
+    # A distance is a difference of numbers as large as the farthest keypoint, C: off by about eps C, and its square
+    # over the thickness by 2 d eps C / thickness + (eps C)^2 / thickness.
     eps, far = torch.finfo(dtype).eps, max(2.0, keypoints.abs().max().item())
     blur = 10 * eps * far / thickness**0.5
     slack = 40 * eps * (best.abs() + 10) + 2 * blur * best.abs().sqrt() + blur**2

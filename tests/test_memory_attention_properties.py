@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-from properties import BACKENDS, suffix_of  # first: it skips where there is no hypothesis
-
-from hypothesis import given  # isort: skip
-from hypothesis import strategies as st  # isort: skip
+from properties import BACKENDS, given, st, suffix_of
 
 
 @st.composite

@@ -5,13 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from properties import hypothesis  # first: it skips where there is no hypothesis
+from properties import given, hypothesis, st
 from test_data_labels import coco, labels
 
 from ppl_fast.data import Labels, load_labels
-
-from hypothesis import given  # isort: skip
-from hypothesis import strategies as st  # isort: skip
 
 
 def read_or_refuse(path) -> None:
@@ -86,9 +83,7 @@ def test_arrays_of_an_npz_file(folder, change):
     read_or_refuse(path)
 
 
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 12), st.just(10**400), st.floats(), st.text(max_size=3)
-)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-3, 12), st.just(10**400), st.floats(), st.text(max_size=3))
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "keypoints", "x"]), inner),
