@@ -105,13 +105,13 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
   return {grad_x, grad_theta};
 }
 
-}  // namespace
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kThreads, 0, affine_warp_fwd_kernel<float>),
+    PPL_FAST_KERNEL(kThreads, 0, affine_warp_bwd_own_kernel<float>),
+    PPL_FAST_KERNEL(kThreads, 0, affine_warp_bwd_shared_kernel<float>),
+};
 
-void describe_affine_warp(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_fwd_kernel<float>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_bwd_own_kernel<float>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, 0, affine_warp_bwd_shared_kernel<float>));
-}
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("affine_warp"), TORCH_BOX(&affine_warp_cuda));

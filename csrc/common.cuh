@@ -19,9 +19,8 @@
 #include "kernel_info.h"
 #include "tensors.h"
 
-// Where the kernels register: STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
-// m.impl(PPL_FAST_CUDA_OP("op"),
-// ...) }. The emulator puts them on the CPU, under names of their own.
+// The dispatch key and the names that the operators' implementations are registered under. The emulator chooses others:
+// the CPU, and names of its own.
 #ifndef PPL_FAST_CUDA_KEY
 #define PPL_FAST_CUDA_KEY CUDA
 #define PPL_FAST_CUDA_OP(name) name
@@ -93,12 +92,12 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
   STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
 
-template <class F>
-KernelShape describe(const char* name, F* kernel, int threads, size_t shared_bytes) {
+template <class... Parameters>
+KernelShape shape_of(const char* name, void (*kernel)(Parameters...), int threads, size_t shared_bytes) {
   return {name, reinterpret_cast<const void*>(kernel), threads, shared_bytes};
 }
-// A kernel, under its own name, at the shape of its launches.
-#define PPL_FAST_DESCRIBE(threads, shared_bytes, ...) describe(#__VA_ARGS__, __VA_ARGS__, threads, shared_bytes)
+// A kernel, under its own name, at the shape of its launches, for ReportedKernels.
+#define PPL_FAST_KERNEL(threads, shared_bytes, ...) shape_of(#__VA_ARGS__, __VA_ARGS__, threads, shared_bytes)
 
 template <class M>
 __device__ M& shared_memory() {
@@ -127,9 +126,10 @@ __device__ T lane_max(T value) {
 }
 
 #ifndef PPL_FAST_EMULATE_CUDA
-// sums += A B by a warp, A (16, 8), B (8, 8), sums (16, 8), on tensor cores from sm_80 on. With g = lane / 4 and
-// t = lane % 4, a lane has A at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), B at (t, g), (t + 4, g) and the sums at
-// (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1).
+// sums += A B by a warp, A (16, 8), B (8, 8), sums (16, 8), on tensor cores, which multiply tf32 from sm_80 on: code
+// that was compiled for less must not come here. With g = lane / 4 and t = lane % 4, a lane has A at (g, t), (g + 8,
+// t), (g, t + 4), (g + 8, t + 4), B at (t, g), (t + 4, g) and the sums at (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8,
+// 2 t + 1).
 __device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2]) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   asm volatile(
@@ -138,6 +138,8 @@ __device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const flo
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#else
+  __trap();
 #endif
 }
 #endif

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 namespace ppl_fast {
@@ -13,16 +15,21 @@ void require(cudaError_t error, const char* what) {
     throw std::runtime_error(std::string("kernel_info: ") + what + ": " + cudaGetErrorString(error));
 }
 
+std::vector<KernelShape>& reported() {  // made when first needed: files come in no order
+  static std::vector<KernelShape> shapes;
+  return shapes;
+}
+
 }  // namespace
 
+ReportedKernels::ReportedKernels(std::initializer_list<KernelShape> shapes) {
+  reported().insert(reported().end(), shapes);
+}
+
 std::vector<KernelInfo> kernel_info() {
-  KernelShapes shapes;
-  describe_affine_warp(shapes);
-  describe_link_heatmap(shapes);
-  describe_link_heatmap_backward(shapes);
-  describe_memory_attention(shapes);
-  describe_memory_attention_screen(shapes);
-  describe_memory_attention_soft(shapes);
+  std::vector<KernelShape> shapes = reported();
+  std::sort(shapes.begin(), shapes.end(),
+            [](const KernelShape& a, const KernelShape& b) { return std::strcmp(a.name, b.name) < 0; });
   std::vector<KernelInfo> rows;
   for (const KernelShape& shape : shapes) {
     cudaFuncAttributes attributes;

@@ -1,7 +1,8 @@
-// What _C_cuda's kernel_info() reports on: each kernel at the shape of a typical launch.
+// What _C_cuda's kernel_info() reports on: each kernel at the shape of a typical launch, named beside its source.
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -15,14 +16,11 @@ struct KernelShape {
   int threads;
   size_t shared_bytes;
 };
-using KernelShapes = std::vector<KernelShape>;
 
-void describe_affine_warp(KernelShapes& shapes);
-void describe_link_heatmap(KernelShapes& shapes);
-void describe_link_heatmap_backward(KernelShapes& shapes);
-void describe_memory_attention(KernelShapes& shapes);
-void describe_memory_attention_screen(KernelShapes& shapes);
-void describe_memory_attention_soft(KernelShapes& shapes);
+// A file's kernels are reported on once one of these has been made of them: a constant beside them does it.
+struct ReportedKernels {
+  ReportedKernels(std::initializer_list<KernelShape> shapes);
+};
 
 struct KernelInfo {
   std::string kernel;

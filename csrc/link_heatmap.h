@@ -25,12 +25,15 @@ struct Link {
   L lw;      // log2(weight), -inf for a weight of 0 or less
 };
 
+// The link between p and q, which are not scaled yet. Their difference is taken first: of scaled ends a compiler may
+// fuse one product with the subtraction, which leaves of two equal ends not 0 but the other product's rounding. And it
+// is divided by |b - a|^2, not multiplied by the inverse, which overflows where the square is nearly 0.
 template <class T>
-PPL_HD Link<T> make_link(T ax, T ay, T bx, T by, T lw) {
-  const T dx = bx - ax, dy = by - ay;
+PPL_HD Link<T> make_link(T px, T py, T qx, T qy, T scale, T lw) {
+  const T dx = (qx - px) * scale, dy = (qy - py) * scale;
   const T length2 = dx * dx + dy * dy;
-  const T inverse = length2 > 0 ? 1 / length2 : T(0);
-  return {ax, ay, dx, dy, dx * inverse, dy * inverse, lw};
+  const bool point = !(length2 > 0);
+  return {px * scale, py * scale, dx, dy, point ? T(0) : dx / length2, point ? T(0) : dy / length2, lw};
 }
 
 template <class V>

@@ -190,7 +190,7 @@ __device__ void reduce_weights(const Scene<S>& scene, const T* partial, const in
 }
 
 template <class S>
-__global__ void __launch_bounds__(kReduceThreads)
+__global__ void __launch_bounds__(kReduceThreads, 1)  // unasked, ptxas makes room for two blocks, and spills
     link_heatmap_bwd_reduce_kernel(Scene<S> scene, const Compute<S>* partial, const int* poisoned, int regions,
                                    int chunks, Compute<S> pull_scale, Gradients<S> out) {
   if (blockIdx.x < out.samples)
@@ -199,11 +199,12 @@ __global__ void __launch_bounds__(kReduceThreads)
     reduce_weights(scene, partial, poisoned, regions, chunks, blockIdx.x - out.samples, out);
 }
 
-// Blocks that a sample is divided among: enough to fill a GPU, but partial sums no larger than the heatmap. It depends
-// on shapes alone, so that the order of sums does.
-int64_t regions_of(int64_t samples, int64_t pixels, int64_t links, int64_t tiles) {
-  const int64_t room = pixels / (kFields * links);
-  return std::max<int64_t>(1, std::min({ceil_div(1024, samples), ceil_div(tiles, kSumWarps), room}));
+// Blocks that a sample is divided among: 16, which fills a GPU from some 64 samples on, more where the image is large
+// (then a warp takes 8 tiles), fewer where partial sums would become larger than the heatmap. It does not depend on the
+// number of samples, so that a sample's gradient has the same bits in every batch.
+int64_t regions_of(int64_t pixels, int64_t links, int64_t tiles) {
+  const int64_t room = pixels / (kFields * links), wanted = std::max<int64_t>(16, ceil_div(tiles, 8 * kSumWarps));
+  return std::max<int64_t>(1, std::min({wanted, ceil_div(tiles, kSumWarps), room}));
 }
 
 template <class T>
@@ -222,10 +223,11 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
              w = torch::stable::contiguous(weights), order = torch::stable::contiguous(links),
              who = torch::stable::contiguous(winner);
   const int64_t b = x.size(0), e = order.size(0), height = who.size(1), width = who.size(2);
-  if (b == 0 || e == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
+  if (b == 0) return {torch::stable::new_zeros(x, x.sizes()), torch::stable::new_zeros(w, w.sizes())};
   const auto grad_x = torch::stable::new_empty(x, x.sizes()), grad_w = torch::stable::new_empty(w, w.sizes());
-  const int64_t across = ceil_div(width, kTileX), count = across * ceil_div(height, kTileY);
-  const int64_t regions = regions_of(b, height * width, e, count);
+  // Without links there is no tile to look at, but still a sample that may be poisoned.
+  const int64_t across = ceil_div(width, kTileX), count = e == 0 ? 0 : across * ceil_div(height, kTileY);
+  const int64_t regions = e == 0 ? 1 : regions_of(height * width, e, count);
   STD_TORCH_CHECK(count <= INT32_MAX / 2, "link_heatmap_backward: the heatmap is too large");
   const Tiles tiles = {int(across), int(count), int(ceil_div(count, regions * kSumWarps))};
   const bool shared_weights = w.dim() == 1;
@@ -234,7 +236,7 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
     using S = decltype(zero);
     using T = Compute<S>;
     const auto scene = make_scene<S>(x, w, order, height, width, thickness);
-    const int64_t chunks = ceil_div(e, kChunk<T>);
+    const int64_t chunks = std::max<int64_t>(1, ceil_div(e, kChunk<T>));
     const auto poisoned = empty(x, {b, chunks}, ScalarType::Int);
     launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(e), device.stream(),
            scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,
@@ -247,13 +249,12 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
   return {grad_x, grad_w};
 }
 
-}  // namespace
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kSumThreads, sums_bytes<float>(120), link_heatmap_bwd_sums_kernel<float>),
+    PPL_FAST_KERNEL(kReduceThreads, sizeof(ReduceShared<float>), link_heatmap_bwd_reduce_kernel<float>),
+};
 
-void describe_link_heatmap_backward(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kSumThreads, sums_bytes<float>(120), link_heatmap_bwd_sums_kernel<float>));
-  shapes.push_back(
-      PPL_FAST_DESCRIBE(kReduceThreads, sizeof(ReduceShared<float>), link_heatmap_bwd_reduce_kernel<float>));
-}
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("link_heatmap_backward"), TORCH_BOX(&link_heatmap_backward_cuda));

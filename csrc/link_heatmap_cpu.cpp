@@ -22,14 +22,14 @@ constexpr int64_t kBandRows = 64;  // a backward job; fixed, so that the order o
 enum class Sample : char { drawn, dark, poisoned };  // dark: no weight is positive, so S = 0 and link 0 wins the tie
 
 template <class T>
-struct Scene {  // the links of all samples in scaled coordinates
+struct LinkTables {  // the links of all samples in scaled coordinates
   int64_t samples, num_links, lanes, groups, height, width;
   T scale, largest_coordinate;
   std::vector<T> table, xs, ys;
   std::vector<Sample> state;
 
-  Scene(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t h, int64_t w, double thickness,
-        int64_t lanes)
+  LinkTables(const Tensor& keypoints, const Tensor& weights, const Tensor& links, int64_t h, int64_t w,
+             double thickness, int64_t lanes)
       : samples(keypoints.size(0)), num_links(links.size(0)), lanes(lanes), height(h), width(w) {
     scale = T(std::sqrt(1.4426950408889634 / thickness));
     groups = (num_links + lanes - 1) / lanes;
@@ -74,7 +74,7 @@ struct Scene {  // the links of all samples in scaled coordinates
     }
     for (int64_t e = 0; e < num_links; ++e) {
       const T *p = keypoints + 2 * links[2 * e], *q = keypoints + 2 * links[2 * e + 1];
-      const auto link = make_link<T>(p[0] * scale, p[1] * scale, q[0] * scale, q[1] * scale, logs[e]);
+      const auto link = make_link(p[0], p[1], q[0], q[1], scale, logs[e]);
       const T value[kFields] = {link.ax, link.ay, link.dx, link.dy, link.ux, link.uy, link.lw, index_bits(e)};
       T* const at = fields + e / lanes * kFields * lanes + e % lanes;
       for (int c = 0; c < kFields; ++c) at[c * lanes] = value[c];
@@ -110,22 +110,22 @@ LinkHeatmapKernels<T, I> pick_kernels() {
 }
 
 template <class T, class I>
-void forward(const Scene<T>& scene, T* heatmap, I* winner) {
+void forward(const LinkTables<T>& tables, T* heatmap, I* winner) {
   const auto kernels = pick_kernels<T, I>();
-  const int64_t pixels = scene.height * scene.width, tiles = (scene.height + kTile - 1) / kTile;
-  torch::stable::parallel_for(0, scene.samples * tiles, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch(kScratch * scene.groups * scene.lanes + 16);
+  const int64_t pixels = tables.height * tables.width, tiles = (tables.height + kTile - 1) / kTile;
+  torch::stable::parallel_for(0, tables.samples * tiles, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(kScratch * tables.groups * tables.lanes + 16);
     for (int64_t job = begin; job < end; ++job) {
-      const int64_t b = job / tiles, y0 = job % tiles * kTile, y1 = std::min(y0 + kTile, scene.height);
+      const int64_t b = job / tiles, y0 = job % tiles * kTile, y1 = std::min(y0 + kTile, tables.height);
       T* const heat = heatmap + b * pixels;
       I* const who = winner + b * pixels;
-      if (scene.state[b] == Sample::drawn) {
-        kernels.forward(scene.rows(b, y0, y1), scratch.data(), heat, who);
+      if (tables.state[b] == Sample::drawn) {
+        kernels.forward(tables.rows(b, y0, y1), scratch.data(), heat, who);
       } else {
-        const bool poisoned = scene.state[b] == Sample::poisoned;
-        std::fill(heat + y0 * scene.width, heat + y1 * scene.width,
+        const bool poisoned = tables.state[b] == Sample::poisoned;
+        std::fill(heat + y0 * tables.width, heat + y1 * tables.width,
                   poisoned ? std::numeric_limits<T>::quiet_NaN() : T(0));
-        std::fill(who + y0 * scene.width, who + y1 * scene.width, poisoned ? I(-1) : I(0));
+        std::fill(who + y0 * tables.width, who + y1 * tables.width, poisoned ? I(-1) : I(0));
       }
     }
   });
@@ -133,17 +133,17 @@ void forward(const Scene<T>& scene, T* heatmap, I* winner) {
 
 // Sums of each (sample, band, link): (samples, bands, groups * lanes, kGradFields).
 template <class T, class I>
-std::vector<T> band_sums(const Scene<T>& scene, const T* grad_heatmap, const I* winner) {
+std::vector<T> band_sums(const LinkTables<T>& tables, const T* grad_heatmap, const I* winner) {
   const auto kernels = pick_kernels<T, I>();
-  const int64_t pixels = scene.height * scene.width, bands = (scene.height + kBandRows - 1) / kBandRows;
-  const int64_t fields = scene.groups * scene.lanes * kGradFields;
-  std::vector<T> sums(scene.samples * bands * fields);
-  torch::stable::parallel_for(0, scene.samples * bands, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> scratch(fields * scene.lanes);
+  const int64_t pixels = tables.height * tables.width, bands = (tables.height + kBandRows - 1) / kBandRows;
+  const int64_t fields = tables.groups * tables.lanes * kGradFields;
+  std::vector<T> sums(tables.samples * bands * fields);
+  torch::stable::parallel_for(0, tables.samples * bands, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> scratch(fields * tables.lanes);
     for (int64_t job = begin; job < end; ++job) {
-      const int64_t b = job / bands, y0 = job % bands * kBandRows, y1 = std::min(y0 + kBandRows, scene.height);
-      if (scene.state[b] != Sample::poisoned)
-        kernels.backward(scene.rows(b, y0, y1), grad_heatmap + b * pixels, winner + b * pixels, scratch.data(),
+      const int64_t b = job / bands, y0 = job % bands * kBandRows, y1 = std::min(y0 + kBandRows, tables.height);
+      if (tables.state[b] != Sample::poisoned)
+        kernels.backward(tables.rows(b, y0, y1), grad_heatmap + b * pixels, winner + b * pixels, scratch.data(),
                          sums.data() + job * fields);
     }
   });
@@ -152,14 +152,14 @@ std::vector<T> band_sums(const Scene<T>& scene, const T* grad_heatmap, const I* 
 
 // From a link's sums to the gradients of its ends and weight; r is unscaled here, and S = w 2^-|r|^2.
 template <class T>
-void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights, const int64_t* links,
+void reduce(const LinkTables<T>& tables, const std::vector<T>& sums, const T* weights, const int64_t* links,
             int64_t num_keypoints, double thickness, T* grad_keypoints, T* grad_weights, bool shared) {
-  const int64_t bands = (scene.height + kBandRows - 1) / kBandRows, e = scene.num_links;
-  const int64_t padded = scene.groups * scene.lanes;
-  for (int64_t b = 0; b < scene.samples; ++b) {
+  const int64_t bands = (tables.height + kBandRows - 1) / kBandRows, e = tables.num_links;
+  const int64_t padded = tables.groups * tables.lanes;
+  for (int64_t b = 0; b < tables.samples; ++b) {
     T* const grad_x = grad_keypoints + b * num_keypoints * 2;
     T* const grad_w = grad_weights + (shared ? 0 : b * e);
-    if (scene.state[b] == Sample::poisoned) {
+    if (tables.state[b] == Sample::poisoned) {
       std::fill(grad_x, grad_x + num_keypoints * 2, std::numeric_limits<T>::quiet_NaN());
       std::fill(grad_w, grad_w + e, std::numeric_limits<T>::quiet_NaN());
       continue;
@@ -169,7 +169,7 @@ void reduce(const Scene<T>& scene, const std::vector<T>& sums, const T* weights,
       for (int64_t band = 0; band < bands; ++band)
         for (int c = 0; c < kGradFields; ++c) total[c] += sums[((b * bands + band) * padded + i) * kGradFields + c];
       const T w = weights[(shared ? 0 : b * e) + i];
-      const T pull = w > 0 ? T(2 * w / (thickness * scene.scale)) : T(0);
+      const T pull = w > 0 ? T(2 * w / (thickness * tables.scale)) : T(0);
       if (w >= 0) grad_w[i] += total[0];
       if (w > 0)
         for (int end = 0; end < 2; ++end)
@@ -190,11 +190,11 @@ std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tenso
   const auto winner = empty(x, {b, height, width}, winner_type(links.size(0)));
   dispatch(type, "link_heatmap", [&](auto zero) {
     using T = decltype(zero);
-    const Scene<T> scene(x, w, order, height, width, thickness, pick_kernels<T, int32_t>().lanes);
+    const LinkTables<T> tables(x, w, order, height, width, thickness, pick_kernels<T, int32_t>().lanes);
     if (winner.scalar_type() == ScalarType::Short)
-      forward(scene, write<T>(heatmap), write<int16_t>(winner));
+      forward(tables, write<T>(heatmap), write<int16_t>(winner));
     else
-      forward(scene, write<T>(heatmap), write<int32_t>(winner));
+      forward(tables, write<T>(heatmap), write<int32_t>(winner));
   });
   return {cast(heatmap, keypoints.scalar_type()), winner};
 }
@@ -211,10 +211,11 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cpu(const Tensor& grad_heatmap,
   const auto grad_x = torch::stable::new_zeros(x, x.sizes()), grad_w = torch::stable::new_zeros(w, w.sizes());
   dispatch(type, "link_heatmap_backward", [&](auto zero) {
     using T = decltype(zero);
-    const Scene<T> scene(x, w, order, winner.size(1), winner.size(2), thickness, pick_kernels<T, int32_t>().lanes);
-    const auto sums = winner.scalar_type() == ScalarType::Short ? band_sums(scene, read<T>(g), read<int16_t>(who))
-                                                                : band_sums(scene, read<T>(g), read<int32_t>(who));
-    reduce(scene, sums, read<T>(w), read<int64_t>(order), x.size(1), thickness, write<T>(grad_x), write<T>(grad_w),
+    const LinkTables<T> tables(x, w, order, winner.size(1), winner.size(2), thickness,
+                               pick_kernels<T, int32_t>().lanes);
+    const auto sums = winner.scalar_type() == ScalarType::Short ? band_sums(tables, read<T>(g), read<int16_t>(who))
+                                                                : band_sums(tables, read<T>(g), read<int32_t>(who));
+    reduce(tables, sums, read<T>(w), read<int64_t>(order), x.size(1), thickness, write<T>(grad_x), write<T>(grad_w),
            weights.dim() == 1);
   });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_w, weights.scalar_type())};

@@ -209,11 +209,11 @@ std::tuple<Tensor, Tensor> link_heatmap_cuda(const Tensor& keypoints, const Tens
   return {heatmap, winner};
 }
 
-}  // namespace
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kThreads, sizeof(FwdShared<float>), link_heatmap_fwd_kernel<float>),
+};
 
-void describe_link_heatmap(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kThreads, sizeof(FwdShared<float>), link_heatmap_fwd_kernel<float>));
-}
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("link_heatmap"), TORCH_BOX(&link_heatmap_cuda));

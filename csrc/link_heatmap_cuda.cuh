@@ -46,8 +46,8 @@ __device__ Built<T> build(const Scene<S>& scene, int64_t sample, int e) {
   const S *const p = scene.keypoints + 2 * (sample * scene.num_keypoints + i), *const q = p + 2 * (j - i);
   const T px = T(p[0]), py = T(p[1]), qx = T(q[0]), qy = T(q[1]),
           w = T(scene.weights[sample * scene.weight_stride + e]);
-  const T lw = w > 0 ? log_of_two(w) : -T(INFINITY), s = scene.scale;
-  return {make_link(px * s, py * s, qx * s, qy * s, lw), !isfinite(w), w > 0};
+  const T lw = w > 0 ? log_of_two(w) : -T(INFINITY);
+  return {make_link(px, py, qx, qy, scene.scale, lw), !isfinite(w), w > 0};
 }
 
 // Whether this thread, of a block that shares the work, finds a keypoint that is not finite or too far off; `largest`

@@ -26,7 +26,7 @@ void check_range(const Tensor& indices, int64_t k, const char* name) {
 }
 
 template <class T>
-Attention<T> describe(const Tensor& tokens, const Tensor& prototypes, std::optional<double> temperature) {
+Attention<T> make_attention(const Tensor& tokens, const Tensor& prototypes, std::optional<double> temperature) {
   return {read<T>(tokens),
           read<T>(prototypes),
           tokens.size(0),
@@ -59,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
   const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, type);
   dispatch(type, "memory_attention", [&](auto zero) {
     using T = decltype(zero);
-    const auto a = describe<T>(t, p, temperature);
+    const auto a = make_attention<T>(t, p, temperature);
     const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
     const auto kernels = pick_kernels<T>();
     for_each_piece(m, b, kTokens, [&](int64_t bank, int64_t b0, int64_t b1) { kernels.forward(a, out, bank, b0, b1); });
@@ -84,7 +84,7 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
   const auto grad_p = needs_prototypes ? torch::stable::new_zeros(p, p.sizes()) : empty(p, {0}, type);
   dispatch(type, "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
-    const auto a = describe<T>(t, p, temperature);
+    const auto a = make_attention<T>(t, p, temperature);
     const AttentionGrad<T> g{read<T>(gv),  read<T>(gd),      read<T>(v),      read<int64_t>(chosen),
                              read<T>(lse), write<T>(grad_t), write<T>(grad_p)};
     const auto kernels = pick_kernels<T>();

@@ -47,7 +47,7 @@ struct HardShared {
 // Prototypes [blockIdx.z * share, ...) of bank blockIdx.y; `partial` (shares, b, m) where there are several shares.
 template <class S, class Shape>
 __global__ void __launch_bounds__(kPairThreads, 2)
-    memory_attention_fwd_kernel(Attention<S> a, int64_t share, Choice<Compute<S>>* partial, Chosen<S> out) {
+    memory_attention_fwd_kernel(Banks<S> a, int64_t share, Choice<Compute<S>>* partial, Chosen<S> out) {
   using T = Compute<S>;
   auto& shared = shared_memory<HardShared<T, Shape>>();
   const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kPairThreads, 2)
 
 template <class S>
 __global__ void __launch_bounds__(kRowThreads)
-    memory_attention_compare_kernel(Attention<S> a, int shares, const Choice<Compute<S>>* partial, Chosen<S> out) {
+    memory_attention_compare_kernel(Banks<S> a, int shares, const Choice<Compute<S>>* partial, Chosen<S> out) {
   const int64_t row = blockIdx.x, rows = a.b * a.m;
   Choice<Compute<S>> choice = partial[row];
   for (int s = 1; s < shares; ++s) choice.meet(partial[s * rows + row]);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 template <class S>
 __global__ void __launch_bounds__(kRowThreads)
-    memory_attention_bwd_tokens_kernel(Attention<S> a, const S* grad_values, const S* grad_distances,
+    memory_attention_bwd_tokens_kernel(Banks<S> a, const S* grad_values, const S* grad_distances,
                                        const int64_t* indices, S* grad_tokens) {
   using T = Compute<S>;
   const int64_t row = blockIdx.x, nearest = min(max(indices[row], int64_t(0)), a.k - 1);
@@ -117,8 +117,7 @@ __global__ void __launch_bounds__(kRowThreads)
 // distances. A warp has 256 elements of one prototype.
 template <class S, class Out, bool kGradient>
 __global__ void __launch_bounds__(kPairThreads)
-    memory_attention_sums_kernel(Attention<S> a, const int64_t* indices, const S* grad_distances, Out* counts,
-                                 Out* sums) {
+    memory_attention_sums_kernel(Banks<S> a, const int64_t* indices, const S* grad_distances, Out* counts, Out* sums) {
   using T = Compute<S>;
   const int lane = threadIdx.x % kWarp;
   const int64_t j = int64_t(blockIdx.x) * (kPairThreads / kWarp) + threadIdx.x / kWarp, bank = blockIdx.y;
@@ -146,7 +145,7 @@ __global__ void __launch_bounds__(kPairThreads)
 }
 
 template <class S>
-Grid sums_grid(const Attention<S>& a) {
+Grid sums_grid(const Banks<S>& a) {
   return {ceil_div(a.k, kPairThreads / kWarp), a.m, std::max<int64_t>(1, ceil_div(a.d, kSumSlice * kWarp))};
 }
 
@@ -158,7 +157,7 @@ int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
 }
 
 template <class Shape, class S>
-void launch_hard_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
+void launch_hard_fwd(const Banks<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
   using T = Compute<S>;
   const int64_t tiles = ceil_div(a.b, Shape::x), share = share_of(tiles * a.m, a.k, Shape::y);
   const int64_t shares = ceil_div(a.k, share);
@@ -172,7 +171,7 @@ void launch_hard_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>&
 }
 
 template <class S>
-void launch_screened_fwd(const Attention<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
+void launch_screened_fwd(const Banks<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
   const int64_t share = share_of(ceil_div(a.b, kScreenTokens) * a.m, a.k, kScreenStep), shares = ceil_div(a.k, share);
   const auto partial = empty(like, {shares * a.b * a.m * int64_t(sizeof(Choice<float>))}, ScalarType::Byte);
   auto* const choices = reinterpret_cast<Choice<float>*>(partial.mutable_data_ptr());
@@ -196,11 +195,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
     dispatch_storage(type, "memory_attention", [&](auto zero) {
       using S = decltype(zero);
       using T = Compute<S>;
-      const auto a = describe_attention<S>(t, p);
+      const auto a = make_banks<S>(t, p);
       const Chosen<S> out = {write<S>(values), write<int64_t>(indices), write<S>(distances)};
       const bool many = b > Few<T>::x && k >= 4 * Many<T>::y;
       if constexpr (!std::is_same_v<S, double>)
-        if (many && k >= 8 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores(t))
+        if (many && k >= 8 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores<S>(t.get_device_index()))
           return launch_screened_fwd(a, t, out, device.stream());
       if (many)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
@@ -235,7 +234,7 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
   } else {
     dispatch_storage(type, "memory_attention_backward", [&](auto zero) {
       using S = decltype(zero);
-      const auto a = describe_attention<S>(t, p);
+      const auto a = make_banks<S>(t, p);
       launch(memory_attention_bwd_tokens_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, device.stream(), a, read<S>(gv),
              read<S>(gd), read<int64_t>(chosen), write<S>(grad_t));
       if (needs_prototypes)
@@ -254,27 +253,27 @@ std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tenso
   const auto counts = empty(t, {m, k}, compute_type(t)), sums = empty(t, {m, k, d}, compute_type(t));
   dispatch_storage(t.scalar_type(), "prototype_sums", [&](auto zero) {
     using S = decltype(zero);
-    const Attention<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
+    const Banks<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
     launch(memory_attention_sums_kernel<S, Compute<S>, false>, sums_grid(a), kPairThreads, 0, device.stream(), a,
            read<int64_t>(chosen), nullptr, write<Compute<S>>(counts), write<Compute<S>>(sums));
   });
   return {counts, sums};
 }
 
-}  // namespace
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Least<float>>),
+                    memory_attention_fwd_kernel<float, PairShape<float, 1, 1>>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Few<float>>),
+                    memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Many<float>>),
+                    memory_attention_fwd_kernel<float, PairShape<float, 4, 4>>),
+    PPL_FAST_KERNEL(kRowThreads, 0, memory_attention_compare_kernel<float>),
+    PPL_FAST_KERNEL(kRowThreads, 0, memory_attention_bwd_tokens_kernel<float>),
+    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, true>),
+    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, false>),
+};
 
-void describe_memory_attention(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Least<float>>),
-                                     memory_attention_fwd_kernel<float, PairShape<float, 1, 1>>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Few<float>>),
-                                     memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(HardShared<float, Many<float>>),
-                                     memory_attention_fwd_kernel<float, PairShape<float, 4, 4>>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kRowThreads, 0, memory_attention_compare_kernel<float>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kRowThreads, 0, memory_attention_bwd_tokens_kernel<float>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, 0, memory_attention_sums_kernel<float, float, true>));
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, 0, memory_attention_sums_kernel<float, float, false>));
-}
+}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("memory_attention"), TORCH_BOX(&memory_attention_cuda));

@@ -142,7 +142,7 @@ __device__ Choice<T> lane_choice(Choice<T> choice) {
 }
 
 template <class S>
-struct Attention {
+struct Banks {
   const S *tokens, *prototypes;  // (b, m, d), (m, k, d)
   int64_t b, m, k, d;
 
@@ -156,17 +156,19 @@ struct Attention {
 };
 
 template <class S>
-Attention<S> describe_attention(const Tensor& tokens, const Tensor& prototypes) {
+Banks<S> make_banks(const Tensor& tokens, const Tensor& prototypes) {
   return {read<S>(tokens), read<S>(prototypes), tokens.size(0), tokens.size(1), prototypes.size(1), tokens.size(2)};
 }
 
 // Hard mode on tensor cores (memory_attention_screen_cuda.cu): the choices of each share of the prototypes, (shares, b,
-// m). For half types and float32, where has_tensor_cores.
+// m). For half types and float32, where has_tensor_cores: what counts is the code that the current device has loaded,
+// which on a new GPU may be PTX for an old one, without these instructions.
 constexpr int kScreenTokens = 64, kScreenStep = 128;
 constexpr int64_t kMostScreenStride = INT32_MAX / kScreenStep;  // between rows of tokens, m d: a tile's offsets fit int
-bool has_tensor_cores(const Tensor& t);
 template <class S>
-void launch_screen(const Attention<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream);
+bool has_tensor_cores(int device);
+template <class S>
+void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream);
 
 // Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,

@@ -9,6 +9,8 @@
 // on a GPU. Not taken: three tf32 products for float32's accuracy, which cancellation would still spoil.
 #include "memory_attention_cuda.cuh"
 
+#include <atomic>
+
 namespace ppl_fast {
 namespace {
 
@@ -140,7 +142,7 @@ __device__ void compare(ScreenShared& shared, int row, const S* token, const Row
 
 template <class S>
 __global__ void __launch_bounds__(kPairThreads, 2)
-    memory_attention_screen_kernel(Attention<S> a, int64_t share, Choice<float>* partial) {
+    memory_attention_screen_kernel(Banks<S> a, int64_t share, Choice<float>* partial) {
   auto& shared = shared_memory<ScreenShared>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
@@ -163,25 +165,36 @@ __global__ void __launch_bounds__(kPairThreads, 2)
     if (lane == 0) partial[(blockIdx.z * a.b + b0 + r) * a.m + bank] = shared.best[r];
 }
 
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kPairThreads, sizeof(ScreenShared), memory_attention_screen_kernel<float>),
+};
+
 }  // namespace
 
-bool has_tensor_cores(const Tensor& t) {
-  int major = 0;
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, t.get_device_index()));
-  return major >= 8;
+template <class S>
+bool has_tensor_cores(int device) {
+  enum : signed char { kUnknown, kNo, kYes };
+  static std::atomic<signed char> known[64];  // by device; further ones are asked each time
+  std::atomic<signed char>* const answer = device >= 0 && device < 64 ? &known[device] : nullptr;
+  if (answer && *answer != kUnknown) return *answer == kYes;
+  cudaFuncAttributes attributes;
+  STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(memory_attention_screen_kernel<S>)));
+  const bool has = attributes.ptxVersion >= 80;
+  if (answer) *answer = has ? kYes : kNo;
+  return has;
 }
 
 template <class S>
-void launch_screen(const Attention<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream) {
+void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream) {
   launch(memory_attention_screen_kernel<S>, Grid{ceil_div(a.b, kScreenTokens), a.m, ceil_div(a.k, share)}, kPairThreads,
          sizeof(ScreenShared), stream, a, share, partial);
 }
-template void launch_screen(const Attention<float>&, int64_t, Choice<float>*, cudaStream_t);
-template void launch_screen(const Attention<c10::Half>&, int64_t, Choice<float>*, cudaStream_t);
-template void launch_screen(const Attention<c10::BFloat16>&, int64_t, Choice<float>*, cudaStream_t);
 
-void describe_memory_attention_screen(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(ScreenShared), memory_attention_screen_kernel<float>));
-}
+#define PPL_FAST_SCREEN(S)                       \
+  template bool has_tensor_cores<S>(int device); \
+  template void launch_screen(const Banks<S>&, int64_t, Choice<float>*, cudaStream_t);
+PPL_FAST_SCREEN(float)
+PPL_FAST_SCREEN(c10::Half)
+PPL_FAST_SCREEN(c10::BFloat16)
 
 }  // namespace ppl_fast

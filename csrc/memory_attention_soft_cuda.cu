@@ -50,7 +50,7 @@ struct SoftOut {
 
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    memory_attention_soft_fwd_kernel(Attention<T> a, Softmax<T> softmax, SoftOut<T> out) {
+    memory_attention_soft_fwd_kernel(Banks<T> a, Softmax<T> softmax, SoftOut<T> out) {
   auto& shared = shared_memory<SoftShared<T>>();
   const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
   const int64_t b0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
@@ -124,7 +124,7 @@ __device__ T softmax_weight(const Softmax<T>& softmax, T distance, T logsumexp) 
 
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    memory_attention_soft_bwd_tokens_kernel(Attention<T> a, Softmax<T> softmax, SoftGrad<T> g) {
+    memory_attention_soft_bwd_tokens_kernel(Banks<T> a, Softmax<T> softmax, SoftGrad<T> g) {
   auto& shared = shared_memory<SoftShared<T>>();
   const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
   const int64_t b0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
 
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    memory_attention_soft_bwd_prototypes_kernel(Attention<T> a, Softmax<T> softmax, SoftGrad<T> g) {
+    memory_attention_soft_bwd_prototypes_kernel(Banks<T> a, Softmax<T> softmax, SoftGrad<T> g) {
   auto& shared = shared_memory<SoftShared<T>>();
   const int thread = threadIdx.x, tx = thread % kSide, ty = thread / kSide;
   const int64_t j0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
@@ -214,13 +214,19 @@ Softmax<T> make_softmax(double temperature) {
   return {T(kLog2e / temperature), T(1 / temperature)};
 }
 
+const ReportedKernels kReported{
+    PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_fwd_kernel<float>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_tokens_kernel<float>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>),
+};
+
 }  // namespace
 
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
                      const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream) {
   dispatch(tokens.scalar_type(), "memory_attention", [&](auto zero) {
     using T = decltype(zero);
-    const auto a = describe_attention<T>(tokens, prototypes);
+    const auto a = make_banks<T>(tokens, prototypes);
     const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
     launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
            stream, a, make_softmax<T>(temperature), out);
@@ -233,7 +239,7 @@ void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, co
                      cudaStream_t stream) {
   dispatch(tokens.scalar_type(), "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
-    const auto a = describe_attention<T>(tokens, prototypes);
+    const auto a = make_banks<T>(tokens, prototypes);
     const SoftGrad<T> g = {read<T>(grad_values),     read<T>(grad_distances), read<T>(values),
                            read<int64_t>(indices),   read<T>(logsumexp),      write<T>(grad_tokens),
                            write<T>(grad_prototypes)};
@@ -243,14 +249,6 @@ void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, co
     launch(memory_attention_soft_bwd_prototypes_kernel<T>, Grid{ceil_div(a.k, kNear), a.m}, kPairThreads,
            sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);
   });
-}
-
-void describe_memory_attention_soft(KernelShapes& shapes) {
-  shapes.push_back(PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_fwd_kernel<float>));
-  shapes.push_back(
-      PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_tokens_kernel<float>));
-  shapes.push_back(
-      PPL_FAST_DESCRIBE(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>));
 }
 
 }  // namespace ppl_fast

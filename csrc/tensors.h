@@ -1,6 +1,7 @@
 // Short names and the few helpers that every operator's host code needs, on the LibTorch stable ABI.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -34,6 +35,25 @@ inline bool has_sizes(const Tensor& t, std::initializer_list<int64_t> sizes) {
   int64_t i = 0;
   for (const int64_t size : sizes)
     if (t.size(i++) != size) return false;
+  return true;
+}
+
+inline bool is_floating(const Tensor& t) {
+  const ScalarType type = t.scalar_type();
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+         type == ScalarType::BFloat16;
+}
+
+// A kernel reads all of its arguments where it runs: one that lies elsewhere would end the process or the CUDA context.
+inline bool on_one_device(std::initializer_list<const Tensor*> tensors) {
+  const auto type = [](const Tensor* t) {
+    int32_t found = 0;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t->get(), &found));
+    return found;
+  };
+  const Tensor* const first = *tensors.begin();
+  for (const Tensor* t : tensors)
+    if (type(t) != type(first) || t->get_device_index() != first->get_device_index()) return false;
   return true;
 }
 

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from ppl_fast.kernels._launch import launch
 
-from ppl_fast.ops.link_heatmap import largest_coordinate
+from ppl_fast.ops.link_heatmap import largest_coordinate, poisoned_samples
 
 TILES = ((8, 8), (8, 16), (16, 16))  # what there is to tune: pixels a warp
 TILE = (8, 16)
@@ -69,12 +69,15 @@ def scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOC
 
 
 @triton.jit
-def make_link(ax, ay, bx, by):
-    """Return (dx, dy) = b - a and (ux, uy) = (b - a) / |b - a|^2, which is 0 for a link of zero length."""
-    dx, dy = bx - ax, by - ay
+def make_link(px, py, qx, qy, scale):
+    """Return a = p, (dx, dy) = b - a and (ux, uy) = (b - a) / |b - a|^2, which is 0 for a link of zero length, scaled.
+
+    The difference of the ends comes first, and it is divided by the square: see make_link in csrc/link_heatmap.h.
+    """
+    dx, dy = (qx - px) * scale, (qy - py) * scale
     length2 = dx * dx + dy * dy
-    inverse = tl.where(length2 > 0, 1 / tl.where(length2 > 0, length2, 1.0), 0.0)
-    return dx, dy, dx * inverse, dy * inverse
+    divisor = tl.where(length2 > 0, length2, float("inf"))
+    return px * scale, py * scale, dx, dy, dx / divisor, dy / divisor
 
 
 @triton.jit
@@ -108,9 +111,8 @@ def link_heatmap_table_kernel(
     for start in range(0, num_links, BLOCK):
         e = start + tl.arange(0, BLOCK)
         mask = e < num_links
-        ax, ay, bx, by = ends_of(keypoints, links, e, mask, num_keypoints)
-        ax, ay = ax * scale, ay * scale
-        dx, dy, ux, uy = make_link(ax, ay, bx * scale, by * scale)
+        px, py, qx, qy = ends_of(keypoints, links, e, mask, num_keypoints)
+        ax, ay, dx, dy, ux, uy = make_link(px, py, qx, qy, scale)
         w = tl.load(weights + e, mask=mask, other=0).to(tl.float32)
         lw = tl.where(w > 0, tl.log2(w), float("-inf"))
         row = table + e * FIELDS
@@ -258,7 +260,8 @@ def link_heatmap(keypoints, weights, links, height, width, thickness):
     heatmap = keypoints.new_empty((b, 1, height, width))
     winner = keypoints.new_empty((b, height, width), dtype=torch.int16 if e <= 32767 else torch.int32)
     if e == 0:
-        return heatmap.zero_(), winner.fill_(-1)
+        bad = poisoned_samples(keypoints.float(), weights.expand(b, 0), thickness)
+        return heatmap.zero_().masked_fill_(bad[:, None, None, None], math.nan), winner.fill_(-1)
     keypoints, weights, links = keypoints.contiguous(), weights.contiguous(), links.contiguous()
     table = keypoints.new_empty((b, e + 1, FIELDS.value), dtype=torch.float32)
     scale, step_x, step_y = scaling(height, width, thickness)

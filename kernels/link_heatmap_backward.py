@@ -9,6 +9,8 @@ warp instructions, 11 us at three quarters of the 1.05 T/s that can issue; 3 us 
 torch's sum where samples share weights. Not measured: no GPU was at hand.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -23,7 +25,7 @@ from ppl_fast.kernels.link_heatmap import (
     scan_sample,
 )
 
-from ppl_fast.ops.link_heatmap import largest_coordinate
+from ppl_fast.ops.link_heatmap import largest_coordinate, poisoned_samples
 
 FIELDS = tl.constexpr(5)
 
@@ -50,9 +52,8 @@ def link_heatmap_bwd_kernel(
         tl.store(present + first + e, tl.zeros([BLOCK], tl.uint8), mask=e < num_links)
 
     won = who >= 0
-    ax, ay, bx, by = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
-    ax, ay = ax * scale, ay * scale
-    dx, dy, ux, uy = make_link(ax, ay, bx * scale, by * scale)
+    px, py, qx, qy = ends_of(keypoints + b.to(tl.int64) * num_keypoints * 2, links, who, won, num_keypoints)
+    ax, ay, dx, dy, ux, uy = make_link(px, py, qx, qy, scale)
     xs = centre_of(columns, tl.maximum(width - 1, 1), step_x)
     ys = centre_of(rows, tl.maximum(height - 1, 1), step_y)
     t, rx, ry = residual(xs[None, :] - ax, ys[:, None] - ay, dx, dy, ux, uy)
@@ -160,7 +161,8 @@ def link_heatmap_backward(grad_heatmap, keypoints, weights, links, winner, thick
     (b, n), e = keypoints.shape[:2], links.shape[0]
     height, width = winner.shape[1:]
     if b == 0 or e == 0:
-        return torch.zeros_like(keypoints), torch.zeros_like(weights)
+        bad = poisoned_samples(keypoints.float(), weights.expand(b, e), thickness)
+        return torch.zeros_like(keypoints).masked_fill_(bad[:, None, None], math.nan), torch.zeros_like(weights)
     grad_heatmap, winner = grad_heatmap.contiguous(), winner.contiguous()
     keypoints, weights, links = keypoints.contiguous(), weights.contiguous(), links.contiguous()
     side, warps = tile_for(e)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cuda_emulator
@@ -16,6 +17,7 @@ import torch
 
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 ARCHITECTURES = ("80", "90")
+NO_SPILLS = ("86", "89", "100", "120")  # compiled besides, to see that registers suffice
 ROOT = cuda_emulator.ROOT
 BUILDS = ROOT / "build" / "nvcc"
 SHARED = {"80": 164 * 1024, "90": 228 * 1024}  # bytes of a multiprocessor
@@ -57,9 +59,14 @@ def build() -> Path:
 
 
 def kernels() -> list[dict]:
-    """Return one row per kernel, storage type and architecture."""
+    """Return one row per kernel, storage type and architecture of the build."""
+    return took((build() / "log").read_text())
+
+
+def took(log: str) -> list[dict]:
+    """Return what each kernel takes, by what ptxas said."""
     rows = []
-    for entry in (build() / "log").read_text().split("Compiling entry function ")[1:]:
+    for entry in log.split("Compiling entry function ")[1:]:
         name, arch = re.match(r"'(\S+)' for 'sm_(\d+)'", entry).groups()
         numbers = {
             key: sum(int(n) for n in re.findall(pattern, entry))
@@ -107,6 +114,44 @@ def test_no_kernel_spills_or_uses_local_memory(capsys):
             )
     assert len({row["kernel"] for row in rows}) >= 30
     assert {row["arch"] for row in rows} == set(ARCHITECTURES)
+    bad = [row for row in rows if row["stack"] or row["spills"] or row["local"]]
+    assert not bad, bad
+
+
+def compile_alone(source: Path, arguments: list[str], to: Path) -> str:
+    """Compile one source with nvcc, which takes less than a build, and return what was said."""
+    command = [
+        NVCC,
+        "-std=c++17",
+        "-O3",
+        "-DUSE_CUDA",
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+        "-I",
+        ROOT / "csrc",
+    ]
+    command += ["-isystem", cuda_emulator.TORCH / "include", *arguments, "-o", to, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@functools.cache
+def known_architectures() -> str:
+    return subprocess.run([NVCC, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arch", NO_SPILLS)
+def test_no_kernel_spills_on_other_architectures(arch, tmp_path):
+    if f"compute_{arch}\n" not in known_architectures():
+        pytest.skip(f"this nvcc does not know sm_{arch}")
+    sources = sorted((ROOT / "csrc").glob("*_cuda.cu"))
+
+    def run(source):
+        return compile_alone(source, ["-cubin", f"-arch=sm_{arch}", "-Xptxas", "-v"], tmp_path / f"{source.stem}.cubin")
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        rows = took("".join(pool.map(run, sources)))
+    assert len({row["kernel"] for row in rows}) >= 30
     bad = [row for row in rows if row["stack"] or row["spills"] or row["local"]]
     assert not bad, bad
 
@@ -165,6 +210,17 @@ def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
     assert len(loop) <= 180
 
 
+@pytest.mark.parametrize(("arch", "products"), [("75", 0), ("80", 16)])
+def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
+    """Three kernels, by storage type; where there are no such products, code that comes to them must stop."""
+    source, ptx = ROOT / "csrc" / "memory_attention_screen_cuda.cu", tmp_path / "kernels.ptx"
+    compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
+    text = ptx.read_text()
+    assert text.count(".entry") == 3
+    assert text.count("mma.sync") == 3 * products
+    assert ("trap;" in text) == (products == 0)
+
+
 def inner_loop(instructions: list[str]) -> list[str]:
     """Return the straight piece of code that holds four FFMA.SAT: the walk over the links of 4 pixels."""
     branches = [i for i, text in enumerate(instructions) if re.search(r"\bBRA\b|BSYNC|BSSY|EXIT|RET", text)]
@@ -215,6 +271,6 @@ except RuntimeError as error:
     info, answer = done.stdout.splitlines()
     assert "'architectures': '80-real 90-real'" in info and "'torch_target': '0x020a000000000000'" in info
     if not torch.cuda.is_available():
-        assert re.match(r"kernel_info: affine_warp_fwd_kernel<float>: .*(driver|device)", answer), answer
+        assert re.match(r"kernel_info: affine_warp_bwd_own_kernel<float>: .*(driver|device)", answer), answer
     else:
         assert answer == "17"

@@ -27,8 +27,8 @@ SANITIZED = {
 }
 
 
-def library(sanitize=False) -> Path:
-    return cuda_emulator.build([cuda_emulator.HERE / "faults.cu"], sanitize=sanitize)
+def library(kind="plain") -> Path:
+    return cuda_emulator.build([cuda_emulator.HERE / "faults.cu"], kind)
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def test_an_access_out_of_bounds_stops_the_sanitized_emulator(name):
         "out, message = (ctypes.c_int * 64)(), ctypes.create_string_buffer(1000)\n"
         "assert library.run_fault(name.encode(), ctypes.c_bool(fault), out, message) == 0"
     )
-    command = [sys.executable, "-c", code, str(library(sanitize=True)), name]
+    command = [sys.executable, "-c", code, str(library("sanitized")), name]
     environment = {**os.environ, **cuda_emulator.sanitizer_environment()}
     right = subprocess.run([*command, "right"], env=environment, capture_output=True, text=True)
     assert right.returncode == 0, right.stderr

@@ -1,5 +1,9 @@
 """What the CUDA kernels of memory_attention claim for themselves, run by the emulator."""
 
+import os
+import subprocess
+import sys
+
 import cuda_emulator
 import pytest
 import torch
@@ -10,9 +14,9 @@ import ppl_fast
 pytestmark = pytest.mark.skipif(cuda_emulator.reason_against() is not None, reason=str(cuda_emulator.reason_against()))
 
 
-@pytest.fixture
-def library():
-    with cuda_emulator.emulation() as loaded:
+@pytest.fixture(params=cuda_emulator.kinds())
+def library(request):
+    with cuda_emulator.emulation(kind=request.param) as loaded:
         yield loaded
 
 
@@ -36,18 +40,39 @@ def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     check_choice(tokens, prototypes, found)
 
 
+@pytest.mark.parametrize("kind", cuda_emulator.kinds())
 @pytest.mark.parametrize(
     ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
 )
-def test_tensor_cores_choose_what_to_compare(order, dtype):
+def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
     tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
     prototypes[0, 530:] = prototypes[0, :530]
-    with cuda_emulator.emulation(order) as library, poisoned_memory():
+    with cuda_emulator.emulation(order, kind) as library, poisoned_memory():
         before = library.cuda_emulator_launches()
         found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
         assert library.cuda_emulator_launches() == before + 2
     check_choice(tokens, prototypes, found)
+
+
+@pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
+def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
+    """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""
+    code = f"""
+import sys; sys.path[:] = {sys.path!r}
+from pathlib import Path
+import torch, cuda_emulator, ppl_fast
+from test_cuda_memory_attention import check_choice
+tokens, prototypes = torch.randn(20, 2, 9), torch.randn(2, 1060, 9)
+with cuda_emulator.emulation() as library:
+    check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
+    module = cuda_emulator.python_module(Path(library._name))
+print([r["blocks_per_multiprocessor"] for r in module.kernel_info() if "screen_kernel" in r["kernel"]])
+"""
+    environment = {**os.environ, "CUDA_EMULATOR_COMPILED_FOR": version}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == str([int(launched)])
 
 
 def test_tensor_cores_let_nothing_pass_that_is_no_number(library):

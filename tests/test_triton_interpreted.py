@@ -1,5 +1,6 @@
 """The Triton kernels under Triton's interpreter, on the CPU: run by test_triton.py in a process of its own."""
 
+import contextlib
 import os
 
 import pytest
@@ -53,11 +54,14 @@ def large_tiles(request, monkeypatch):
         monkeypatch.setattr(link_heatmap, "TILE", (32, 32))
 
 
+@pytest.mark.parametrize("contract", [False, True], ids=["plain", "contracted"])
 @pytest.mark.parametrize(("op", "case"), EVERY)
-def test_agrees_with_the_reference(op, case, launches):
-    check(op, case, "triton", torch.float32)
-    nothing_to_do = case.name.removeprefix("soft-") in ("no-links", "no-keypoints", "no-samples", "no-banks")
-    assert launches or nothing_to_do
+def test_agrees_with_the_reference(op, case, contract, launches):
+    """Every operation rounded, and products fused with sums, as on a GPU."""
+    with interpreted.contracted() if contract else contextlib.nullcontext():
+        check(op, case, "triton", torch.float32)
+    nothing = ("no-links", "no-links-nan-keypoint", "no-keypoints", "no-samples", "no-banks", "soft-no-samples")
+    assert launches or case.name in nothing
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

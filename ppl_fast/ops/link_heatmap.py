@@ -14,8 +14,8 @@ from ppl_fast.ops._examples import normal
 # The gradient goes to the winning link alone (t is stationary or clamped, so it counts as constant):
 #   dS/da = 2 S (1 - t) r / thickness,  dS/db = 2 S t r / thickness,  dS/dw = exp(-|r|^2 / thickness) where w >= 0.
 # winner (B, H, W) holds that link's index, or -1 where S is below the smallest normal float and is written as 0.
-# Where no weight of a sample is positive, S is 0 and the tie goes to link 0. A poisoned sample (see `_poisoned`) has
-# NaN for its heatmap and its gradients.
+# Where no weight of a sample is positive, S is 0 and the tie goes to link 0. A sample of `poisoned_samples` has NaN for
+# its heatmap and its gradients, even where there are no links.
 
 _SCHEMA = "(Tensor keypoints, Tensor weights, Tensor links, int height, int width, float thickness) -> (Tensor, Tensor)"
 _SCHEMA_BACKWARD = (
@@ -47,7 +47,7 @@ def largest_coordinate(dtype: torch.dtype, thickness: float) -> float:
     return math.sqrt(torch.finfo(dtype).max) / 4 / max(1.0, math.sqrt(math.log2(math.e) / thickness))
 
 
-def _poisoned(keypoints, weights, thickness):
+def poisoned_samples(keypoints, weights, thickness):
     """Return (B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
     near = keypoints.abs() <= largest_coordinate(keypoints.dtype, thickness)
     return ~(near.flatten(1).all(1) & weights.isfinite().all(1))
@@ -63,15 +63,15 @@ def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
     """Return heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
     x, w, ends = _to_compute(keypoints, weights, links)
     winner_type = torch.int16 if len(links) <= 32767 else torch.int32
+    poisoned = poisoned_samples(x, w, thickness)[:, None, None, None]
     if w.numel() == 0:
         winner = torch.full((len(x), height, width), -1, dtype=winner_type, device=x.device)
-        return keypoints.new_zeros((len(x), 1, height, width)), winner
+        return keypoints.new_zeros((len(x), 1, height, width)).masked_fill(poisoned, math.nan), winner
     _, r = _residuals(_pixels(height, width, x), ends[:, :, None, None])
     logs = w.clamp(min=0).log()[..., None, None] - r.square().sum(-1) / thickness
     best = logs.amax(1, keepdim=True)
     winner = (logs == best).byte().argmax(1)  # argmax of 0/1 bytes: the first maximum, so the lowest index
     vanished = best < math.log(torch.finfo(x.dtype).tiny)
-    poisoned = _poisoned(x, w, thickness)[:, None, None, None]
     heatmap = best.exp().masked_fill(vanished, 0).masked_fill(poisoned, math.nan)
     some_positive = (w > 0).any(1)[:, None, None]
     winner = winner.masked_fill((vanished[:, 0] & some_positive) | poisoned[:, 0], -1)
@@ -89,7 +89,7 @@ def _formula(keypoints, weights, links, height, width, thickness):
     _, r = _residuals(_pixels(height, width, x).flatten(0, 1), ends.gather(1, at))
     values = w.gather(1, e).clamp(min=0) * torch.exp(-r.square().sum(-1) / thickness)
     values = torch.where(winner.flatten(1) < 0, 0, values)
-    poison = torch.where(_poisoned(x, w, thickness), math.nan, 1.0).to(x.dtype)[:, None]
+    poison = torch.where(poisoned_samples(x, w, thickness), math.nan, 1.0).to(x.dtype)[:, None]
     return (values * poison).unflatten(1, (1, height, width)).to(keypoints.dtype), winner
 
 
@@ -107,9 +107,9 @@ def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, win
         pull = (2 / thickness * g * w.gather(1, e).clamp(min=0)).unsqueeze(-1) * r
         grad_ends.scatter_add_(1, at, torch.stack([(1 - t).unsqueeze(-1) * pull, t.unsqueeze(-1) * pull], 2))
         grad_x.index_add_(1, links.flatten(), grad_ends.flatten(1, 2))
-        poisoned = _poisoned(x, w, thickness)[:, None]
-        grad_w = grad_w.masked_fill(poisoned, math.nan)
-        grad_x = grad_x.masked_fill(poisoned.unsqueeze(-1), math.nan)
+    poisoned = poisoned_samples(x, w, thickness)[:, None]
+    grad_w = grad_w.masked_fill(poisoned, math.nan)
+    grad_x = grad_x.masked_fill(poisoned.unsqueeze(-1), math.nan)
     return grad_x.to(keypoints.dtype), (grad_w if weights.dim() == 2 else grad_w.sum(0)).to(weights.dtype)
 
 
@@ -210,9 +210,10 @@ def link_heatmap(
 
     Returns:
         heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the
-        lowest index on ties) and is summed in a fixed order. A sample with a keypoint or weight that is not finite is
-        NaN throughout, as are its gradients; so is one with a keypoint so far off that squares of scaled coordinates
-        overflow (in float32 beyond 1.2e17 at a thickness of 1e-3). Values below the smallest normal float are 0.
+        lowest index on ties) and is summed in a fixed order, the same in every batch. A sample with a keypoint or
+        weight that is not finite is NaN throughout, with links or without, as are its gradients; so is one with a
+        keypoint so far off that squares of scaled coordinates overflow (in float32 beyond 1.2e17 at a thickness of
+        1e-3). Values below the smallest normal float are 0.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.

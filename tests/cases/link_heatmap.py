@@ -39,6 +39,7 @@ CASES = [
     Case(
         "points", with_changes(random_links(2, 5, 32, 1e-2), keypoints=lambda a: a["keypoints"][:, :1].expand(2, 5, 2))
     ),
+    Case("tiny-links", with_changes(random_links(2, 5, 32, 1e-2), keypoints=lambda a: 1e-21 * a["keypoints"])),
     Case("zero-weights", with_changes(random_links(2, 5, 32, 1e-2), weights=set_at("weights", slice(0, None, 2), 0.0))),
     Case(
         "negative-weights",
@@ -54,6 +55,15 @@ CASES = [
     ),
     Case(
         "inf-keypoint", with_changes(random_links(3, 4, 16, 1e-2), keypoints=set_at("keypoints", (2, 0, 1), -torch.inf))
+    ),
+    Case(
+        "no-links-nan-keypoint",
+        with_changes(
+            random_links(3, 4, 16, 1e-2),
+            keypoints=set_at("keypoints", (1, 2, 0), torch.nan),
+            links=torch.empty(0, 2, dtype=torch.long),
+            weights=torch.empty(0, dtype=torch.float64),
+        ),
     ),
     Case(
         "nan-weight",

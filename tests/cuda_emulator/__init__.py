@@ -1,7 +1,9 @@
 """The CUDA kernels on a CPU: csrc/*_cuda.cu compiled by g++ against a stand-in for cuda_runtime.h, as a backend.
 
-`register()` makes ``<op>_emulated`` siblings of the operators; `emulation()` lets `backend="emulated"` choose them,
-with the threads of each block taking turns in a given order. Objects are kept under build/ by the hash of what went in.
+`register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
+each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are three
+builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
+compiler may, which is what nvcc does, and ``sanitized`` watches memory.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -30,19 +34,40 @@ COVERAGE = ("--coverage",) if os.environ.get("PPL_FAST_COVERAGE") == "ON" else (
 OBJECTS = ROOT / "build" / ("coverage/cuda_emulator" if COVERAGE else "cuda_emulator")
 TORCH = Path(torch.__file__).parent
 ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g1")
+_chosen: ContextVar[str] = ContextVar("the build in use")
+# What a build is named after, and what it is compiled with besides.
+BUILDS = {
+    "plain": ("-O1", "-ffp-contract=off"),
+    "contracted": ("-O2", "-mfma", "-ffp-contract=fast"),
+    "sanitized": (
+        "-O1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+        "-fno-omit-frame-pointer", "-g1",
+    ),
+}  # fmt: skip
 FLAGS = (
-    "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra",
+    "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wextra",
     "-isystem", str(HERE), "-I", str(ROOT / "csrc"), "-isystem", str(TORCH / "include"), "-DUSE_CUDA",
     "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPPL_FAST_EMULATE_CUDA", "-DPPL_FAST_CUDA_KEY=CPU",
     "-include", str(HERE / "cuda_runtime.h"),  # as nvcc does
-    '-DPPL_FAST_CUDA_OP(name)=name "_emulated"', *COVERAGE,
+    *COVERAGE,
 )  # fmt: skip
 
 
-def reason_against() -> str | None:
+def reason_against(kind: str = "plain") -> str | None:
     """Return why the emulator cannot be built here, or None where it can."""
-    return None if shutil.which("g++") else "there is no g++ to compile the CUDA emulator with"
+    if not shutil.which("g++"):
+        return "there is no g++ to compile the CUDA emulator with"
+    if kind == "contracted" and platform.machine() in ("x86_64", "AMD64"):
+        information = Path("/proc/cpuinfo")
+        if information.exists() and " fma " not in information.read_text():
+            return "this processor has no fused multiply-add"
+    return None
+
+
+def flags_of(kind: str) -> list[str]:
+    """Return the compiler's flags for a build; operators register under its name."""
+    own = [f for f in BUILDS[kind] if f != "-mfma" or platform.machine() in ("x86_64", "AMD64")]
+    return [*FLAGS, *own, f'-DPPL_FAST_CUDA_OP(name)=name "_{kind}"']
 
 
 def _run(command) -> None:
@@ -61,9 +86,9 @@ def _once(path: Path, command) -> Path:
     return path
 
 
-def build(sources: list[Path], *, sanitize: bool = False) -> Path:
+def build(sources: list[Path], kind: str = "plain") -> Path:
     """Compile the sources with the emulator into one shared library and return its path."""
-    flags = [*FLAGS, *(SANITIZERS if sanitize else ())]
+    flags = flags_of(kind)
     headers = sorted([*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc").glob("*.cuh"), *HERE.glob("*.h")])
     common = hashlib.sha256("".join([torch.__version__, *flags, *(h.read_text() for h in headers)]).encode())
 
@@ -76,15 +101,8 @@ def build(sources: list[Path], *, sanitize: bool = False) -> Path:
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
         objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
-    link = ["g++", "-shared", *flags[:3], *COVERAGE, *(SANITIZERS if sanitize else ()), *map(str, objects)]
-    link += [
-        "-L",
-        str(TORCH / "lib"),
-        "-Wl,--as-needed",
-        "-ltorch_cpu",
-        "-Wl,-Bsymbolic",
-        f"-Wl,-rpath,{TORCH / 'lib'}",
-    ]
+    link = ["g++", "-shared", "-fPIC", *BUILDS[kind], *COVERAGE, *map(str, objects), "-L", str(TORCH / "lib")]
+    link += ["-Wl,--as-needed", "-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
     return _once(OBJECTS / f"lib{name}.so", link)
 
 
@@ -115,7 +133,7 @@ def python_module(library: Path):
         "TORCH_TARGET": "",
         "TORCH_VERSION": torch.__version__,
     }
-    flags = [*FLAGS, "-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
+    flags = [*flags_of("plain"), "-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     flags += [f'-DPPL_FAST_{name}="{value}"' for name, value in values.items()]
     key = hashlib.sha256("".join([str(library), *flags, source.read_text()]).encode()).hexdigest()[:16]
     command = ["g++", *flags, "-shared", "-x", "c++", str(source), "-x", "none", str(library)]
@@ -132,13 +150,24 @@ def load(library: Path) -> ctypes.CDLL:
     return loaded
 
 
+def kinds() -> list:
+    """Return the builds that every case runs in, as parameters of tests; one that cannot run says why."""
+    reasons = {kind: reason_against(kind) for kind in ("plain", "contracted")}
+    return [pytest.param(k, marks=pytest.mark.skipif(r is not None, reason=str(r))) for k, r in reasons.items()]
+
+
 @functools.cache
-def register(sanitize: bool = False) -> ctypes.CDLL:
-    """Compile the operators' CUDA sources, load them and define the ``_emulated`` siblings; returns the library."""
-    library = load(build(operator_sources(), sanitize=sanitize))
+def register(kind: str) -> ctypes.CDLL:
+    """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
+    library = load(build(operator_sources(), kind))
     for operator in _library.OPERATORS.values():
-        operator.add_sibling("_emulated", lambda _: None)  # the library has registered the kernels
+        operator.add_sibling(f"_{kind}", lambda _: None)  # the library has registered the kernels
     return library
+
+
+def emulated(op: str):
+    """Return ppl_fast::`op` of the build that `emulation()` has chosen."""
+    return getattr(torch.ops.ppl_fast, f"{op}_{_chosen.get()}").default
 
 
 @contextlib.contextmanager
@@ -152,17 +181,19 @@ def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
 
 
 @contextlib.contextmanager
-def emulation(order: str = "forwards", *, sanitize: bool = False):
-    """Make ``emulated`` a backend; yields the library."""
-    library = register(sanitize)
+def emulation(order: str = "forwards", kind: str = "plain"):
+    """Make ``emulated`` a backend, by one of the builds; yields the library."""
+    library = register(kind)
     select = _backend.select
 
     def select_emulated(op, backend, *rest):
-        return _library.OPERATORS[op].overload("_emulated") if backend == "emulated" else select(op, backend, *rest)
+        return emulated(op) if backend == "emulated" else select(op, backend, *rest)
 
     _backend.select = select_emulated
+    chosen = _chosen.set(kind)
     try:
         with order_of_threads(library, order):
             yield library
     finally:
+        _chosen.reset(chosen)
         _backend.select = select

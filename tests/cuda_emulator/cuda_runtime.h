@@ -41,6 +41,8 @@ int block_barrier(bool predicate, Site site);
 // Waits for the lanes of the mask, hands in a value and returns the 32 lanes' values.
 const uint64_t* exchange(unsigned mask, uint64_t value, Site site);
 int current_lane();
+// The virtual architecture that the kernels pretend to have been compiled for; CUDA_EMULATOR_COMPILED_FOR sets it.
+int compiled_for();
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);
@@ -113,6 +115,7 @@ inline float __uint_as_float(uint32_t bits) {
 
 // Products in tf32, which csrc/common.cuh has in PTX; a factor that is not in tf32 is refused.
 inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2], CUDA_EMULATOR_SITE) {
+  if (cuda_emulator::compiled_for() < 80) cuda_emulator::fail("a trap: there is no tf32 before sm_80", {file, line});
   float left[16][8], right[8][8];  // all of A and of B, the latter by columns
   const float mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
   for (int i = 0; i < 6; ++i) {
@@ -170,21 +173,17 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 // There are no registers to tell of. A multiprocessor holds one block in a shape in which the kernel has been launched,
 // and none in another: so a test sees whether a shape is right.
 struct cudaFuncAttributes {
-  int numRegs, binaryVersion;
+  int numRegs, binaryVersion, ptxVersion;
   size_t sharedSizeBytes, localSizeBytes;
 };
 inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   *attributes = {};
+  attributes->ptxVersion = cuda_emulator::compiled_for();
   return cudaSuccess;
 }
 inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads,
                                                                  size_t shared_bytes) {
   *blocks = cuda_emulator::was_launched(kernel, threads, shared_bytes);
-  return cudaSuccess;
-}
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 9;
   return cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the CUDA emulator"; }

@@ -10,6 +10,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -247,6 +248,12 @@ void prepare_shared_memory([[maybe_unused]] size_t bytes) {
 }  // namespace
 
 int current_lane() { return self().lane; }
+
+int compiled_for() {
+  static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
+  static const int version = given ? std::atoi(given) : 90;
+  return version;
+}
 
 int block_barrier(bool predicate, Site site) {
   self().value = predicate;
