@@ -36,8 +36,8 @@ def test_all_operators_are_the_committed_file(monkeypatch, measured):
 
 
 def test_some_operators_do_not_replace_it(monkeypatch, measured, tmp_path, capsys):
-    call(monkeypatch, "affine_warp")
+    call(monkeypatch, "link_heatmap")
     assert not measured.exists() and "operator" in capsys.readouterr().out
-    call(monkeypatch, "affine_warp", "--out", str(tmp_path / "mine.json"))
+    call(monkeypatch, "link_heatmap", "--out", str(tmp_path / "mine.json"))
     assert not measured.exists()
     assert json.loads((tmp_path / "mine.json").read_text())["rows"] == []
