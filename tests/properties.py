@@ -35,7 +35,7 @@ def suffix_of(backend: str):
     """Choose one of BACKENDS; yields what its operators' names end in: ``torch.ops.ppl_fast.<op><suffix>``."""
     if backend == "emulated":
         with cuda_emulator.emulation():
-            yield "_emulated"
+            yield "_plain"
     else:
         with running(backend) as name:
             yield "" if name == "cpp" else f"_{name}"

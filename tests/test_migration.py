@@ -99,8 +99,10 @@ class TestRuns:
 
     def same(self, found, expected):
         for step, terms in found.items():
-            # Losses of a few steps: other kernels round otherwise, another order of random numbers is far off.
-            assert terms == pytest.approx(expected[step], rel=1e-3, abs=1e-5), step
+            # The first step's are those of the start. After it other kernels, which round otherwise, show: Adam's first
+            # steps divide each gradient by its own size, however tiny. Another order of random numbers is far off.
+            closeness = {"rel": 1e-5, "abs": 1e-7} if step == "1" else {"rel": 1e-2, "abs": 1e-4}
+            assert terms == pytest.approx(expected[step], **closeness), step
 
     @pytest.mark.parametrize("name", CLASSES)
     def test_config_files_train_the_same_run(self, folder, name):
