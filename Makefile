@@ -42,6 +42,7 @@ coverage: export PPL_FAST_COVERAGE := ON
 coverage: export PYTHONPATH := $(abspath $(COVERAGE))/lib
 coverage: $(READY)
 	PPL_FAST_CUDA=off $(BIN)/python setup.py -q build --build-base $(COVERAGE)/temp --build-lib $(COVERAGE)/lib
+	rm -rf $(COVERAGE)/cuda_emulator  # objects of sources that have changed since would spoil the report
 	mkdir -p $(COVERAGE)/csrc
 	find $(COVERAGE) -name '*.gcda' -delete
 	rm -f $(COVERAGE)/.coverage*
@@ -53,14 +54,16 @@ coverage: $(READY)
 	tail -n 1 $(COVERAGE)/python.txt
 	tail -n 3 $(COVERAGE)/csrc.txt
 
-# The oldest supported versions, on a copy of the tree: its kernels would take the place of those in ppl_fast/.
+# The oldest supported versions, on a copy of the tree: its kernels would take the place of those in ppl_fast/. Where
+# torch 2.10 is to be had with CUDA alone, this installs several GB; CUDA kernels are left to the other builds.
 test-oldest:
 	mkdir -p $(OLDEST)
 	find $(OLDEST) -mindepth 1 -maxdepth 1 ! -name build -exec rm -rf {} +
 	git ls-files -z --cached --others --exclude-standard --deduplicate | xargs -0 ls -d 2>/dev/null | \
 	  xargs cp -p --parents -t $(OLDEST)
 	rm -f .venv-oldest/.ready .venv-oldest/.kernels
-	$(MAKE) -C $(OLDEST) test PYTHON=$(OLDEST_PYTHON) TORCH=$(OLDEST_TORCH) VENV="$(abspath .venv-oldest)"
+	$(MAKE) -C $(OLDEST) test PYTHON=$(OLDEST_PYTHON) TORCH=$(OLDEST_TORCH) VENV="$(abspath .venv-oldest)" \
+	  PPL_FAST_CUDA=$${PPL_FAST_CUDA:-off}
 
 # A torch that is there is kept, and nothing that follows may replace it. A CUDA build of torch brings its own triton;
 # beside a CPU build, triton serves the tests alone (its interpreter and its compiler need no GPU), and the CUDA kernels,

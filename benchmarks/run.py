@@ -1,6 +1,7 @@
 """Run the suites, print one table and write it, with machine and versions, to benchmarks/results/.
 
 `python benchmarks/run.py [OP ...] [--out FILE] [--table FILE]`: all operators by default; --table prints a result file.
+Some operators alone are printed, and written only where --out says: a part must not replace the whole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OPERATORS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operators", nargs="*", help=f"of {', '.join(OPERATORS)} (default: all)")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "cpu.json")
+    parser.add_argument("--out", type=Path, help="write here (default: results/cpu.json; with OP named, nowhere)")
     parser.add_argument("--table", type=Path, help="print this result file and measure nothing")
     arguments = parser.parse_args()
     if unknown := set(arguments.operators) - set(OPERATORS):
@@ -42,13 +43,19 @@ def main() -> int:
             if done.returncode:
                 return done.returncode
             result = {"machine": machine(), "rows": rows(json.loads(raw.read_text())["benchmarks"])}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = arguments.out.with_suffix(".partial")
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(arguments.out)
-        print(f"\nwritten to {arguments.out}")
+        if out := arguments.out or (None if arguments.operators else HERE / "results" / "cpu.json"):
+            write(result, out)
     print_table(result)
     return 0
+
+
+def write(result: dict, out: Path) -> None:
+    """Write a result file, whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(out)
+    print(f"\nwritten to {out}")
 
 
 def machine() -> dict:

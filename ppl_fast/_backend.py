@@ -13,15 +13,15 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
-from ppl_fast import _library
+from ppl_fast import _library, _transforms
 
 Backend = Literal["auto", "cpp", "triton", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -197,20 +197,37 @@ for _function in (reason_against, failed_test, _usable, _capturing):
     _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> torch._ops.OpOverload:
+def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
     """Return the op overload that implements `op` under `backend` on `device`.
+
+    Inside of torch.func's transforms it is a function that they can transform (see `_transforms`).
 
     Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
     RuntimeError, with the reason and the remedy, for one that cannot run.
     """
     if backend == "auto":
         backend = _in_force.backend
+    transform = _transforms.in_force()
+    if transform == "formula":
+        return _formula(op, backend)
     found = _selected.get((op, backend, device, dtype))
     if found is None:
         found = _find(op, backend, device, dtype)
         if not _capturing(device.type):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found
+    if transform == "kernels":
+        return _transforms.through_kernels(_library.OPERATORS[op], found.name().removeprefix(f"ppl_fast::{op}"))
     return found
+
+
+def _formula(op: str, backend: str) -> Callable[..., Any]:
+    _check_name(op, backend)
+    if backend in ("cpp", "triton"):
+        raise RuntimeError(
+            f"{op}: backend '{backend}' has no forward-mode derivatives and no gradients of gradients; backend='auto' "
+            "and 'reference' compute them from torch's own operations"
+        )
+    return _library.OPERATORS[op].formula
 
 
 def _find(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> torch._ops.OpOverload:

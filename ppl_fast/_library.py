@@ -87,6 +87,7 @@ class Operator:
         name: as in torch.ops.ppl_fast and of the public function.
         home: basename of the operator's files.
         ops: the torch ops behind it, by name: itself and, where it has one, its backward.
+        formula: computes what the op does from torch's own operations, which have derivatives of every kind and order.
         function: the public function.
         differentiable: the arguments of `function` that get a gradient.
         example: draws the float64 arguments of a small call of `function`, for self-tests.
@@ -96,8 +97,11 @@ class Operator:
     differentiable: tuple[str, ...]
     example: Callable[[torch.Generator], dict[str, Any]]
 
-    def __init__(self, name: str, ops: dict[str, Definition], autograd: Autograd | None):
+    def __init__(
+        self, name: str, ops: dict[str, Definition], autograd: Autograd | None, formula: Callable[..., Any] | None
+    ):
         self.name, self.ops, self.autograd = name, ops, autograd
+        self.formula = formula or ops[name].reference
         self.home = ops[name].reference.__module__.rpartition(".")[2]
 
     def overload(self, suffix: str = "") -> torch._ops.OpOverload:
@@ -135,11 +139,18 @@ OPERATORS: dict[str, Operator] = {}
 
 
 def define(
-    name: str, forward: Definition, backward: Definition | None = None, autograd: Autograd | None = None
+    name: str,
+    forward: Definition,
+    backward: Definition | None = None,
+    autograd: Autograd | None = None,
+    formula: Callable[..., Any] | None = None,
 ) -> Operator:
-    """Define ppl_fast::`name`, its backward and their siblings; `Operator.public` completes the record."""
+    """Define ppl_fast::`name`, its backward and their siblings; `Operator.public` completes the record.
+
+    `formula` is the reference where torch differentiates that as it should.
+    """
     ops = {name: forward} | ({f"{name}_backward": backward} if backward else {})
-    operator = Operator(name, ops, autograd)
+    operator = Operator(name, ops, autograd, formula)
 
     def reference(op: str) -> Callable[..., Any]:
         return ops[op].reference

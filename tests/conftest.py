@@ -50,7 +50,7 @@ def config(tmp_path_factory):
     from tiny import MODEL, TRAIN
 
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"model": MODEL, "train": TRAIN | {"steps": 3}}))
+    path.write_text(yaml.safe_dump({"architecture": "extended-ppl", "model": MODEL, "train": TRAIN | {"steps": 3}}))
     return path
 
 

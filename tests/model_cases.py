@@ -2,7 +2,7 @@
 
 import torch
 
-from ppl_fast.models import PPL
+from ppl_fast.models import ExtendedPPL
 
 TINY = {
     "num_keypoints": 5,
@@ -26,9 +26,9 @@ TINY = {
 }
 
 
-def tiny(seed=0, **options) -> PPL:
+def tiny(seed=0, **options) -> ExtendedPPL:
     torch.manual_seed(seed)
-    return PPL(**(TINY | options))
+    return ExtendedPPL(**(TINY | options))
 
 
 def pictures(batch=2, seed=1, size=32) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_cases import inputs_of, losses_of_steps, pictures
 
-from ppl_fast import AutoLink, link_heatmap
+from ppl_fast import AutoLink, ExtendedAutoLink, link_heatmap
 from ppl_fast.models import AutoLinkConfig, load_pretrained
 from ppl_fast.models.regressor import cells
 
@@ -69,7 +69,7 @@ def test_images_are_resized_for_the_detector():
 
 
 def test_a_few_steps_learn():
-    model = tiny(separation_weight=1.0)
+    model = ExtendedAutoLink(**TINY, separation_weight=1.0)
     losses = losses_of_steps(model, pictures(4))
     assert losses[-1] < 0.5 * losses[0]
     assert model.link_parameters.grad.abs().max() > 0 and model.detector.maps.weight.grad.abs().max() > 0

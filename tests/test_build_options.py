@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_install import ROOT, TOOLS, build_extensions, needs_nvcc, needs_tools
 
-# What os lacks on each, sched_getaffinity on both and sysconf on Windows, makes an AttributeError where it is asked for.
+# os lacks sched_getaffinity on both and sysconf on Windows: an AttributeError to whoever asks for them.
 PLATFORMS = {
     "Darwin": "sys.platform = 'darwin'; del os.sched_getaffinity",
     "Windows": "sys.platform = 'win32'; del os.sched_getaffinity, os.sysconf",
@@ -18,9 +18,8 @@ PLATFORMS = {
 @pytest.mark.parametrize("system", PLATFORMS)
 def test_other_systems_install_the_reference(tmp_path, system):
     """Simulated: no such system has run this."""
-    pretence = {
-        "before": f"import os, platform, setuptools.command.build_ext; {PLATFORMS[system]}; platform.system = lambda: {system!r}"
-    }
+    imports = "import os, platform, setuptools.command.build_ext"  # before, since setuptools looks at the platform too
+    pretence = {"before": f"{imports}; {PLATFORMS[system]}; platform.system = lambda: {system!r}"}
     done = build_extensions(tmp_path, **pretence)
     assert done.returncode == 0, done.stderr
     sentence = f"ppl_fast: kernels not built, which is done on Linux alone, not on {system}; "

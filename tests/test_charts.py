@@ -98,7 +98,9 @@ class TestCharts:
 
     def test_missing_matplotlib_is_one_sentence(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        with pytest.raises(ImportError, match=r"need matplotlib; install it with: pip install 'ppl_fast\[viz\]'"):
+        with pytest.raises(
+            ImportError, match=r"need matplotlib, which is not installed: pip install 'ppl_fast\[viz\]'"
+        ):
             visualization.save_training(tmp_path / "training.png", self.records(3))
 
     def test_no_loss_is_an_error(self, tmp_path):

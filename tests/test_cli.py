@@ -13,7 +13,7 @@ import yaml
 from tiny import MODEL, fails, run_steps
 
 from ppl_fast.cli import COMMANDS, main
-from ppl_fast.models import MODELS, PPLConfig
+from ppl_fast.models import MODELS, ExtendedPPLConfig
 from ppl_fast.training import TrainConfig, load_model
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def test_train_by_config_with_options_first(images, config, tmp_path):
     assert main([str(argument) for argument in arguments]) == 0
     written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert written["data"] == str(images)
-    assert written["model"] == PPLConfig(**MODEL | {"num_keypoints": 5}).to_dict()
+    assert written["model"] == ExtendedPPLConfig(**MODEL | {"num_keypoints": 5}).to_dict()
     assert written["train"]["lr"] == 2e-3
     assert written["train"]["betas"] == [0.8, 0.9]
     assert load_model(tmp_path / "run").config["num_keypoints"] == 5
@@ -76,8 +76,8 @@ def test_resume_takes_the_runs_own_options(images, config, tmp_path, capsys):
         ("model: {num_keypoints: many}", "option model.num_keypoints must be of type int, got many"),
         ("model: {head: affin}", "option model.head must be one of 'affine', 'residual', got affin"),
         ("model: {num_keypoints: 1}", "num_keypoints must be at least 2, got 1"),
-        ("train: {lr: -1}", "lr must be positive, got -1"),
-        ("architecture: gan", "architecture must be one of ppl, autolink, got 'gan'"),
+        ("train: {lr: -1}", "lr must be a positive number, got -1"),
+        ("architecture: gan", "architecture must be one of ppl, autolink, extended-ppl, extended-autolink, got 'gan'"),
         ("train: 3", "train must be a mapping of options, got 3"),
         ("- 3", "must hold the mappings model and train, got list"),
         ("model: {", "is not valid YAML"),
@@ -97,7 +97,10 @@ def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
         (["train", "--out", "y"], "no images given"),
         (["train", "x", "--out"], "--out"),
         (["train", "--out", "y", "--resume"], "cannot resume y: it is no run directory"),
-        (["train", "x", "--out", "y", "--model", "gan"], "architecture must be one of 'ppl', 'autolink', got gan"),
+        (
+            ["train", "x", "--out", "y", "--model", "gan"],
+            "architecture must be one of 'ppl', 'autolink', 'extended-ppl', 'extended-autolink', got gan",
+        ),
         (["train", "x", "--out", "y", "--config"], "--config"),
         (["train", "x", "--out", "y", "--num-keypoint", "3"], "option --num-keypoint; did you mean --num-keypoints?"),
         (["train", "x", "--out", "y", "--config", "none.yaml"], "config file none.yaml does not exist"),
@@ -159,10 +162,13 @@ def toy(dataset):
 
 
 def test_published_options_are_defaults_that_others_override(images, config, tmp_path, monkeypatch, capsys):
-    from ppl_fast.data import PRESETS, ImageFolder, sets
+    from ppl_fast.data import ImageFolder, sets
+    from ppl_fast.training import PRESETS
 
     monkeypatch.setitem(sets.SETS, "toy", lambda root, size, split, **options: toy(ImageFolder(root, size, **options)))
-    monkeypatch.setitem(PRESETS, "toy", {"model": {"thickness": 0.25}, "train": {"steps": 2, "lr": 0.5}})
+    monkeypatch.setitem(
+        PRESETS["extended-ppl"], "toy", {"model": {"thickness": 0.25}, "train": {"steps": 2, "lr": 0.5}}
+    )
     arguments = ["train", f"toy:{images}", "--config", config, "--lr", 1e-3, "--out", tmp_path / "run"]
     assert main([str(argument) for argument in arguments]) == 0
     assert f"published options for toy:{images}: thickness 0.25\n" in capsys.readouterr().out

@@ -87,7 +87,7 @@ def test_damaged_model_is_named(run, images, tmp_path, capsys):
     weights.write_bytes(weights.read_bytes()[:1000])
     assert str(weights) in fails(capsys, "estimate", tmp_path, images, "--out", tmp_path / "p.csv")
     (tmp_path / "config.json").write_text('{"architecture": "AutoLoop", "config": {}}')
-    assert "the class PPL or AutoLink, got AutoLoop" in fails(
+    assert "one of ppl, autolink, extended-ppl, extended-autolink, got 'AutoLoop'" in fails(
         capsys, "estimate", tmp_path, images, "--out", tmp_path / "p.csv"
     )
 

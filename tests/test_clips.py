@@ -90,7 +90,7 @@ def test_folders_that_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(ValueError, match="a.txt is another file"):
         ClipFolder(tmp_path / "a.txt", 16)
-    with pytest.raises(ValueError, match="image_size must be an integer from 8 on, got 4"):
+    with pytest.raises(ValueError, match="image_size must be an integer of at least 8, got 4"):
         ClipFolder(tmp_path, 4)
     with pytest.raises(ValueError, match="every must be an integer of at least 1, got 0"):
         ClipFolder(tmp_path, 16, every=0)

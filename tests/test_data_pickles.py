@@ -94,7 +94,7 @@ def test_a_hostile_pickle_is_refused_by_name_and_not_run(tmp_path, function):
     witness = tmp_path / "witness"
     write(tmp_path / "table.pkl", {"file_name": Evil(function, f"touch {witness}"), "value": VALUES})
     name = f"{function.__module__}.{function.__name__}"
-    with pytest.raises(ValueError, match=f"table.pkl: refused without running anything: it asks for '{name}'"):
+    with pytest.raises(ValueError, match=f"table.pkl: refused without running anything: it asks for {name}$"):
         read_table(tmp_path / "table.pkl", ("file_name", "value"))
     assert not witness.exists()
 
@@ -115,7 +115,7 @@ def test_admitted_names_are_not_called_either(tmp_path):
         (pickle.dumps([1, 2]), "it holds a list instead of a DataFrame"),
         (pickle.dumps({"file_name": NAMES}), "it has no column 'value', only 'file_name'"),
         (pickle.dumps({"file_name": NAMES, "value": VALUES[:1]}), "its columns differ in length"),
-        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "its memo is larger than itself"),
+        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "it numbers more objects than it has"),
         (b"\x80\x02\x82\x01.", "it has the opcode EXT1"),
         (b"\x80\x02Pname\n.", "it has the opcode PERSID"),
     ],

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ppl_fast import PPL, AutoLink, demo
+from ppl_fast import ExtendedAutoLink, ExtendedPPL, demo
 from ppl_fast.cli import main
 
 PICTURES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
@@ -28,9 +28,9 @@ def finished(tmp_path_factory):
 def test_every_promised_file_is_there(finished):
     for name in FILES:
         assert (finished / name).stat().st_size > 0, name
-    assert PPL.from_pretrained(finished / "model").config == PPL(**demo.MODEL).config
-    beside = AutoLink.from_pretrained(finished.with_name("demo-autolink") / "model")
-    assert beside.config == AutoLink(**demo.BASELINE).config
+    assert ExtendedPPL.from_pretrained(finished / "model").config == ExtendedPPL(**demo.MODEL).config
+    beside = ExtendedAutoLink.from_pretrained(finished.with_name("demo-autolink") / "model")
+    assert beside.config == ExtendedAutoLink(**demo.BASELINE).config
     assert (finished / "checkpoints" / "step_0000003" / "state.json").is_file()
 
 
@@ -55,7 +55,7 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
 def test_a_missing_extra_stops_it_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     assert run(tmp_path / "demo") == 2
-    assert "needs scipy; install it with: pip install 'ppl_fast[data]'" in capsys.readouterr().err
+    assert "needs scipy, which is not installed: pip install 'ppl_fast[data]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -13,15 +13,17 @@ from tiny import MODEL, fails
 from ppl_fast import PPL, AutoLink
 from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, load_labels, make_figures, sets
+from ppl_fast.models import PPLConfig
 
 SMALL = {"detector_base": 4, "detector_size": 32, "translator": "light", "translator_base": 4, "translator_levels": 3}
+PUBLISHED = {name: value for name, value in MODEL.items() if name in PPLConfig.__dataclass_fields__}
 QUICK = ["--masks", "blocks:0.5", "--rounds", "2", "--occlusion-images", "4"]
 
 
 @pytest.fixture(scope="module")
 def ppl(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "ppl"
-    PPL(**MODEL).save_pretrained(folder / "model")
+    PPL(**PUBLISHED).save_pretrained(folder / "model")
     return folder
 
 
@@ -95,7 +97,7 @@ def test_a_published_set_brings_its_splits_and_its_protocol(ppl, figures, tmp_pa
 
 def test_two_runs_of_one_architecture_go_by_their_paths(ppl, figures, tmp_path):
     other = tmp_path / "other"
-    PPL(**MODEL).save_pretrained(other)
+    PPL(**PUBLISHED).save_pretrained(other)
     evaluate(ppl, figures / "test", "--beside", other, "--out", tmp_path / "m.json", "--occlusion-images", "0")
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["model"] == str(ppl) and list(metrics["beside"]) == [str(other)] and "occlusion" not in metrics

@@ -9,6 +9,7 @@ import torch
 
 from ppl_fast import evaluation
 from ppl_fast.data import Labels, to_pixels
+from ppl_fast.models import KeypointModel
 
 
 class TestMasks:
@@ -45,6 +46,7 @@ class DotFinder(torch.nn.Module):
     """Keypoints = two numbers written into each image; every round halves the error that hidden pixels cause."""
 
     links = torch.tensor([[0, 1]])
+    iterative = True
 
     def link_weights(self):
         return torch.ones(1)
@@ -156,8 +158,29 @@ class TestEvaluateModel:
         for name in ("regression", "occlusion"):
             assert "|dx| + |dy|" in swapped[name]["protocol"] and "pixels at 101" in swapped[name]["protocol"]
 
+    def test_regression_and_mean_pose_are_fitted_once(self, monkeypatch):
+        folder, solved = DotFolder(50), []
+
+        def counted(features, *arguments, **options):
+            solved.append(features.shape)
+            return solve(features, *arguments, **options)
+
+        solve = np.linalg.lstsq
+        monkeypatch.setattr(np.linalg, "lstsq", counted)
+        evaluation.evaluate_model(DotFinder(), folder, folder.labels(), rounds=1, progress=False)
+        assert sorted(solved) == [(40, 1), (40, 4)]  # the mean pose and the map, for all protocols
+
+    def test_a_map_of_other_data_is_refused(self):
+        points, joints = np.zeros((3, 2, 2)), np.full((3, 4, 2), 0.5)
+        for options, got in (
+            ({"fitted": evaluation.RegressionMap(np.eye(4)), "intercept": True}, r"fitted .* \(5, 8\) .* \(4, 4\)"),
+            ({"mean": np.zeros((3, 2))}, r"mean must be of shape \(4, 2\) for these options, got \(3, 2\)"),
+        ):
+            with pytest.raises(ValueError, match=f"regression: {got}"):
+                evaluation.regression(points, joints, points, joints, **options)
+
     def test_a_model_that_cannot_iterate(self):
-        class Plain(torch.nn.Module):
+        class Plain(KeypointModel):
             estimate = DotFinder.estimate
 
         folder = DotFolder(50)

@@ -191,7 +191,7 @@ class TestMatching:
 
     def test_missing_scipy_is_one_sentence(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-        with pytest.raises(ImportError, match=r"needs scipy; install it with: pip install 'ppl_fast\[data\]'"):
+        with pytest.raises(ImportError, match=r"needs scipy, which is not installed: pip install 'ppl_fast\[data\]'"):
             evaluation.matching(torch.zeros(1, 2, 2), np.zeros((1, 2, 2)))
 
 

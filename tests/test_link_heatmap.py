@@ -160,3 +160,48 @@ def test_the_bound_that_the_documentation_names():
     bound = importlib.import_module("ppl_fast.ops.link_heatmap").largest_coordinate
     assert bound(torch.float32, 1e-3) == pytest.approx(1.2e17, rel=0.02)
     assert bound(torch.float64, 1e-3) > 1e150
+
+
+def _first_under_make_fx(tracing_mode):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    make_fx(default_heatmap, tracing_mode=tracing_mode)(torch.rand(2, 7, 2), torch.rand(21))
+
+
+def _first_under_fake_tensors():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        default_heatmap(mode.from_tensor(torch.rand(2, 7, 2)), mode.from_tensor(torch.rand(21)))
+
+
+def _first_in_inference_mode():
+    with torch.inference_mode():
+        default_heatmap(torch.rand(2, 7, 2), torch.rand(21))
+
+
+def default_heatmap(keypoints, weights):
+    return ppl_fast.link_heatmap(keypoints, weights, 16, 1e-2)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        _first_in_inference_mode,
+        _first_under_fake_tensors,
+        lambda: _first_under_make_fx("fake"),
+        lambda: _first_under_make_fx("real"),
+        lambda: torch.func.functionalize(default_heatmap)(torch.rand(2, 7, 2), torch.rand(21)),
+        lambda: torch.func.vmap(lambda k: default_heatmap(k[None], torch.ones(21)))(torch.rand(2, 7, 2)),
+    ],
+    ids=["inference", "fake", "make_fx-fake", "make_fx-real", "functionalize", "vmap"],
+)
+def test_the_default_links_of_a_first_call_serve_later_ones(first, monkeypatch):
+    operator = importlib.import_module("ppl_fast.ops.link_heatmap")
+    monkeypatch.setattr(operator, "_cached_links", {})
+    first()
+    keypoints = torch.rand(2, 7, 2, requires_grad=True)
+    for _ in range(2):  # with what the first call left, and from the cache
+        default_heatmap(keypoints, torch.rand(21)).sum().backward()
+        assert type(keypoints.grad) is torch.Tensor
+        assert all(type(links) is torch.Tensor for links in operator._cached_links.values())

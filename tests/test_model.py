@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_cases import inputs_of, losses_of_steps, pictures, tiny
 
-from ppl_fast.models import PPL, base
+from ppl_fast.models import PPL, link_model
 
 
 def test_forward_gives_what_it_promises():
@@ -37,8 +37,8 @@ def test_link_parameters_start_where_the_options_say():
 
 
 def test_one_rasterisation_per_forward(monkeypatch):
-    calls, draw = [], base.link_heatmap
-    monkeypatch.setattr(base, "link_heatmap", lambda *args: calls.append(args) or draw(*args))
+    calls, draw = [], link_model.link_heatmap
+    monkeypatch.setattr(link_model, "link_heatmap", lambda *args: calls.append(args) or draw(*args))
     tiny()(pictures())
     assert len(calls) == 1
 

@@ -62,7 +62,7 @@ def test_empty_batch(model):
 
 
 def test_prototypes_decode_single_vectors(model):
-    poses = model.prototypes()
+    poses = model.prototype_poses()
     assert poses.shape == (3, 4, 5, 2)
     tokens = model.memory.codebook.mean(1).clone()
     tokens[1] = model.memory.codebook[1, 2]

@@ -7,27 +7,28 @@ import pytest
 import torch
 from model_cases import TINY, pictures, tiny
 
-from ppl_fast.models import PPL, PPLConfig
+from ppl_fast.models import PPL, ExtendedPPL, ExtendedPPLConfig, PPLConfig
 
 
 def test_defaults_are_the_published_model():
-    config = PPLConfig().to_dict()
+    config = ExtendedPPLConfig().to_dict()
     published = {"memory_banks": 34, "memory_prototypes": 16, "memory_width": 512, "memory_layers": 4}
     published |= {"link_factor": 512, "link_start": -4, "head": "affine", "translator": "unet", "perceptual": "vgg16"}
     published |= {"memory_start": "published", "reseed_after": 0, "separation_weight": 0, "link_length_weight": 0}
-    assert published.items() <= config.items()
+    assert published.items() <= config.items() and PPLConfig().to_dict().items() <= config.items()
 
 
 def test_config_round_trips_through_json():
     model = tiny()
     config = json.loads(json.dumps(model.config))
-    assert PPL(**config).config == config == model.config
+    assert ExtendedPPL(**config).config == config == model.config
     assert TINY.items() <= config.items()
 
 
 def test_every_option_is_described():
-    lines = PPLConfig.describe().splitlines()
-    assert len(lines) == len(PPLConfig().to_dict()) and all(len(line.split(": ", 1)[1]) >= 9 for line in lines)
+    for config in (PPLConfig, ExtendedPPLConfig):
+        lines = config.describe().splitlines()
+        assert len(lines) == len(config().to_dict()) and all(len(line.split(": ", 1)[1]) >= 9 for line in lines)
 
 
 BAD = [
@@ -53,7 +54,12 @@ BAD = [
 @pytest.mark.parametrize("options,error,message", BAD)
 def test_bad_options(options, error, message):
     with pytest.raises(error, match="PPL: " + message.replace("?", r"\?")):
-        PPL(**options)
+        (ExtendedPPL if "head" in options else PPL)(**options)
+
+
+def test_options_of_the_extension_name_it():
+    with pytest.raises(TypeError, match="^PPL: unknown option 'head'; it is one of ExtendedPPL$"):
+        PPL(head="residual")
 
 
 def test_options_are_normalised(tmp_path):
@@ -103,7 +109,9 @@ def test_broken_configs(tmp_path):
     _, path = saved(tmp_path)
     file = path / "config.json"
     edit(file, lambda content: content["config"].update(memory_bank=3))
-    with pytest.raises(ValueError, match="config.json: PPL: unknown option 'memory_bank'; did you mean 'memory_banks'"):
+    with pytest.raises(
+        ValueError, match="config.json: ExtendedPPL: unknown option 'memory_bank'; did you mean 'memory_banks'"
+    ):
         PPL.from_pretrained(path)
     edit(file, lambda content: content.update(architecture="AutoLink"))
     with pytest.raises(ValueError, match="config.json: expected a model of the class PPL, got AutoLink"):
@@ -161,5 +169,5 @@ def test_an_unwritable_place_says_so(tmp_path):
 
 def test_a_missing_safetensors_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ImportError, match=r"pip install ppl_fast\[train\]"):
+    with pytest.raises(ImportError, match=r"pip install 'ppl_fast\[train\]'"):
         tiny().save_pretrained(tmp_path)

@@ -8,10 +8,10 @@ import pytest
 from miniatures import SIDE, fails, h36m, save
 from scipy.io import savemat
 
-from ppl_fast.data import AUTOLINK_PRESETS, PRESETS, Labels, LayoutError, open_set
+from ppl_fast.data import Labels, LayoutError, open_set
 from ppl_fast.data.sets import SETS, known_name
-from ppl_fast.models.config import AutoLinkConfig, PPLConfig
-from ppl_fast.training import TrainConfig
+from ppl_fast.models import MODELS, PPLConfig
+from ppl_fast.training import PRESETS, TrainConfig
 
 
 def test_flowers_in_three_layouts(tmp_path):
@@ -95,8 +95,9 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     fails(r"needs h5py, which is not installed: pip install 'ppl_fast\[data\]'", f"cub:{tmp_path}", ImportError)
 
 
-@pytest.mark.parametrize("presets, config", [(PRESETS, PPLConfig), (AUTOLINK_PRESETS, AutoLinkConfig)])
-def test_presets_are_options_that_exist(presets, config):
+@pytest.mark.parametrize("architecture", PRESETS)
+def test_presets_are_options_that_exist(architecture):
+    presets, config = PRESETS[architecture], MODELS[architecture].Config
     assert presets.keys() == SETS.keys()
     for preset in presets.values():
         assert preset.keys() == {"model", "train"}
@@ -106,10 +107,10 @@ def test_presets_are_options_that_exist(presets, config):
 
 
 def test_published_numbers():
-    assert PRESETS["human36m"]["model"] == {"thickness": 7.5e-5}
-    assert PRESETS["hands"] == {
+    assert PRESETS["ppl"]["human36m"]["model"] == {"thickness": 7.5e-5}
+    assert PRESETS["ppl"]["hands"] == {
         "model": {"thickness": 1e-4, "mask_blocks": 8, "mask_ratio": 0.9},
         "train": {"steps": 5000},
     }
-    assert PRESETS["flowers"]["model"]["thickness"] == 1e-4 and PPLConfig().thickness == 1e-3
-    assert AUTOLINK_PRESETS["taichi"]["model"]["thickness"] == 5e-4
+    assert PRESETS["ppl"]["flowers"]["model"]["thickness"] == 1e-4 and PPLConfig().thickness == 1e-3
+    assert PRESETS["autolink"]["taichi"]["model"]["thickness"] == 5e-4

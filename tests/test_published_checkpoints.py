@@ -12,7 +12,7 @@ from model_cases import pictures, tiny
 from published_cases import SMALL_AUTOLINK, SMALL_PPL, small_autolink, small_ppl, zipped
 from torch import nn
 
-from ppl_fast import PPL, AutoLink
+from ppl_fast import PPL, AutoLink, ExtendedPPL
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.published import load, state_dict
 from ppl_fast.published.checkpoints import read_checkpoint
@@ -304,4 +304,4 @@ def test_models_without_a_published_counterpart():
     ):
         tiny().to_published()
     with pytest.raises(ValueError, match="the published code has no head='residual'"):
-        small_ppl(head="residual").to_published()
+        ExtendedPPL(**SMALL_PPL, head="residual").to_published()

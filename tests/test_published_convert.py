@@ -10,9 +10,10 @@ pytest.importorskip("jsonargparse", reason="the command line needs the train ext
 pytest.importorskip("accelerate", reason="finding a run's model needs the train extra")
 pytest.importorskip("safetensors", reason="model directories need the train extra")
 
-from published_cases import small_autolink, small_ppl
+from published_cases import SMALL_PPL, small_autolink, small_ppl
 from tiny import fails
 
+from ppl_fast import ExtendedPPL
 from ppl_fast.cli import main
 from ppl_fast.published import load
 from ppl_fast.training import load_model
@@ -87,7 +88,7 @@ def test_existing_output_stays(tmp_path, monkeypatch, capsys):
 
 
 def test_to_published_refuses(tmp_path, capsys):
-    small_ppl(head="residual").save_pretrained(tmp_path / "model")
+    ExtendedPPL(**SMALL_PPL, head="residual").save_pretrained(tmp_path / "model")
     out = tmp_path / "x.pth"
     convert = ("convert", "--to-published", tmp_path / "model", out)
     assert "the published code has no head='residual'" in fails(capsys, *convert)

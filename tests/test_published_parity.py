@@ -9,7 +9,7 @@ from published_cases import agree, arguments, golden, golden_state, needs_golden
 
 from ppl_fast import PPL, AutoLink
 from ppl_fast.published import PosePriorLearner
-from ppl_fast.published.names import AFFINE_ORDER
+from ppl_fast.published.layouts.ppl import AFFINE_ORDER
 
 pytestmark = [
     needs_golden,

@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from PIL import Image
 from tiny import MODEL, fails
 
-from ppl_fast import PPL, AutoLink
+from ppl_fast import AutoLink, ExtendedPPL
 from ppl_fast.cli import main
 
 AUTOLINK = {"detector_base": 4, "detector_size": 32, "translator": "light", "translator_base": 4}
@@ -18,7 +18,7 @@ AUTOLINK |= {"translator_levels": 3, "reconstruction_loss": "mse"}
 
 def test_a_run_shows_prior_links_and_the_whole_memory(tmp_path, capsys):
     run = tmp_path / "run"
-    model = PPL(**(MODEL | {"memory_banks": 14, "memory_prototypes": 4}))
+    model = ExtendedPPL(**(MODEL | {"memory_banks": 14, "memory_prototypes": 4}))
     model.memory.sizes[3, 1:] = 0
     model.save_pretrained(run / "model")
     assert main(["show", str(run)]) == 0
@@ -34,7 +34,7 @@ def test_a_run_shows_prior_links_and_the_whole_memory(tmp_path, capsys):
 
 
 def test_the_pictures_are_of_this_model(tmp_path):
-    first, second = (PPL(**(MODEL | {"memory_prototypes": 3})) for _ in range(2))
+    first, second = (ExtendedPPL(**(MODEL | {"memory_prototypes": 3})) for _ in range(2))
     for name, model in (("first", first), ("second", second)):
         model.save_pretrained(tmp_path / name)
         assert main(["show", str(tmp_path / name), "--out", str(tmp_path / f"{name}-pictures")]) == 0

@@ -12,7 +12,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 
 from tiny import MODEL, TRAIN, run_steps
 
-from ppl_fast import PPL
+from ppl_fast import ExtendedPPL
 from ppl_fast.training import TrainConfig, TrainingInterrupted, load_model, trainer
 from ppl_fast.training.checkpoint import list_checkpoints
 from ppl_fast.training.logging import RunLog, read_records
@@ -80,7 +80,7 @@ def test_run_directory(finished, images):
         assert record["loss"] == pytest.approx(sum(record["losses"].values()), rel=1e-5)
         assert record["images_per_second"] > 0
     assert [record["step"] for record in read_records(finished / "prior.jsonl")] == [0, 2, 3, 4, 6]
-    assert load_model(finished).config == PPL(**MODEL).config
+    assert load_model(finished).config == ExtendedPPL(**MODEL).config
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml",
         "model",

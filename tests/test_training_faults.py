@@ -110,8 +110,8 @@ def test_truncated_checkpoint_is_named(images, tmp_path, name):
 def test_checkpoint_of_another_architecture_is_named(images, tmp_path):
     run_steps(images, tmp_path / "run", 1)
     path = tmp_path / "run/checkpoints/step_0000001/config.json"
-    path.write_text(path.read_text().replace('"PPL"', '"AutoLink"'))
-    with pytest.raises(ValueError, match="expected a model of the class PPL, got AutoLink"):
+    path.write_text(path.read_text().replace('"extended-ppl"', '"autolink"'))
+    with pytest.raises(ValueError, match="expected a model of the class ExtendedPPL, got ExtendedAutoLink"):
         run_steps(images, tmp_path / "run", 2, resume=True)
 
 
@@ -128,16 +128,16 @@ def test_optimizer_of_another_model_is_named(images, tmp_path):
     ("options", "error", "sentence"),
     [
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
-        ({"steps": 2.5}, TypeError, "steps must be of type int, got 2.5"),
-        ({"batch_size": True}, TypeError, "batch_size must be of type int, got True"),
-        ({"lr": 0}, ValueError, "lr must be positive, got 0"),
-        ({"lr": "1e-4"}, TypeError, "lr must be of type float, got '1e-4'"),
-        ({"lr": float("nan")}, ValueError, "lr must be positive, got nan"),
+        ({"steps": 2.5}, TypeError, "steps must be int, got 2.5"),
+        ({"batch_size": True}, TypeError, "batch_size must be int, got True"),
+        ({"lr": 0}, ValueError, "lr must be a positive number, got 0"),
+        ({"lr": "1e-4"}, TypeError, "lr must be float, got '1e-4'"),
+        ({"lr": float("nan")}, ValueError, "lr must be a positive number, got nan"),
         ({"betas": (0.9,)}, ValueError, "betas must be two numbers"),
         ({"betas": (0.9, 1.0)}, ValueError, "betas must be two numbers"),
         ({"schedule": "linear"}, ValueError, "schedule must be one of constant, cosine, got 'linear'"),
-        ({"flip": 1}, TypeError, "flip must be of type bool, got 1"),
-        ({"max_bad_share": 1.5}, ValueError, "max_bad_share must be at least 0 and at most 1, got 1.5"),
+        ({"flip": 1}, TypeError, "flip must be bool, got 1"),
+        ({"max_bad_share": 1.5}, ValueError, "max_bad_share must be between 0 and 1, got 1.5"),
     ],
 )
 def test_wrong_options_are_named(options, error, sentence):

@@ -56,7 +56,8 @@ def draw_images(folder: Path, count: int = 10, seed: int = 0) -> Path:
 
 def run_steps(images: Path, out: Path, steps: int, resume: bool = False, model: dict | None = None, **options):
     """Train the tiny model; `model` and `options` replace single options of model and loop."""
-    return train(MODEL | (model or {}), TrainConfig(**(TRAIN | {"steps": steps} | options)), images, out, resume)
+    config = TrainConfig(**(TRAIN | {"steps": steps} | options))
+    return train(MODEL | (model or {}), config, images, out, resume, architecture="extended-ppl")
 
 
 def fails(capsys, *arguments) -> str:

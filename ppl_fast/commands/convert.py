@@ -1,8 +1,8 @@
 """ppl-fast convert: published checkpoints to model directories, and back."""
 
-import os
-import shutil
 from pathlib import Path
+
+from ppl_fast._files import is_taken, new_folder, replacing
 
 from .options import check_outputs, command_parser, parse
 
@@ -40,21 +40,14 @@ def main(arguments: list[str]) -> int:
 def _from_published(checkpoint: str, out: Path, given: dict[str, float]) -> int:
     from ppl_fast.published.checkpoints import assumed, build, read_checkpoint
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise FileExistsError(f"{out} exists and is not an empty folder; name another OUT")
     check_outputs(folder=str(out.parent))
     found = read_checkpoint(checkpoint)
     model = build(None, found, **given)
-    # Both files or none: the folder gets its name when they are in it.
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        model.save_pretrained(temporary)
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    print(f"wrote the {found.kind} of {model.settings.num_keypoints} keypoints to {out}")
+    with new_folder(out) as folder:  # both files or none
+        model.save_pretrained(folder)
+    print(f"wrote the {type(model).__name__} of {model.settings.num_keypoints} keypoints to {out}")
     for name in assumed(found, given):
         value = getattr(model.settings, name)
         print(f"{checkpoint} does not hold its {name}: took {value:g}; --{name.replace('_', '-')} sets another")
@@ -66,7 +59,6 @@ def _to_published(run: str, out: Path) -> int:
 
     import torch
 
-    from ppl_fast.data.atomic import replacing
     from ppl_fast.training import load_model
 
     state = load_model(run).to_published()

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     if not options.threshold > 0:
         raise ValueError(f"--threshold must be positive, got {options.threshold}")
 
-    from ppl_fast.data.atomic import replacing
+    from ppl_fast._files import write_text
     from ppl_fast.evaluation import side_by_side
     from ppl_fast.visualization import save_occlusion
 
@@ -57,8 +57,7 @@ def main(arguments: list[str]) -> int:
     results = _measure(models, options, masks)
     metrics = side_by_side(results) if len(results) > 1 else next(iter(results.values()))
     print(table(metrics))
-    with replacing(out) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(out, json.dumps(metrics, indent=2) + "\n")
     print(f"wrote {out}")
     if masks:
         hidden = {name: result["occlusion"] for name, result in results.items()}

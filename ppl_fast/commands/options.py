@@ -1,6 +1,5 @@
 """What the commands share: parsers with one-sentence errors, option groups from dataclasses, output checks."""
 
-import difflib
 import os
 import re
 from argparse import ArgumentError
@@ -8,12 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-try:
+from ppl_fast._extras import needing
+from ppl_fast._options import nearest
+
+with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
-except ModuleNotFoundError as missing:
-    raise ImportError(
-        f"this command needs {missing.name}, which is not installed: pip install 'ppl_fast[train]'"
-    ) from missing
 
 
 def command_parser(name: str, description: str, usage: str) -> ArgumentParser:
@@ -108,6 +106,6 @@ def _sentence(parser: ArgumentParser, message: str) -> str:
     unknown = re.search(r"(--[\w.-]+)", message) if "nrecognized" in message else None
     if unknown:
         valid = [name for action in parser._actions for name in action.option_strings]
-        near = difflib.get_close_matches(unknown[1], valid, n=1, cutoff=0.6)
-        return f"unknown option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        near = nearest(unknown[1], valid)
+        return f"unknown option {unknown[1]}" + (f"; did you mean {near}?" if near else "; see --help")
     return message

@@ -27,35 +27,38 @@ def main(arguments: list[str]) -> int:
     print(f"{name}: {model.config['num_keypoints']} keypoints, {links} links")
     written = [(out / "connectivity.png", "the weight of every link")]
     save_connectivity(written[0][0], model.connectivity())
-    if hasattr(model, "prior"):
-        written = _draw_prior(model, out) + written + _draw_memory(model, out)
-    else:
-        print(f"{name} learns links but no prior and has no memory, so its connectivity is all there is to show.")
+    prior, memory = model.prior(), model.memory_report()
+    if prior is not None:
+        written = _draw_prior(prior, out) + written
+    if memory is not None:
+        written += _draw_memory(memory, model, out)
+    if prior is None and memory is None:
+        learned = "links but no prior" if links else "neither links nor a prior"
+        print(f"{name} learns {learned} and has no memory, so its connectivity is all there is to show.")
     for path, what in written:
         print(f"wrote {path}: {what}")
     return 0
 
 
-def _draw_prior(model: Any, out: Path) -> list[tuple[Path, str]]:
+def _draw_prior(prior: Any, out: Path) -> list[tuple[Path, str]]:
     from ppl_fast.visualization import save_keypoint_prior
 
-    prior = model.prior()
     save_keypoint_prior(out / "prior.png", prior.keypoints, prior.connectivity)
     return [(out / "prior.png", "the keypoint prior, numbered as in connectivity.png")]
 
 
-def _draw_memory(model: Any, out: Path) -> list[tuple[Path, str]]:
+def _draw_memory(memory: Any, model: Any, out: Path) -> list[tuple[Path, str]]:
     from ppl_fast.visualization import save_prototype_pages, save_usage
 
-    perplexity, dead = model.usage()
-    banks, vectors = model.config["memory_banks"], model.config["memory_prototypes"]
+    poses, sizes, perplexity, dead = memory
+    banks, vectors = sizes.shape
     print(
         f"memory: {banks} banks of {vectors} vectors; perplexity {perplexity.mean():.1f} "
         f"({perplexity.min():.1f} to {perplexity.max():.1f} by bank), {int(dead.sum())} of {banks * vectors} dead"
     )
     save_usage(out / "usage.png", perplexity, dead, vectors)
     links, weights = model.links, model.link_weights().detach()
-    pages = save_prototype_pages(out, model.prototypes(), links, weights, model.memory.sizes)
+    pages = save_prototype_pages(out, poses, links, weights, sizes)
     return [(out / "usage.png", "perplexity and dead vectors of each bank")] + [
         (page, "what the vectors of each bank stand for") for page in pages
     ]

@@ -10,6 +10,8 @@ from .options import ArgumentParser, add_dataclass, command_parser, parse
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
+PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink: whatever
+is marked "not in the paper" below. To give such an option is enough to choose the extension.
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line win. A run's own config.yaml is such a file.
@@ -21,16 +23,21 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from ppl_fast.models import MODELS
+    from ppl_fast.models.migration import extension
     from ppl_fast.training import TrainConfig, train
     from ppl_fast.training.config import check_options, read_config
 
     files, named, arguments = _take_configs(arguments)
     read = [read_config(path) for path in files]
-    architecture = next((n for n in (named, *(config.get("architecture") for config in read)) if n in MODELS), "ppl")
+    names = [named, *(config.get("architecture") for config in read)]
+    architecture = next((name for name in names if name in MODELS), "ppl")
+    if (wide := extension(architecture)) in names:
+        architecture = wide
     for path, config in zip(files, read, strict=True):
         check_options(path, config, architecture)
 
-    parser = command_parser("train", DESCRIPTION, "DATA --out RUN [--model NAME] [--config FILE] [--resume] [options]")
+    usage = "DATA --out RUN [--architecture NAME] [--config FILE] [--resume] [options]"
+    parser = command_parser("train", DESCRIPTION, usage)
     parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
     parser.add_argument("--config", action="config", help="YAML file of options")
@@ -38,10 +45,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--architecture", type=Literal[tuple(MODELS)], default="ppl", help="what to train; also --model NAME"
     )
-    add_dataclass(parser, "model", MODELS[architecture].Config)
+    add_dataclass(parser, "model", MODELS[wide].Config)
     add_dataclass(parser, "train", TrainConfig)
     parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
-    arguments = [f"--architecture={named or architecture}", *(f"--config={path}" for path in files), *arguments]
+    asked = architecture if named in (None, *MODELS) else named  # a wrong name is the parser's to report
+    arguments = [f"--architecture={asked}", *(f"--config={path}" for path in files), *arguments]
     first = parse(parser, arguments)
     given = [first.data, *(config.get("data") for config in reversed(read))]
     data = next((spec for spec in given if spec is not None), None)
@@ -63,13 +71,10 @@ def main(arguments: list[str]) -> int:
 
 def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[str, Any]:
     """Make a published data set's hyperparameters the defaults, and return them; none for a folder."""
-    from ppl_fast.data import AUTOLINK_PRESETS, PRESETS
     from ppl_fast.data.sets import known_name
+    from ppl_fast.training.presets import preset_of
 
-    name = known_name(data)
-    if not name:
-        return {}
-    preset = {"ppl": PRESETS, "autolink": AUTOLINK_PRESETS}[architecture][name]
+    preset = preset_of(architecture, known_name(data))
     defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
     parser.set_defaults(defaults)
     return defaults

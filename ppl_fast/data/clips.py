@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_fast._options import integer
+
 from .image_set import SMALLEST_SIDE, first_few, natural, resized
 from .images import IMAGE_SUFFIXES, ImageFiles, list_files
 from .video import VIDEO_SUFFIXES, Video
@@ -46,10 +48,8 @@ class ClipFolder(ImageFiles):
     """
 
     def __init__(self, root, image_size: int, *, every: int = 1, cache: bool = False, max_bad_share: float = 0.1):
-        if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
-            raise ValueError(f"ClipFolder: image_size must be an integer from {SMALLEST_SIDE} on, got {image_size!r}")
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"ClipFolder: every must be an integer of at least 1, got {every!r}")
+        image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
+        every = integer("ClipFolder", "every", every, low=1)
         images, videos, self.ignored = find_media(Path(root))
         self._videos = VideoFrames(videos, image_size, every, max_bad_share)
         names = [name for clip in _by_clip(images).values() for name in clip[::every]]

@@ -1,13 +1,14 @@
 """Drawn articulated figures: a data set to learn from where no footage is at hand, with labels to measure by."""
 
-import os
-import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from ppl_fast._files import is_taken, new_folder
+from ppl_fast._options import integer
 
 from . import animal, person
 from .backgrounds import ground_shadow
@@ -55,11 +56,19 @@ def make_figures(
         ValueError: an argument out of range, or a directory that holds something.
     """
     directory = Path(directory)
-    _check_arguments(directory, count, size, seed, kind, difficulty, split)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-    partial.mkdir()
-    try:
+    for name, value, allowed in (
+        ("kind", kind, KINDS),
+        ("difficulty", difficulty, DIFFICULTIES),
+        ("split", split, SPLITS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"make_figures: {name} must be one of {', '.join(allowed)}, got {value!r}")
+    count = integer("make_figures", "count", count, low=1)
+    size = integer("make_figures", "size", size, low=SMALLEST_SIZE)
+    seed = integer("make_figures", "seed", seed, low=0)
+    if is_taken(directory):
+        raise ValueError(f"make_figures: {directory} must be new or an empty folder, but it holds something")
+    with new_folder(directory) as partial:
         artist = Artist(size, seed, kind, difficulty, split)
         files = [f"{kind}_{i:06d}.png" for i in range(count)]
         keypoints = np.empty((count, len(KINDS[kind].NAMES), 2))
@@ -69,11 +78,6 @@ def make_figures(
         visible = np.ones(keypoints.shape[:2], dtype=bool)
         labels = Labels(files, keypoints, visible, KINDS[kind].NAMES, KINDS[kind].SKELETON)
         labels.save(partial / LABEL_FILE)
-        if directory.exists():
-            directory.rmdir()  # empty, as checked; not every system renames over a folder
-        os.replace(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return labels
 
 
@@ -115,15 +119,3 @@ def _place(kind: ModuleType, rng: np.random.Generator) -> np.ndarray:
     joints = joints + kind.CENTRE + rng.normal(0, _SCATTER, 2)
     low, high = joints.min(0), joints.max(0)
     return joints + np.maximum(_MARGIN - low, 0) - np.maximum(high - (1 - _MARGIN), 0)
-
-
-def _check_arguments(directory: Path, count, size, seed, kind, difficulty, split) -> None:
-    choices = (("kind", kind, KINDS), ("difficulty", difficulty, DIFFICULTIES), ("split", split, SPLITS))
-    for name, value, allowed in choices:
-        if value not in allowed:
-            raise ValueError(f"make_figures: {name} must be one of {', '.join(allowed)}, got {value!r}")
-    for name, value, least in (("count", count, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"make_figures: {name} must be an integer of at least {least}, got {value!r}")
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise ValueError(f"make_figures: {directory} must be new or an empty folder, but it holds something")

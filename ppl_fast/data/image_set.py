@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ppl_fast._options import integer
+
 SMALLEST_SIDE = 8
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
@@ -47,8 +49,7 @@ class ImageSet(Dataset):
 
     def __init__(self, root, names: list[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
         kind = type(self).__name__
-        if not isinstance(image_size, int) or image_size < SMALLEST_SIDE:
-            raise ValueError(f"{kind}: image_size must be an integer from {SMALLEST_SIDE} on, got {image_size!r}")
+        image_size = integer(kind, "image_size", image_size, low=SMALLEST_SIDE)
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.root, self.image_size = root, image_size

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replacing
+from ppl_fast._files import replacing
 
 LABEL_FILE = "keypoints.npz"
+
+# What numpy and zipfile raise for a file that is no readable npz: RuntimeError where it says that it is encrypted or
+# compressed by an unknown method.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _load_npz(path: Path) -> Labels:
             )
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks an array: {error.args[0]}") from error
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"load_labels: {path} is no valid label file: {error}") from error
 
 

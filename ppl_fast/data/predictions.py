@@ -1,11 +1,17 @@
-"""Estimated poses as CSV and COCO keypoint JSON."""
+"""Poses as CSV and COCO keypoint JSON: all at once, or part by part as they come, which takes no memory for them."""
 
 import csv
 import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 
-from .atomic import replacing
+from ppl_fast._files import replacing
 
 
 def write_csv(path, files, keypoints, names=None, columns=None) -> None:
@@ -18,14 +24,32 @@ def write_csv(path, files, keypoints, names=None, columns=None) -> None:
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         columns: name to n values, such as the frame in a video; None leaves a cell empty.
     """
-    keypoints, names = _check("write_csv", files, keypoints, names)
-    columns = columns or {}
-    rows = zip(files, *columns.values(), keypoints, strict=True)
+    with csv_file(path, names, caller="write_csv") as append:
+        append(files, keypoints, columns or {})
+
+
+@contextmanager
+def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file") -> Iterator[Callable[..., None]]:
+    """A function ``append(files, keypoints, columns)`` that adds rows as `write_csv` takes them, of the same columns.
+
+    Args:
+        path: the file to write, replaced whole when the block ends well.
+        names: N keypoint names; keypoint_00, keypoint_01, ... by default.
+        caller: for the messages of `append`.
+    """
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
-        for *cells, points in rows:
-            writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
+
+        def append(files: Sequence[str], keypoints: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+            nonlocal names
+            first = file.tell() == 0
+            keypoints, names = _checked(caller, files, keypoints, names)
+            if first:
+                writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
+            for *cells, points in zip(files, *columns.values(), keypoints, strict=True):
+                writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
+
+        yield append
 
 
 def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category="object") -> None:
@@ -40,33 +64,70 @@ def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category=
         skeleton: links as pairs of keypoint numbers counted from 0 (COCO's own count, from 1, is used in the file).
         category: name of the one category.
     """
-    keypoints, names = _check("write_coco", files, keypoints, names)
-    if len(sizes) != len(files):
-        raise ValueError(f"write_coco: sizes must hold {len(files)} pairs, got {len(sizes)}")
-    images, annotations = [], []
-    for number, (name, points, (width, height)) in enumerate(zip(files, keypoints, sizes, strict=True), start=1):
-        low, extent = points.min(0), np.ptp(points, axis=0)
-        images.append({"id": number, "file_name": name, "width": int(width), "height": int(height)})
-        annotations.append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": 1,
-                "keypoints": [v for x, y in points.tolist() for v in (round(x, 3), round(y, 3), 2)],
-                "num_keypoints": len(names),
-                "bbox": [round(float(v), 3) for v in (*low, *extent)],
-                "area": round(float(extent.prod()), 3),
-                "iscrowd": 0,
-            }
-        )
-    bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]
-    categories = [{"id": 1, "name": category, "keypoints": names, "skeleton": bones}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    with coco_file(path, names, skeleton, category, caller="write_coco") as append:
+        append(files, keypoints, sizes)
 
 
-def _check(caller: str, files, keypoints, names) -> tuple[np.ndarray, list[str]]:
+@contextmanager
+def coco_file(
+    path,
+    names: Sequence[str] | None = None,
+    skeleton: Sequence[Sequence[int]] = (),
+    category: str = "object",
+    caller: str = "coco_file",
+) -> Iterator[Callable[..., None]]:
+    """A function ``append(files, keypoints, sizes)`` that adds images as `write_coco` takes them, with their poses.
+
+    Args:
+        path: the file to write, replaced whole when the block ends well.
+        names, skeleton, category: as for `write_coco`.
+        caller: for the messages of `append`.
+    """
+    number = 0
+    # The annotations, which come behind all images in the file, wait beside it.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+        TemporaryFile("w+", encoding="utf-8", dir=Path(path).parent) as waiting,
+    ):
+        file.write('{"images": [')
+
+        def append(files: Sequence[str], keypoints: Any, sizes: Any) -> None:
+            nonlocal number, names
+            keypoints, names = _checked(caller, files, keypoints, names)
+            if len(sizes) != len(files):
+                raise ValueError(f"{caller}: sizes must hold {len(files)} pairs, got {len(sizes)}")
+            for name, points, (width, height) in zip(files, keypoints, sizes, strict=True):
+                comma, number = ", " * (number > 0), number + 1
+                image = {"id": number, "file_name": name, "width": int(width), "height": int(height)}
+                file.write(comma + json.dumps(image))
+                waiting.write(comma + json.dumps(_annotation(number, points)))
+
+        yield append
+        bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]
+        categories = [{"id": 1, "name": category, "keypoints": list(names or ()), "skeleton": bones}]
+        file.write('], "annotations": [')
+        waiting.seek(0)
+        shutil.copyfileobj(waiting, file)
+        file.write(f'], "categories": {json.dumps(categories)}}}')
+
+
+def _annotation(number: int, points: np.ndarray) -> dict[str, Any]:
+    """The pose (N, 2) of one image, by the image's number."""
+    low, extent = points.min(0), np.ptp(points, axis=0)
+    return {
+        "id": number,
+        "image_id": number,
+        "category_id": 1,
+        "keypoints": [v for x, y in points.tolist() for v in (round(x, 3), round(y, 3), 2)],
+        "num_keypoints": len(points),
+        "bbox": [round(float(v), 3) for v in (*low, *extent)],
+        "area": round(float(extent.prod()), 3),
+        "iscrowd": 0,
+    }
+
+
+def _checked(caller: str, files, keypoints, names) -> tuple[np.ndarray, list[str]]:
     keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.ndim != 3 or keypoints.shape[0] != len(files) or keypoints.shape[2] != 2:
         raise ValueError(f"{caller}: keypoints must have shape ({len(files)}, N, 2), got {keypoints.shape}")

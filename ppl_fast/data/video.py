@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .atomic import replacing
+from ppl_fast._extras import needing
+from ppl_fast._files import replacing
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg's name of the format
@@ -59,7 +61,7 @@ class Video:
         ImportError: PyAV is not installed.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"video {self.path} does not exist")
@@ -180,8 +182,6 @@ def _upright(raw) -> Image.Image:
 
 
 def _av():
-    try:
+    with needing("videos need", "video"):
         import av
-    except ModuleNotFoundError as missing:
-        raise ImportError("videos need av, which is not installed: pip install 'ppl_fast[video]'") from missing
     return av

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.inference import predict
+from ppl_fast.models import KeypointModel
 
 from ._error import nearer_sides
 from ._limbs import limb_share
 from ._matching import check_scipy, matching
 from ._occlusion import MASKS, check_masks, occlusion
 from ._pck import pck
-from ._predict import predict
 from ._regression import fit_mean_pose, fit_regression, regression
 from ._score import Score
 
@@ -48,7 +48,7 @@ def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any) -> 
 
 
 def evaluate_model(
-    model: torch.nn.Module,
+    model: KeypointModel,
     train_dataset: Any,
     train_labels: Labels,
     test_dataset: Any = None,
@@ -66,8 +66,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
 
-    model: offers ``estimate``; with ``links`` (E, 2) and ``link_weights()`` (E,) the limb share is measured too.
-        One without ``estimate_rounds`` cannot iterate: ``iterations`` and ``rounds`` then stay at 1 and 0.
+    model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that is
+        not ``iterative``, ``iterations`` and ``rounds`` stay at 1 and 0.
     train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
         ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
     train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
@@ -86,14 +86,14 @@ def evaluate_model(
     check_masks(masks, rounds)
     check_scipy()
     train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
-    iterations = iterations if hasattr(model, "estimate_rounds") else 1
+    iterations = iterations if model.iterative else 1
     options = {"iterations": iterations, "batch_size": batch_size, "workers": workers, "progress": progress}
     train_keypoints = predict(model, train.images, description="training poses", **options)
     test_keypoints = predict(model, test.images, description="test poses", **options)
     fit_options = {key: value for key, value in protocol.items() if key != "summed_at"}
     fitted = fit_regression(train_keypoints, train.joints, train.visible, **fit_options)
     scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, protocol)
-    if train_labels.skeleton and hasattr(model, "link_weights"):
+    if train_labels.skeleton and len(model.links):
         links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
         scores["limb_share"] = limb_share(
             test_keypoints, links, weights, test.joints, train_labels.skeleton, test.visible
@@ -122,7 +122,7 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     visible = {"train_visible": train.visible, "test_visible": test.visible}
     swap, norm = protocol.get("swap"), protocol.get("norm", "l2")
     mean = fit_mean_pose(train.joints, train.visible, swap=swap, norm=norm)
-    mean = np.broadcast_to(mean, test.joints.shape)
+    everywhere = np.broadcast_to(mean, test.joints.shape)
     matched = matching(test_keypoints, test.joints, test.visible)
 
     def correct(predicted: np.ndarray) -> Score:
@@ -132,12 +132,16 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     near = correct(fitted(test_keypoints))
     sides = ", left and right swapped per image where that fits better" if swap else ""
     return {
-        "regression": regression(train_keypoints, train.joints, test_keypoints, test.joints, **protocol, **visible),
-        "matching": replace(matched, baseline=matching(np.nan_to_num(mean) * 2 - 1, test.joints, test.visible).value),
+        "regression": regression(
+            train_keypoints, train.joints, test_keypoints, test.joints, fitted=fitted, mean=mean, **protocol, **visible
+        ),
+        "matching": replace(
+            matched, baseline=matching(np.nan_to_num(everywhere) * 2 - 1, test.joints, test.visible).value
+        ),
         "pck": replace(
             near,
             protocol=f"{near.protocol}; predicted by the regression fitted on the training images{sides}",
-            baseline=correct(mean).value,
+            baseline=correct(everywhere).value,
         ),
     }
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from ppl_fast._extras import needing
+
 from ._score import Score, detected, labelled, mean_over, same_count
 
 
 def check_scipy() -> None:
     """Raise an ImportError where `matching` would, before models are trained or run for it."""
-    try:
+    with needing("matching needs", "data"):
         import scipy.optimize  # noqa: F401
-    except ImportError:
-        raise ImportError("matching needs scipy; install it with: pip install 'ppl_fast[data]'") from None
 
 
 def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast.inference.estimation import device_of, read
+from ppl_fast.inference.sources import Images
+from ppl_fast.models import KeypointModel
+
 from ._error import error_text, error_unit, regression_error
-from ._predict import batches, device_of
 from ._regression import RegressionMap
 from ._score import labelled
 
@@ -67,7 +70,7 @@ def occlude(
 
 
 def occlusion(
-    model: torch.nn.Module,
+    model: KeypointModel,
     images: Any,
     joints: Any,
     regression_map: RegressionMap,
@@ -83,8 +86,8 @@ def occlusion(
 ) -> dict[str, Any]:
     """Regression error on partly hidden images after 0 to ``rounds`` rounds of iterative inference.
 
-    model: offers ``estimate(images)``, and ``estimate_rounds(images, passes, visible=...)`` where it can iterate;
-        without the latter there is only the error after 0 rounds, the plain estimate on the occluded image.
+    model: a `KeypointModel`, or what offers the same; of one that is not ``iterative`` there is only the error after 0
+        rounds, the plain estimate on the occluded image.
     images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
     joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, the joints that count, default all.
     regression_map: from `fit_regression` on clean training images.
@@ -100,16 +103,17 @@ def occlusion(
         raise ValueError(f"occlusion: images and joints must have equal length, got {len(images)} and {len(targets)}")
     check_masks(masks, rounds)
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
-    iterates = hasattr(model, "estimate_rounds")
-    passes = 1 + rounds if iterates else 1
+    passes = 1 + rounds if model.iterative else 1
 
     clean, found, device, first = [], [[[] for _ in range(passes)] for _ in masks], device_of(model), 0
-    for batch in batches(images, batch_size, "occluded poses", progress):
+    for _, batch in read(Images(images, name="occluded poses"), batch_size, progress):
         batch = batch.to(device)
         clean.append(regression_map(model.estimate(batch)))
         for (kind, share), kept in zip(masks, found, strict=True):
             hidden, seen = occlude(batch, kind, share, seed=seed, first=first, block=block)
-            for predicted, keypoints in zip(kept, _by_round(model, hidden, passes, seen), strict=True):
+            for predicted, (keypoints, _) in zip(
+                kept, model.estimate_rounds(hidden, passes, visible=seen), strict=True
+            ):
                 predicted.append(regression_map(keypoints))
         first += len(batch)
 
@@ -119,7 +123,7 @@ def occlusion(
     base = error(clean)
     by_round = [[error(parts) for parts in kept] for kept in found]
     rows = [_row(kind, share, base, errors) for (kind, share), errors in zip(masks, by_round, strict=True)]
-    text = _protocol(len(targets), measured, iterates)
+    text = _protocol(len(targets), measured, model.iterative)
     return {"protocol": text, "unit": error_unit(measured.get("summed_at")), "clean": base, "rows": rows}
 
 
@@ -129,12 +133,6 @@ def check_masks(masks: Sequence[tuple[str, float]], rounds: int) -> None:
         raise ValueError(f"occlusion: rounds must not be negative, got {rounds}")
     for kind, share in masks:
         visible_pixels(kind, share, 8, np.random.default_rng(0))
-
-
-def _by_round(model: torch.nn.Module, hidden: torch.Tensor, passes: int, seen: torch.Tensor) -> list[torch.Tensor]:
-    if not hasattr(model, "estimate_rounds"):
-        return [model.estimate(hidden)]
-    return [keypoints for keypoints, _ in model.estimate_rounds(hidden, passes, visible=seen)]
 
 
 def _row(kind: str, share: float, clean: float, errors: list[float]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def fit_regression(
 def fit_mean_pose(joints: Any, visible: Any = None, *, swap=None, norm: str = "l2") -> np.ndarray:
     """(J, 2) mean labelled pose: `fit_regression` for a detector that sees nothing; NaN for a joint never visible."""
     targets, shown = labelled(joints, visible, "joints", "fit_mean_pose")
-    return _fit_mean(targets, shown, swap, checked_norm(norm, "fit_mean_pose")).coefficients.reshape(-1, 2)
+    return _fit_mean(targets, shown, swap, checked_norm(norm, "fit_mean_pose"))
 
 
 def regression(
@@ -77,6 +77,8 @@ def regression(
     summed_at: int | None = None,
     intercept: bool = False,
     norm: str = "l2",
+    fitted: RegressionMap | None = None,
+    mean: np.ndarray | None = None,
 ) -> Score:
     """Error of linearly regressed joints on the test split, with the mean pose's error as baseline.
 
@@ -91,6 +93,8 @@ def regression(
     summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
     intercept, norm: Taichi figures in the literature are measured with an intercept and ``norm="l1"``,
         |dx| + |dy|, which is not the L2 their name suggests.
+    fitted, mean: what `fit_regression` and `fit_mean_pose` gave for this training split and these options, where they
+        are at hand; else both are fitted here.
     Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
     """
     checked_norm(norm, "regression")
@@ -105,10 +109,14 @@ def regression(
     same_count("regression", train_keypoints=train_points, train_joints=train[0])
     same_count("regression", test_keypoints=test_points, test_joints=test[0])
     features = _features(train_points, intercept)
-    fitted = _fit(features, *train, intercept, swap, norm)
+    fits = {"fitted": (fitted and fitted.coefficients, (features.shape[1], train[0][0].size))}
+    for name, (given, expected) in (fits | {"mean": (mean, train[0].shape[1:])}).items():
+        if given is not None and given.shape != expected:
+            raise ValueError(f"regression: {name} must be of shape {expected} for these options, got {given.shape}")
+    fitted = fitted or _fit(features, *train, intercept, swap, norm)
     predicted = _predict(fitted, _features(test_points, intercept))
     value, per_joint = regression_error(predicted, *test, swap=swap, summed_at=summed_at, norm=norm)
-    mean = _mean_pose(train, test, swap, summed_at, norm)
+    baseline = _mean_pose(train, test, swap, summed_at, norm, mean)
     parts = [
         f"regression (AutoLink): least squares {'with' if intercept else 'without'} intercept from "
         f"{train_points.shape[1]} detected keypoints in [0, 1] to {train[0].shape[1]} joints on {len(features)} "
@@ -117,7 +125,7 @@ def regression(
     ]
     if len(features) < features.shape[1]:
         parts.append(f"underdetermined: {features.shape[1]} coefficients per coordinate, minimum-norm solution")
-    return Score(value, "; ".join(parts), per_joint, mean.value)
+    return Score(value, "; ".join(parts), per_joint, baseline.value)
 
 
 def mean_pose(
@@ -148,8 +156,9 @@ def _splits(train_joints, train_visible, test_joints, test_visible, caller):
     return train, test
 
 
-def _mean_pose(train, test, swap, summed_at, norm) -> Score:
-    predicted = np.broadcast_to(_fit_mean(*train, swap, norm).coefficients.reshape(1, -1, 2), test[0].shape)
+def _mean_pose(train, test, swap, summed_at, norm, mean: np.ndarray | None = None) -> Score:
+    mean = _fit_mean(*train, swap, norm) if mean is None else mean
+    predicted = np.broadcast_to(mean, test[0].shape)
     value, per_joint = regression_error(predicted, *test, swap=swap, summed_at=summed_at, norm=norm)
     parts = [
         f"mean pose of {len(train[0])} training images instead of a regression",
@@ -158,9 +167,9 @@ def _mean_pose(train, test, swap, summed_at, norm) -> Score:
     return Score(value, "; ".join(parts), per_joint)
 
 
-def _fit_mean(joints, visible, swap, norm) -> RegressionMap:
+def _fit_mean(joints, visible, swap, norm) -> np.ndarray:
     # Least squares on a feature that never changes is the mean, per joint over the samples that show it.
-    return _fit(np.ones((len(joints), 1)), joints, visible, False, swap, norm)
+    return _fit(np.ones((len(joints), 1)), joints, visible, False, swap, norm).coefficients.reshape(-1, 2)
 
 
 def _features(points: np.ndarray, intercept: bool) -> np.ndarray:

@@ -2,23 +2,27 @@
 
 import os
 
-from ppl_fast.models import checkpoint
 from ppl_fast.models.autolink import AutoLink
-from ppl_fast.models.base import LinkModel
+from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.config import AutoLinkConfig, PPLConfig
+from ppl_fast.models.extended import ExtendedAutoLink, ExtendedAutoLinkConfig, ExtendedPPL, ExtendedPPLConfig
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput, PPLOutput, Prior
 from ppl_fast.models.ppl import PPL
+from ppl_fast.models.registry import MODELS
 
-MODELS: dict[str, type[LinkModel]] = {"ppl": PPL, "autolink": AutoLink}  # by the name that `ppl-fast train` knows
+MODELS.update((model.architecture, model) for model in (PPL, AutoLink, ExtendedPPL, ExtendedAutoLink))
 
 __all__ = ["MODELS", "PPL", "AutoLink", "AutoLinkConfig", "AutoLinkOutput", "PPLConfig", "PPLOutput", "Prior"]
-__all__ += ["LinkModel", "load_pretrained"]
+__all__ += ["ExtendedAutoLink", "ExtendedAutoLinkConfig", "ExtendedPPL", "ExtendedPPLConfig"]
+__all__ += ["KeypointModel", "LinkModel", "load_pretrained"]
 
 
-def load_pretrained(directory: str | os.PathLike) -> LinkModel:
+def load_pretrained(directory: str | os.PathLike[str]) -> KeypointModel:
     """The model that `save_pretrained` wrote into a directory, of whichever class.
 
-    Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
+    Raises:
+        FileNotFoundError: there are no such files.
+        ValueError: a file is broken; the sentence names it.
     """
-    names = {model.__name__: model for model in MODELS.values()}
-    return names[checkpoint.read_architecture(directory, names)].from_pretrained(directory)
+    return KeypointModel.from_pretrained(directory)

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models import losses
-from ppl_fast.models.base import LinkModel
+from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import conv, evaluating, init_kaiming
 from ppl_fast.models.config import AutoLinkConfig
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
 from ppl_fast.models.regressor import attend, image_trunk
+from ppl_fast.models.terms import Pass
 
 
 class Detector(nn.Module):
@@ -52,8 +53,12 @@ class AutoLink(LinkModel):
     Raises: TypeError, ValueError for an unknown option or one out of bounds.
     """
 
-    Config = AutoLinkConfig
+    Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
+    architecture = "autolink"
+    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction,)
     train_defaults: ClassVar[dict[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
+
+    settings: AutoLinkConfig
 
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
         super().__init__(num_keypoints, image_size, thickness, **options)
@@ -61,26 +66,28 @@ class AutoLink(LinkModel):
         self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride)
         self.translator = self.new_translator()
 
-    def forward(self, images: Tensor, reference: Tensor | None = None) -> AutoLinkOutput:
+    def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> AutoLinkOutput:
         """Detect, reconstruct, and take the loss.
 
         Args:
             images: (B, 3, S, S) in [-1, 1], S = image_size; any float dtype, computed in the parameters'.
             reference: (B, 3, S, S), what the translator takes appearance from. Default: the images, in training mode
                 with random blocks dropped.
+            losses: whether to take the losses. Without, no weights of the perceptual loss are needed.
 
-        Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
-            the perceptual loss finds no weights.
+        Raises:
+            TypeError, ValueError: images of the wrong type, shape, device or range.
+            FileNotFoundError: the perceptual loss finds no weights.
         """
         images, reference = self.checked(images, reference)
-        keypoints, attention = self.detect(images)
-        heatmap = self.draw(keypoints, self.link_weights())
-        reconstruction = self.translator(self.alpha * self.reference(images, reference), heatmap)
-        terms = {"reconstruction": self.reconstruction_loss(reconstruction, images)}
-        if self.settings.separation_weight:
-            terms["separation"] = losses.separation(keypoints, self.links, self.settings.separation_sigma)
-        terms, loss = self.weighted(terms)
-        return AutoLinkOutput(keypoints, heatmap, reconstruction, terms, loss, attention)
+        masks = self.masks(images, reference)
+        keypoints, attention = self.detect(self.seen(images, masks))
+        weights = self.link_weights()
+        heatmap = self.draw(keypoints, weights)
+        shown = self.alpha * self.appearance(images, reference, masks)
+        reconstruction = self.translator(shown, self.drawn(heatmap, masks))
+        out = AutoLinkOutput(keypoints, heatmap, reconstruction, {}, None, attention)
+        return self.with_losses(Pass(images, out, weights, masks)) if losses else out
 
     def detect(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints and attention maps (see `Detector`) of images, resized to the detector's size."""
@@ -99,7 +106,6 @@ class AutoLink(LinkModel):
         Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
         """
         images = self.masked(images, visible)
-        if iterations != 1:
-            raise ValueError(f"AutoLink: iterations must be 1 (there is no memory to iterate with), got {iterations!r}")
+        self.check_one(iterations)
         with evaluating(self):
             return self.detect(images)[0]

@@ -1,21 +1,18 @@
-"""What `PPL` and `AutoLink` share: links with learned weights, a translator that reads their drawing, and its loss."""
+"""The contract of the models: what evaluation, training, inference, pictures and commands rely on."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast import _check
-from ppl_fast.models import checkpoint
-from ppl_fast.models.blocks import random_blocks
-from ppl_fast.models.config import LinkModelConfig
-from ppl_fast.models.perceptual import load_perceptual
-from ppl_fast.models.translator import TRANSLATORS
-from ppl_fast.ops import default_links, link_heatmap
+from ppl_fast.models import checkpoint, migration, registry
+from ppl_fast.models.config import KeypointConfig
+from ppl_fast.models.output import MemoryReport, Prior
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,86 +20,128 @@ if TYPE_CHECKING:
 RANGE = 1.01  # images may leave [-1, 1] by what resizing and bfloat16 round
 
 
-class LinkModel(nn.Module):
-    """Base of the models. A subclass adds what finds keypoints, `translator` (from `new_translator`) and `forward`."""
+class PublishedFormats(Protocol):
+    """What reads and writes the checkpoints of published code: `ppl_fast.published`."""
 
-    Config: ClassVar[type[LinkModelConfig]]
-    train_defaults: ClassVar[dict[str, Any]] = {}  # options of the training loop that the published model differs in
+    load: Callable[..., Any]
+    state_dict: Callable[[Any], dict[str, Tensor]]
 
-    def __init__(self, num_keypoints: int, image_size: int, thickness: float, **options: Any):
+
+class KeypointModel(nn.Module):
+    """A model that finds keypoints in images. A subclass adds `estimate`, and what else it has.
+
+    To be trained it also adds `forward(images, reference=None, losses=True)`, whose result has `loss`, a scalar, and
+    `losses`, the terms by name, which sum to it.
+
+    Attributes:
+        Config: class of the options, a dataclass on `KeypointConfig`.
+        settings: the options, an instance of it.
+        architecture: the name in `ppl_fast.models.MODELS`, and in config.json.
+        iterative: whether `estimate` gains from further iterations.
+        train_defaults: options of the training loop that the published model differs in.
+        links: (E, 2) int64, pairs of keypoints i < j; none by default.
+
+    Args:
+        options: fields of `Config`.
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: an option out of bounds.
+    """
+
+    Config: ClassVar[type[KeypointConfig]] = KeypointConfig
+    architecture: ClassVar[str] = ""
+    iterative: ClassVar[bool] = False
+    train_defaults: ClassVar[dict[str, Any]] = {}
+    # Lies above the models, and is filled in by `ppl_fast`.
+    published: ClassVar[Callable[[], PublishedFormats]]
+
+    links: Tensor
+
+    def __init__(self, **options: Any):
         super().__init__()
-        options |= {"num_keypoints": num_keypoints, "image_size": image_size, "thickness": thickness}
-        self.settings = s = self.Config.from_dict(options)
-        self.register_buffer("links", default_links(s.num_keypoints), persistent=False)
-        start = torch.randn(len(self.links)) * s.link_spread + s.link_start
-        self.link_parameters = nn.Parameter(start / s.link_factor)
-        self.alpha = nn.Parameter(torch.ones(()))
-        self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
-
-    def new_translator(self) -> nn.Module:
-        """A translator as the options have it."""
-        s = self.settings
-        return TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
+        self.settings = self.Config.from_dict(options)
+        self.register_buffer("links", torch.zeros(0, 2, dtype=torch.int64), persistent=False)
 
     @property
     def config(self) -> dict[str, Any]:
         """All options as JSON types: `type(model)(**model.config)` builds the same architecture."""
         return self.settings.to_dict()
 
-    # Links
+    # What it has learned
 
     def link_weights(self) -> Tensor:
-        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter)."""
-        return F.softplus(self.settings.link_factor * self.link_parameters)
+        """(E,) weights >= 0 of `links`."""
+        return torch.zeros(len(self.links), device=self.links.device)
 
     @torch.no_grad()
     def connectivity(self) -> Tensor:
         """(N, N) link weights, symmetric with zero diagonal, without gradient."""
-        i, j = self.links.unbind(dim=1)
-        upper = self.link_parameters.new_zeros(self.settings.num_keypoints, self.settings.num_keypoints)
-        upper[i, j] = self.link_weights()
+        (i, j), weights = self.links.unbind(dim=1), self.link_weights()
+        upper = weights.new_zeros(self.settings.num_keypoints, self.settings.num_keypoints)
+        upper[i, j] = weights
         return upper + upper.mT
 
-    def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
-        """The link heatmap (B, 1, S, S) of keypoints (B, N, 2) and link weights (E,)."""
-        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+    def prior(self) -> Prior | None:
+        """The pose prior; None for a model that learns none."""
+        return None
+
+    def memory_report(self) -> MemoryReport | None:
+        """What the memory holds and how it is used; None for a model that has none."""
+        return None
+
+    # Training
+
+    def load_perceptual(self) -> None:
+        """Load what weights the losses need now rather than at the first loss, so that their absence shows early."""
+
+    def loss_name(self) -> str:
+        """What the reconstruction is measured by, for the log."""
+        return "none"
 
     def progress(self) -> dict[str, float]:
         """Numbers of the model's own that are worth logging beside the losses."""
         return {}
 
-    # Reconstruction
+    # Estimation
 
-    def reference(self, images: Tensor, reference: Tensor | None) -> Tensor:
-        """What the translator takes appearance from: `reference`, or the images, with blocks dropped in training."""
-        if reference is not None:
-            return reference
-        return images * self.kept_blocks(images, self.settings.mask_ratio) if self.training else images
+    def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:
+        """Keypoints of images, in eval mode and without gradient.
 
-    def kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
-        """(B, 1, S, S) of 0 and 1, each block of the grid 0 with probability `ratio`."""
-        return random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
+        Args:
+            images: (B, 3, S, S) in [-1, 1].
+            iterations: estimation passes, an int of at least 1; more than one needs an iterative model.
+            visible: (B, 1, S, S) bool. Where given, the pixels outside are treated as unknown.
 
-    def load_perceptual(self) -> None:
-        """Load the perceptual loss's weights now rather than at the first loss, so that their absence shows early.
+        Returns:
+            (B, N, 2), (x, y) in [-1, 1].
 
-        Raises: FileNotFoundError, ValueError (see `perceptual.load_perceptual`).
+        Raises:
+            TypeError, ValueError: arguments of the wrong type, shape, device or range.
         """
-        s = self.settings
-        if s.reconstruction_loss == "perceptual" and not self._perceptual:
-            self._perceptual.append(load_perceptual(s.perceptual, s.perceptual_weights, s.perceptual_download))
+        raise NotImplementedError(f"{type(self).__name__} has no estimate")
 
-    def reconstruction_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """Scalar distance of reconstruction and images, both (B, 3, S, S)."""
-        if self.settings.reconstruction_loss == "mse":
-            return F.mse_loss(reconstruction.to(images.dtype), images)
-        self.load_perceptual()
-        return self._perceptual[0].to(images)(reconstruction, images)
+    def estimate_rounds(
+        self, images: Tensor, iterations: int = 1, visible: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Like `estimate`, and gives for each iteration the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
+        self.check_one(iterations)
+        seen = images if visible is None else images * visible
+        return [(self.estimate(seen), seen)]
 
-    def weighted(self, terms: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms times their weights among the options, and the sum of those."""
-        terms = {name: getattr(self.settings, f"{name}_weight") * term for name, term in terms.items()}
-        return terms, torch.stack(list(terms.values())).sum()
+    def check_one(self, iterations: int) -> None:
+        """Raise a ValueError unless `iterations` is 1, for a model that is not iterative."""
+        if iterations != 1:
+            raise ValueError(
+                f"{type(self).__name__}: iterations must be 1 (it has nothing to iterate with), got {iterations!r}"
+            )
+
+    # Arguments
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(self.parameters()).dtype
 
     def checked(self, images: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Images and reference, both (B, 3, S, S), in the parameters' dtype, or an error that names the wrong one."""
@@ -115,44 +154,58 @@ class LinkModel(nn.Module):
         if visible is None:
             return images
         expected = (len(images), 1, size, size)
-        _check.tensor(self.settings.model, "visible", visible, expected, dtypes=(torch.bool,), like=images)
+        _check.tensor(type(self).__name__, "visible", visible, expected, dtypes=(torch.bool,), like=images)
         return images * visible
 
     def _checked(self, name: str, images: Tensor, batch: int | str) -> Tensor:
-        s = self.settings
-        _check.tensor(s.model, name, images, (batch, 3, s.image_size, s.image_size))
-        if images.device != self.alpha.device:
-            raise ValueError(
-                f"{s.model}: {name} must be on the model's device, {self.alpha.device}, got {images.device}"
-            )
+        owner, size, device = type(self).__name__, self.settings.image_size, self.links.device
+        _check.tensor(owner, name, images, (batch, 3, size, size))
+        if images.device != device:
+            raise ValueError(f"{owner}: {name} must be on the model's device, {device}, got {images.device}")
         # Looking at the values would stall a GPU's queue and break a compiled graph.
         if images.device.type == "cpu" and not torch.compiler.is_compiling() and images.numel():
             low, high = (value.item() for value in images.detach().aminmax())
             if not (low >= -RANGE and high <= RANGE):
-                raise ValueError(f"{s.model}: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
-        return images.to(self.alpha.dtype)
+                raise ValueError(f"{owner}: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
+        return images.to(self.dtype)
 
     # On disk
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write `model.safetensors` and `config.json` into a directory; VGG's weights are not among them.
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `model.safetensors` and `config.json` into a directory; weights of the losses are not among them.
 
-        Raises: OSError where it cannot be written.
+        Raises:
+            OSError: it cannot be written.
         """
-        checkpoint.save(directory, type(self).__name__, self.config, self.state_dict())
+        checkpoint.save(directory, self.architecture, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike, **overrides: Any) -> Self:
-        """Read what `save_pretrained` wrote; `overrides` replace options that do not change the architecture.
+    def from_pretrained(cls, directory: str | os.PathLike[str], **overrides: Any) -> Self:
+        """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved.
 
-        Raises: FileNotFoundError; ValueError naming the file and what is wrong with it.
+        Args:
+            directory: holds `model.safetensors` and `config.json`.
+            overrides: options in place of the saved ones that do not change the architecture.
+
+        Raises:
+            FileNotFoundError: there are no such files.
+            ValueError: a file is broken, or of another architecture; the sentence names it.
         """
-        config = checkpoint.read_config(directory, cls.__name__)
+        name, saved = checkpoint.read_config(directory)
+        where = os.path.join(directory, checkpoint.CONFIG)
+        found = registry.find(name) or (cls if name in (cls.architecture, cls.__name__) else None)
+        if found is None:
+            raise registry.unknown(name, where)
+        architecture, options = migration.resolve(found.architecture, saved)
+        found = registry.MODELS.get(architecture, found)
+        model_class = registry.narrower(cls, found)
+        if model_class is None:
+            raise ValueError(f"{where}: expected a model of the class {cls.__name__}, got {found.__name__}")
         try:
-            cls.Config.from_dict(config)
+            model_class.Config.from_dict(options)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.path.join(directory, checkpoint.CONFIG)}: {error}") from error
-        model = cls(**(config | overrides))
+            raise ValueError(f"{where}: {error}") from error
+        model = model_class(**(options | overrides))
         checkpoint.load_weights(directory, model)
         return model
 
@@ -164,14 +217,12 @@ class LinkModel(nn.Module):
             source: path of a checkpoint, or a published model's state dict; see `ppl_fast.published.load`.
             options: such as thickness, which the published state dict does not hold.
 
-        Raises: FileNotFoundError; ValueError naming what is wrong, missing or refused.
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the sentence names what is wrong, missing or refused.
         """
-        from ppl_fast import published
-
-        return published.load(cls, source, **options)
+        return cast("Self", cls.published().load(cls, source, **options))
 
     def to_published(self) -> dict[str, Tensor]:
         """A state dict that the published code loads; see `ppl_fast.published.state_dict`."""
-        from ppl_fast import published
-
-        return published.state_dict(self)
+        return type(self).published().state_dict(self)

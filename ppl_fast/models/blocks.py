@@ -20,16 +20,16 @@ def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, 1)
 
 
-def double(x: Tensor) -> Tensor:
+def upsample2x(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class Double(nn.Module):
-    """`double` as a layer."""
+class Upsample2x(nn.Module):
+    """`upsample2x` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return double(x)
+        return upsample2x(x)
 
 
 class HalvingConv2d(nn.Conv2d):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._extras import needing
+from ppl_fast._files import replacing, write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -28,40 +28,21 @@ def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any]
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
-    with replacing(directory / CONFIG) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(directory / CONFIG, text)
 
 
 def safetensors() -> ModuleType:
     """The package of that name, which only reading and writing weights needs."""
-    try:
+    with needing("weight files need", "train"):
         import safetensors.torch
-    except ImportError as error:
-        raise ImportError("weight files need safetensors: pip install ppl_fast[train]") from error
     return safetensors
 
 
-def read_config(directory: str | os.PathLike, architecture: str) -> dict[str, Any]:
-    """The options in config.json.
+def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """The architecture and the options in config.json.
 
-    Raises: FileNotFoundError; ValueError for a file that is no such config or belongs to another architecture.
+    Raises: FileNotFoundError; ValueError for a file that is no such config.
     """
-    read_architecture(directory, (architecture,))
-    return _read(directory)[1]
-
-
-def read_architecture(directory: str | os.PathLike, known: Iterable[str]) -> str:
-    """The architecture that config.json names, one of `known`.
-
-    Raises: FileNotFoundError; ValueError for a file that is no such config or names another architecture.
-    """
-    found = _read(directory)[0]
-    if found not in known:
-        raise ValueError(f"{Path(directory, CONFIG)}: expected a model of the class {' or '.join(known)}, got {found}")
-    return found
-
-
-def _read(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")

@@ -1,37 +1,84 @@
 """The options of `PPL` and `AutoLink`: a frozen record with a default, a meaning and bounds for each.
 
 The defaults are the published models (Wang, Han, Zhang, "Pose Prior Learner", ICLR 2026, arXiv 2410.03858; He, Wandt,
-Rhodin, "AutoLink", NeurIPS 2022). What they do not have is off by default and marked "not in the paper".
+Rhodin, "AutoLink", NeurIPS 2022), and there is nothing else but a lighter translator. `extended` has further options.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ppl_fast._options import check, hint, option
+from ppl_fast.models import registry
+from ppl_fast.models.translator import TRANSLATORS
 
-def option(default: Any, help: str, *, low: float = 0, high: float = math.inf, positive: bool = False, choices=()):
-    """A dataclass field that carries its meaning and its bounds (`positive` excludes 0)."""
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
-    return field(default=default, metadata=bounds)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class LinkModelConfig:
-    """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss.
+class KeypointConfig:
+    """What every model's options have: number of keypoints and size of the images.
 
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
 
-    model: ClassVar[str] = "LinkModel"  # names the model in errors
+    machine: ClassVar[tuple[str, ...]] = ()  # options that are of the machine, not of the model
 
     num_keypoints: int = option(16, "number of keypoints, N", low=2)
     image_size: int = option(128, "side of the square input images in pixels", low=16)
+
+    def __post_init__(self) -> None:
+        check(self.owner(), self)
+
+    @classmethod
+    def owner(cls) -> str:
+        """The model's name in errors: the class without its Config."""
+        return cls.__name__.removesuffix("Config")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Self:
+        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
+        known = [item.name for item in dataclasses.fields(cls)]
+        for key in options:
+            if key not in known:
+                raise TypeError(f"{cls.owner()}: unknown option {key!r}{cls._hint(str(key), known)}")
+        return cls(**options)
+
+    @classmethod
+    def _hint(cls, key: str, known: list[str]) -> str:
+        """Which model on top of this one has the option, or else which option may have been meant."""
+        for model in registry.MODELS.values():
+            if issubclass(model.Config, cls) and key in (item.name for item in dataclasses.fields(model.Config)):
+                return f"; it is one of {model.__name__}"
+        return hint(key, known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict of JSON types; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def describe(cls) -> str:
+        """One line per option: name, default, meaning."""
+        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
+
+    def _check_size(self, size: str, *levels: str) -> None:
+        """A side that is halved `levels` times must divide."""
+        step = 2 ** max(getattr(self, name) for name in levels)
+        if getattr(self, size) % step:
+            raise ValueError(f"{self.owner()}: {size} must be a multiple of {step}, got {getattr(self, size)}")
+
+
+@dataclass(frozen=True)
+class LinkModelConfig(KeypointConfig):
+    """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss."""
+
+    machine: ClassVar[tuple[str, ...]] = ("perceptual_weights", "perceptual_download")
+
     thickness: float = option(1e-3, "squared width of a drawn link, in units of half the image side", positive=True)
     width: float = option(1.0, "factor on the channels of all convolutional networks", positive=True)
 
@@ -42,9 +89,9 @@ class LinkModelConfig:
 
     translator: str = option(
         "unet",
-        "unet: the published one; light: strided convolutions, additive skips, convolution before upsampling "
-        "(not in the paper)",
-        choices=("unet", "light"),
+        "unet: the published one; light: another, with strided convolutions, additive skips, and convolution before "
+        "upsampling",
+        choices=tuple(TRANSLATORS),
     )
     translator_base: int = option(64, "channels of the translator at full resolution", low=1)
     translator_levels: int = option(4, "down-blocks of the translator", low=1, high=8)
@@ -61,49 +108,17 @@ class LinkModelConfig:
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")
-    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
-    separation_sigma: float = option(0.06, "reach of the repulsion in units of half the image side", positive=True)
-
-    def __post_init__(self):
-        for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _checked(self.model, item, getattr(self, item.name)))
-
-    def _check_size(self, size: str, *levels: str) -> None:
-        """A side that is halved `levels` times must divide."""
-        step = 2 ** max(getattr(self, name) for name in levels)
-        if getattr(self, size) % step:
-            raise ValueError(f"{self.model}: {size} must be a multiple of {step}, got {getattr(self, size)}")
 
     def _check_stride(self, levels: str) -> None:
         if self.map_stride & (self.map_stride - 1) or self.map_stride > 2 ** getattr(self, levels):
             raise ValueError(
-                f"{self.model}: map_stride must be a power of two from 2 to 2**{levels} = "
+                f"{self.owner()}: map_stride must be a power of two from 2 to 2**{levels} = "
                 f"{2 ** getattr(self, levels)}, got {self.map_stride}"
             )
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> LinkModelConfig:
-        """Build from a mapping, as read from JSON or YAML; an unknown key raises TypeError naming the nearest one."""
-        known = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise TypeError(f"{cls.model}: unknown option {key!r}{hint}")
-        return cls(**options)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dict of JSON types; `from_dict` reads it back."""
-        return dataclasses.asdict(self)
 
     def scaled(self, channels: int) -> int:
         """`channels` times the width multiplier, at least one."""
         return max(1, round(self.width * channels))
-
-    @classmethod
-    def describe(cls) -> str:
-        """One line per option: name, default, meaning."""
-        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
 
 
 @dataclass(frozen=True)
@@ -112,8 +127,6 @@ class PPLConfig(LinkModelConfig):
 
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
-
-    model: ClassVar[str] = "PPL"
 
     memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
     memory_prototypes: int = option(16, "vectors in a bank, k", low=1)
@@ -125,50 +138,18 @@ class PPLConfig(LinkModelConfig):
     memory_decoder_hidden: int = option(64, "hidden width of the decoder's channel MLPs", low=1)
     memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder")
     memory_decay: float = option(0.9, "decay of the moving averages behind the vectors", high=1)
-    memory_start: str = option(
-        "published",
-        "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
-        "vectors, which stay in place through the first steps (not in the paper)",
-        choices=("published", "balanced"),
-    )
-    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
 
     regressor_base: int = option(64, "channels of the regressor's first block, doubled by each further one", low=1)
     regressor_levels: int = option(4, "down-blocks of the regressor", low=1, high=8)
-    head: str = option(
-        "affine",
-        "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map (not in the paper)",
-        choices=("affine", "residual"),
-    )
-    occlude_input: float = option(0.0, "share of samples partly hidden from the regressor (not in the paper)", high=1)
-    occlude_ratio: float = option(0.5, "share of blocks hidden from the regressor in such a sample", high=1)
-    occlude_fill: bool = option(
-        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
-    )
 
     boundary_weight: float = option(1.0, "weight of the boundary loss")
     memory_weight: float = option(100.0, "weight of the memory's reconstruction of the keypoints")
     commitment_weight: float = option(1.0, "weight of the memory's commitment loss")
     link_length_weight: float = option(0.0, "weight of the link regularisation; the published code has it at 0")
-    withhold: float = option(
-        0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
-    )
-    foreground_weight: float = option(
-        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
-    )
-    coverage_weight: float = option(
-        0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
-    )
-    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
-    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stride("regressor_levels")
-        for name in ("foreground_weight", "coverage_weight", "stray_weight"):
-            if getattr(self, name) and not self.withhold:
-                raise ValueError(f"PPL: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
         self._check_size("image_size", "regressor_levels", "translator_levels")
 
     def memory_options(self) -> dict[str, Any]:
@@ -176,6 +157,11 @@ class PPLConfig(LinkModelConfig):
         options = {name: value for name, value in vars(self).items() if name.startswith("memory_")}
         del options["memory_weight"]
         return {name.removeprefix("memory_"): value for name, value in options.items()}
+
+    def regressor_options(self) -> dict[str, Any]:
+        """The arguments of Regressor: the options `regressor_*` without that prefix, in channels, and `map_stride`."""
+        base = self.scaled(self.regressor_base)
+        return {"base": base, "levels": self.regressor_levels, "map_stride": self.map_stride}
 
 
 @dataclass(frozen=True)
@@ -185,44 +171,13 @@ class AutoLinkConfig(LinkModelConfig):
     Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
     """
 
-    model: ClassVar[str] = "AutoLink"
-
     link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")
     detector_size: int = option(128, "side that images are resized to for the detector", low=16)
     detector_base: int = option(64, "channels of the detector's first block, doubled by each further one", low=1)
     detector_levels: int = option(4, "down-blocks of the detector", low=1, high=8)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stride("detector_levels")
         self._check_size("image_size", "translator_levels")
         self._check_size("detector_size", "detector_levels")
-
-
-def _checked(model: str, item: dataclasses.Field, value: Any) -> Any:
-    kind = str if item.default is None else type(item.default)
-    if item.default is None and (value is None or isinstance(value, os.PathLike)):
-        return None if value is None else os.fspath(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TypeError(f"{model}: {item.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
-    limits = item.metadata
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"{model}: {item.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
-    if kind in (int, float):
-        _check_bounds(model, item.name, value, limits)
-    return value
-
-
-def _check_bounds(model: str, name: str, value: float, limits: Mapping[str, Any]) -> None:
-    low, high, positive = limits["low"], limits["high"], limits["positive"]
-    if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
-        return
-    if positive:
-        expected = "a positive number"
-    elif high < math.inf:
-        expected = f"between {low} and {high}"
-    else:
-        expected = f"at least {low}" if low > -math.inf else "finite"
-    raise ValueError(f"{model}: {name} must be {expected}, got {value}")

@@ -23,8 +23,13 @@ class HierarchicalMemory(nn.Module):
     Buffers: codebook (m, k, d); sizes (m, k) and sums (m, k, d), its moving averages; idle (m, k) int64, training
     steps since a vector was last chosen. All but `idle` are float32 and stay so under autocast.
 
-    Args: see the options `memory_*` and `reseed_after` of PPLConfig.
+    Args: see the options `memory_*` of PPLConfig and those of ExtendedPPLConfig.
     """
+
+    codebook: Tensor
+    sizes: Tensor
+    sums: Tensor
+    idle: Tensor
 
     def __init__(
         self,
@@ -61,18 +66,19 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
-    def forward(self, keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, keypoints: Tensor, learn: bool = True) -> tuple[Tensor, Tensor]:
         """keypoints (B, N, 2) -> recalled keypoints (B, N, 2), commitment loss (a scalar).
 
         The gradient of the recalled keypoints passes straight through the choice to the encoder. In training mode the
-        vectors move after they were read.
+        vectors move after they were read, unless `learn` is False.
         """
         with torch.autocast(keypoints.device.type, enabled=False):
             tokens = self.encode(keypoints)
+            learn = learn and self.training
             # The update below writes into the buffer, the backward needs the vectors as they were read.
-            codebook = self.codebook.clone() if self.training else self.codebook
+            codebook = self.codebook.clone() if learn else self.codebook
             values, indices, distances = memory_attention(tokens, codebook)
-            if self.training:
+            if learn:
                 self._update(tokens.detach(), indices, distances.detach())
             return self.decode(values), distances.mean() / tokens.shape[2]
 
@@ -96,7 +102,7 @@ class HierarchicalMemory(nn.Module):
             return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 
     @torch.no_grad()
-    def prototypes(self) -> Tensor:
+    def prototype_poses(self) -> Tensor:
         """(m, k, N, 2): the pose that each vector stands for, all other banks at their means."""
         means = self.codebook.mean(dim=1)
         poses = []

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ppl_fast.models import losses
-from ppl_fast.models.base import LinkModel
+from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import evaluating
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
-from ppl_fast.models.output import PPLOutput, Prior
+from ppl_fast.models.link_model import LinkModel
+from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
 from ppl_fast.models.regressor import Regressor
+from ppl_fast.models.terms import Pass
 from ppl_fast.ops import affine_warp
 
 
@@ -27,19 +27,23 @@ class PPL(LinkModel):
         thickness: squared width of a link in the link heatmap, in units of half the image side.
         options: any further field of `PPLConfig`; `PPLConfig.describe()` lists them. The defaults are the published
             model, whose perceptual loss needs VGG16 weights once a loss is computed; `reconstruction_loss="mse"` does
-            without. Loading a model and estimating poses never need them.
+            without. Loading a model and estimating poses never need them. `ExtendedPPL` has more options.
 
     Raises: TypeError, ValueError for an unknown option or one out of bounds.
     """
 
-    Config = PPLConfig
+    Config: ClassVar[type[PPLConfig]] = PPLConfig
+    architecture = "ppl"
+    iterative = True
+    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction, term.boundary, term.memory, term.link_length)
+
+    settings: PPLConfig
 
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
         super().__init__(num_keypoints, image_size, thickness, **options)
         s = self.settings
-        self.memory = HierarchicalMemory(s.num_keypoints, reseed_after=s.reseed_after, **s.memory_options())
-        base = s.scaled(s.regressor_base)
-        self.regressor = Regressor(s.num_keypoints, base, s.regressor_levels, s.map_stride, s.head)
+        self.memory = HierarchicalMemory(s.num_keypoints, **s.memory_options())
+        self.regressor = Regressor(s.num_keypoints, **s.regressor_options())
         self.translator = self.new_translator()
 
     # Priors
@@ -49,13 +53,17 @@ class PPL(LinkModel):
         """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient."""
         return Prior(self.memory.prior(), self.connectivity())
 
-    def prototypes(self) -> Tensor:
+    def prototype_poses(self) -> Tensor:
         """(m, k, N, 2): the pose that each memory vector stands for, all other banks at their means."""
-        return self.memory.prototypes()
+        return self.memory.prototype_poses()
 
     def usage(self) -> tuple[Tensor, Tensor]:
         """Per bank: perplexity (m,), 1 to k, of how often its vectors are chosen, and number of dead vectors (m,)."""
         return self.memory.usage()
+
+    def memory_report(self) -> MemoryReport:
+        """The poses that the memory's vectors stand for, and how much of it is used."""
+        return MemoryReport(self.prototype_poses(), self.memory.sizes, *self.usage())
 
     def progress(self) -> dict[str, float]:
         """Mean perplexity of the memory's banks and number of dead vectors."""
@@ -64,67 +72,31 @@ class PPL(LinkModel):
 
     # Training
 
-    def forward(self, images: Tensor, reference: Tensor | None = None) -> PPLOutput:
-        """Estimate, reconstruct, and take the losses.
+    def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> PPLOutput:
+        """Estimate, reconstruct, and take the losses, in the paper's order and letters.
 
         Args:
-            images: (B, 3, S, S) in [-1, 1], S = image_size; any float dtype, computed in the parameters'.
+            images: I, (B, 3, S, S) in [-1, 1], S = image_size; any float dtype, computed in the parameters'.
             reference: (B, 3, S, S), what the translator takes appearance from, such as another frame of the same
                 clip. Default: the images, in training mode with random blocks dropped.
+            losses: whether to take the losses. Without, the memory does not move, and no weights of the perceptual
+                loss are needed.
 
-        Raises: TypeError, ValueError for images of the wrong type, shape, device or range; FileNotFoundError where
-            the perceptual loss finds no weights.
+        Raises:
+            TypeError, ValueError: images of the wrong type, shape, device or range.
+            FileNotFoundError: the perceptual loss finds no weights.
         """
         images, reference = self.checked(images, reference)
-        prior = self.prior()
-        affine = self.regressor(self._occluded(images, prior.keypoints), prior.keypoints)
-        keypoints = affine_warp(prior.keypoints, affine)
-        weights = self.link_weights()
-        heatmap = self.draw(keypoints, weights)
-        withheld = self._withheld(images)
-        drawn = heatmap if withheld is None else heatmap.masked_fill(withheld.view(-1, 1, 1, 1), 0)
-        reconstruction = self.translator(self.alpha * self.reference(images, reference), drawn)
-        recalled, commitment = self.memory(keypoints.detach())
-        terms = {
-            "reconstruction": self.reconstruction_loss(reconstruction, images),
-            "boundary": losses.boundary(keypoints),
-            "memory": F.mse_loss(recalled, keypoints.detach()),
-            "commitment": commitment,
-        }
-        s = self.settings
-        if s.separation_weight:
-            terms["separation"] = losses.separation(keypoints, self.links, s.separation_sigma)
-        if withheld is not None:
-            figure, shares = losses.missed(images, reconstruction), withheld / withheld.sum().clamp_min(1)
-            found = losses.foreground(heatmap, figure), *losses.figure_distances(keypoints, figure)
-            for name, distances in zip(("foreground", "coverage", "stray"), found, strict=True):
-                terms[name] = (distances * shares).sum()
-        if s.prior_weight:
-            terms["prior"] = losses.prior_distance(self.memory.decoded_mean(), keypoints.detach())
-        if s.link_length_weight:
-            terms["link_length"] = losses.link_length(keypoints, prior.keypoints, self.links, weights)
-        terms, loss = self.weighted(terms)
-        return PPLOutput(keypoints, prior, heatmap, reconstruction, terms, loss, affine, recalled)
-
-    def _withheld(self, images: Tensor) -> Tensor | None:
-        """(B,) bool, the samples whose heatmap the translator does not see; None where it sees all."""
-        share = self.settings.withhold if self.training else 0
-        return torch.rand(len(images), device=images.device) < share if share else None
-
-    def _occluded(self, images: Tensor, prior: Tensor) -> Tensor:
-        """What the regressor sees in training: some samples partly hidden, or filled in as a second round sees them."""
-        s = self.settings
-        if not (self.training and s.occlude_input):
-            return images
-        chosen = torch.rand(len(images), device=images.device) < s.occlude_input
-        visible = self.kept_blocks(images, s.occlude_ratio)
-        hidden = images * visible
-        if s.occlude_fill and chosen.any():
-            with torch.no_grad(), evaluating(self):
-                part, shown = hidden[chosen], visible[chosen] > 0
-                keypoints = affine_warp(prior, self.regressor(part, prior))
-                hidden[chosen] = self._imagined(part, shown, keypoints, self.link_weights())
-        return torch.where(chosen.view(-1, 1, 1, 1), hidden, images)
+        masks = self.masks(images, reference)
+        T, W = self.memory.prior(), self.link_weights()  # the priors: keypoints (N, 2), and links (E,)
+        theta = self.regressor(self.seen(images, masks), T)
+        T_prime = affine_warp(T, theta)  # T'_i = theta_i [T_i; 1]
+        S = self.draw(T_prime, W)
+        I_prime = self.translator(self.alpha * self.appearance(images, reference, masks), self.drawn(S, masks))
+        recalled, commitment = self.memory(T_prime.detach(), learn=losses)
+        prior = Prior(T, self.connectivity())
+        out = PPLOutput(T_prime, prior, S, I_prime, {}, None, theta, recalled, commitment)
+        return self.with_losses(Pass(images, out, W, masks)) if losses else out
 
     # Estimation
 
@@ -148,7 +120,7 @@ class PPL(LinkModel):
         """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
         images = self.masked(images, visible)
         if not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"PPL: iterations must be an int of at least 1, got {iterations!r}")
+            raise ValueError(f"{type(self).__name__}: iterations must be an int of at least 1, got {iterations!r}")
         seen, rounds = images, []
         with evaluating(self):
             prior, weights = self.memory.prior(), self.link_weights()
@@ -157,9 +129,9 @@ class PPL(LinkModel):
                 rounds.append((keypoints, seen))
                 if len(rounds) == iterations:
                     return rounds
-                seen = self._imagined(images, visible, keypoints, weights)
+                seen = self.imagined(images, visible, keypoints, weights)
 
-    def _imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
+    def imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The images as reconstructed from the memory's version of the pose, where not visible or everywhere."""
         heatmap = self.draw(self.memory(keypoints)[0], weights)
         imagined = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)

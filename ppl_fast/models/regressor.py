@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Double, HalvingConv2d, act, conv, init_kaiming
+from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming
 
 
 class DownBlock(nn.Module):
@@ -28,7 +28,7 @@ class UpBlock(nn.Sequential):
     """Doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
+        super().__init__(Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
 
 
 def image_trunk(base: int, levels: int, map_stride: int) -> tuple[nn.Sequential, int]:
@@ -52,7 +52,7 @@ class Regressor(nn.Module):
         base: channels of the first down-block; each further one doubles them.
         levels: number of down-blocks.
         map_stride: image pixels per map cell, a power of two up to 2**levels.
-        head: "affine" or "residual" (see PPLConfig).
+        head: "affine" or "residual" (see ExtendedPPLConfig).
     """
 
     def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Double, act, conv, double, init_kaiming
+from ppl_fast.models.blocks import Upsample2x, act, conv, init_kaiming, upsample2x
 
 
 class UNetTranslator(nn.Module):
@@ -34,7 +34,7 @@ class UNetTranslator(nn.Module):
 
     @staticmethod
     def _up(inputs: int, outputs: int) -> nn.Sequential:
-        first = Double(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
+        first = Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
         return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class LightTranslator(nn.Module):
             skips.append(x)
             x = block(x)
         for block in self.up:
-            x = double(block(x)) + skips.pop()
+            x = upsample2x(block(x)) + skips.pop()
         return self.end(x)
 
 

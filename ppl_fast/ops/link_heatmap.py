@@ -78,6 +78,21 @@ def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
     return heatmap.to(keypoints.dtype), winner.to(winner_type)
 
 
+def _formula(keypoints, weights, links, height, width, thickness):
+    """The same, as a function of the winning links' ends and weights that torch differentiates."""
+    heatmap, winner = link_heatmap_reference(keypoints.detach(), weights.detach(), links, height, width, thickness)
+    x, w, ends = _to_compute(keypoints, weights, links)
+    if w.numel() == 0:
+        return heatmap, winner
+    e = winner.flatten(1).long().clamp(min=0)
+    at = e[..., None, None].expand(-1, -1, 2, 2)
+    _, r = _residuals(_pixels(height, width, x).flatten(0, 1), ends.gather(1, at))
+    values = w.gather(1, e).clamp(min=0) * torch.exp(-r.square().sum(-1) / thickness)
+    values = torch.where(winner.flatten(1) < 0, 0, values)
+    poison = torch.where(poisoned_samples(x, w, thickness), math.nan, 1.0).to(x.dtype)[:, None]
+    return (values * poison).unflatten(1, (1, height, width)).to(keypoints.dtype), winner
+
+
 def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, winner, thickness):
     """Return (grad_keypoints, grad_weights), each in the shape and dtype of its input."""
     x, w, ends = _to_compute(keypoints, weights, links)
@@ -121,6 +136,7 @@ _OPERATOR = _library.define(
     Definition(_SCHEMA, link_heatmap_reference, _fake),
     Definition(_SCHEMA_BACKWARD, link_heatmap_backward_reference, _fake_backward),
     Autograd(_setup_context, _backward),
+    _formula,
 )
 
 _cached_links: dict[tuple[int, torch.device], torch.Tensor] = {}
@@ -134,10 +150,23 @@ def default_links(num_keypoints: int, device: torch.device | str | None = None) 
 def _links(num_keypoints, device):
     if torch.compiler.is_compiling():  # a tensor made while tracing must not outlive the trace
         return default_links(num_keypoints, device)
-    key = (num_keypoints, device)
-    if key not in _cached_links:
-        _cached_links[key] = default_links(num_keypoints, device)
-    return _cached_links[key]
+    if _is_traced():
+        return default_links(num_keypoints, device)
+    if (cached := _cached_links.get((num_keypoints, device))) is not None:
+        return cached
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():  # its memory will be the graph's
+        return default_links(num_keypoints, device)
+    with torch.inference_mode(False):
+        links = default_links(num_keypoints, device)
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)  # later calls may be on other streams
+    _cached_links[num_keypoints, device] = links
+    return links
+
+
+def _is_traced():
+    """Whether tensors may be fake now, or are recorded."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check_links(links, num_keypoints, device):

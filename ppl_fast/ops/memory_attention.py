@@ -55,6 +55,20 @@ def memory_attention_reference(tokens, prototypes, temperature):
     return values.to(tokens.dtype), indices, distances.to(tokens.dtype), softmax
 
 
+def _formula(tokens, prototypes, temperature):
+    """The same, as a function of tokens and prototypes that torch differentiates."""
+    compute = torch.promote_types(tokens.dtype, torch.float32)
+    t, p = tokens.to(compute), prototypes.to(compute)
+    _, indices, _, logsumexp = memory_attention_reference(tokens.detach(), prototypes.detach(), temperature)
+    chosen = p[torch.arange(t.shape[1], device=t.device), indices]
+    if temperature is None:
+        values = chosen.detach() + (t - t.detach())  # exactly the prototypes; the derivative passes straight through
+    else:
+        values = torch.einsum("bmk,mkd->bmd", (-_squared_distances(t, p) / temperature).softmax(-1), p)
+    distances = (t - chosen).square().sum(-1)
+    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), logsumexp
+
+
 def memory_attention_backward_reference(
     grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
 ):
@@ -87,8 +101,8 @@ def prototype_sums_reference(tokens, indices, k):
     counts = torch.nn.functional.one_hot(indices, k).sum(0).to(compute)
     sums = tokens.new_zeros((*counts.shape, tokens.shape[2]), dtype=compute)
     # Added, not multiplied by zeros and ones: a NaN stays with the prototype that its token chose.
-    sums.index_put_((torch.arange(len(counts), device=indices.device), indices), tokens.to(compute), accumulate=True)
-    return counts, sums
+    at = torch.arange(len(counts), device=indices.device), indices
+    return counts, torch.index_put(sums, at, tokens.to(compute), accumulate=True)
 
 
 def _fake(tokens, prototypes, temperature):
@@ -127,6 +141,7 @@ _OPERATOR = _library.define(
     Definition(_SCHEMA, memory_attention_reference, _fake),
     Definition(_SCHEMA_BACKWARD, memory_attention_backward_reference, _fake_backward),
     Autograd(_setup_context, _backward),
+    _formula,
 )
 _OPERATOR_SUMS = _library.define("prototype_sums", Definition(_SCHEMA_SUMS, prototype_sums_reference, _fake_sums))
 

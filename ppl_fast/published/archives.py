@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from ppl_fast._pickles import RefusedError, refusing, short
 from ppl_fast.published import pickles
-from ppl_fast.published.pickles import Held, RefusedError, short
+from ppl_fast.published.pickles import Held
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the stream starts with
 
@@ -25,15 +26,10 @@ def read(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint of the published code")
-    try:
+    with refusing(path, "not a checkpoint written by torch.save"):
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
         return _read_zip(path) if zipped else _read_stream(path.read_bytes())
-    except RefusedError as error:
-        raise ValueError(f"{path}: refused without running anything: {error}") from error
-    except Exception as error:  # a broken pickle can raise anything
-        reason = short(f"{type(error).__name__}: {error}")
-        raise ValueError(f"{path}: truncated, or not a checkpoint written by torch.save ({reason})") from error
 
 
 def _read_zip(path: Path) -> Any:

@@ -10,29 +10,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models import MODELS, LinkModel
+from ppl_fast._pickles import short
+from ppl_fast.models import MODELS, KeypointModel, LinkModel, migration, registry
 from ppl_fast.models.perceptual import PerceptualLoss
-from ppl_fast.published import archives, names
-from ppl_fast.published.pickles import Held, StandIn, short
+from ppl_fast.published import archives
+from ppl_fast.published.layouts import LAYOUTS, VGG, layout_of
+from ppl_fast.published.pickles import Held, StandIn
 
-# What the published modules and hyper-parameters call our options.
-OPTIONS = {
-    "thick": "thickness",
-    "sklr": "link_factor",
-    "block": "mask_blocks",
-    "missing": "mask_ratio",
-    "image_size": "image_size",
-}
-MACHINE = ("perceptual_weights", "perceptual_download")  # options that are of the machine, not of the model
 OWN = "ppl_fast."  # starts the names of our own classes
-CLASSES: dict[str, type[LinkModel]] = {model.__name__: model for model in MODELS.values()}
 
 
 class Checkpoint(NamedTuple):
     """What a checkpoint says, before a model is made of it."""
 
     where: str  # names it in errors
-    kind: str  # "PPL" or "AutoLink"
+    architecture: str  # a name in `ppl_fast.models.MODELS`
     state: dict[str, Tensor]
     options: dict[str, Any]  # of our config
     own: bool  # whether `state` has our names and order of coordinates already
@@ -67,24 +59,27 @@ def assumed(found: Checkpoint, options: Mapping[str, Any]) -> list[str]:
     """Options that neither the checkpoint nor `options` hold, for which the published defaults are taken."""
     if found.own:
         return []
-    known = found.options | names.sizes(found.kind, found.state) | dict(options)
-    return [name for name in OPTIONS.values() if name not in known]
+    layout = layout_of(MODELS[found.architecture])
+    known = found.options | layout.sizes(found.state) | dict(options)
+    return [name for name in layout.options.values() if name not in known]
 
 
 def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:
     """`load` of a checkpoint that was read already."""
-    cls = CLASSES[found.kind] if cls is None else cls
-    if found.kind != cls.Config.model:
+    model = MODELS[found.architecture]
+    asked, cls = cls, model if cls is None else registry.narrower(cls, model)
+    if cls is None:
         raise ValueError(
-            f"{found.where}: expected {_a(cls.Config.model)} checkpoint, got one of {_a(found.kind)}: "
-            f"load it with ppl_fast.{found.kind}"
+            f"{found.where}: expected {_a(asked)} checkpoint, got one of {_a(model)}: "
+            f"load it with ppl_fast.{model.__name__}"
         )
     try:
-        options = ({} if found.own else names.sizes(found.kind, found.state)) | found.options | options
+        sizes = {} if found.own else layout_of(model).sizes(found.state)
+        options = sizes | found.options | options
         with torch.device("meta"):
             blank = cls(**options)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{found.where}: not a whole state dict of {_a(found.kind)}: {error} is missing") from error
+        raise ValueError(f"{found.where}: not a whole state dict of {_a(model)}: {error} is missing") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{found.where}: {error}") from error
     check(found.where, found.state, blank, found.own)
@@ -98,30 +93,30 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
 
     Raises: ValueError naming `where` and what is missing, unexpected or of another shape.
     """
-    kind, expected = model.settings.model, model.state_dict() if own else names.to_published(model)
-    optional = {names.COORDINATES[kind], "alpha"}  # recomputed; not there in a PPL without use_alpha
+    layout = layout_of(type(model))
+    expected = model.state_dict() if own else layout.to_published(model)
     expected, given = (
-        {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(names.VGG)}
+        {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(VGG)}
         for entries in (expected, state)
     )
-    missing = [key for key in expected if key not in given and key not in optional]
+    missing = [key for key in expected if key not in given and key not in layout.optional]
     surplus = [key for key in given if key not in expected]
-    both = [key for key in expected if key in given and key != names.COORDINATES[kind]]
+    both = [key for key in expected if key in given and key != layout.coordinates]
     wrong = [f"{key} {given[key]} instead of {expected[key]}" for key in both if given[key] != expected[key]]
     if missing or surplus or wrong:
         listed = _some("; missing", missing) + _some("; unexpected", surplus) + _some("; of another shape", wrong)
-        raise ValueError(f"{where}: not a state dict of the published {kind}{listed}")
+        raise ValueError(f"{where}: not a state dict of the published {layout.model.__name__}{listed}")
 
 
 def converted(state: dict[str, Tensor], model: LinkModel, where: str) -> dict[str, Tensor]:
     """A checked published state dict as one for `model`, which takes its VGG16 weights where both have them."""
     s = model.settings
-    vgg = {key: value for key, value in state.items() if key.startswith(names.VGG)}
+    vgg = {key: value for key, value in state.items() if key.startswith(VGG)}
     if vgg and s.reconstruction_loss == "perceptual" and s.perceptual == "vgg16":
         loss = PerceptualLoss("vgg16")
         loss.load_state(vgg, where)
         model._perceptual[:] = [loss.eval()]
-    return names.from_published(state, s)
+    return layout_of(type(model)).from_published(state, s)
 
 
 def state_dict(model: LinkModel) -> dict[str, Tensor]:
@@ -134,14 +129,15 @@ def state_dict(model: LinkModel) -> dict[str, Tensor]:
 
     Raises: ValueError for a model with an option that the published code does not have.
     """
-    for name, only in (("translator", "unet"), ("head", "affine")):
+    layout = layout_of(type(model))
+    for name, only in layout.only.items():
         value = getattr(model.settings, name, only)
         if value != only:
             raise ValueError(
-                f"{model.settings.model}: the published code has no {name}={value!r}; "
+                f"{type(model).__name__}: the published code has no {name}={value!r}; "
                 f"only a model with {name}={only!r} has a published state dict"
             )
-    return names.to_published(model)
+    return layout.to_published(model)
 
 
 def read_checkpoint(source: Any) -> Checkpoint:
@@ -171,27 +167,27 @@ def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
     if not root.kind.startswith(OWN):
         state, fields = _walk(where, root)
         return _checkpoint(where, state, [*fields, fields[0].get("_hparams")])
-    kind = root.kind.rpartition(".")[2]
-    if kind not in CLASSES:
-        raise ValueError(f"{where}: expected a PPL or AutoLink module, got a {short(root.kind)}")
+    model = registry.find(root.kind.rpartition(".")[2])
+    if model is None:
+        known = " or ".join(layout.model.__name__ for layout in LAYOUTS)
+        raise ValueError(f"{where}: expected a {known} module, got a {short(root.kind)}")
     settings = _fields(_entry(where, root, "settings"))
-    options = {key: _plain(where, key, value) for key, value in settings.items() if key not in MACHINE}
-    return Checkpoint(where, kind, _tensors(where, _walk(where, root)[0]), options, own=True)
+    options = {key: _plain(where, key, value) for key, value in settings.items() if key not in model.Config.machine}
+    architecture, options = migration.resolve(model.architecture, options)
+    return Checkpoint(where, architecture, _tensors(where, _walk(where, root)[0]), options, own=True)
 
 
 def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:
-    options: dict[str, Any] = {}
+    names, given = {name for layout in LAYOUTS for name in layout.options}, {}
     for values in fields:
-        given = _fields(values).items()
-        options |= {OPTIONS[key]: _plain(where, key, value) for key, value in given if key in OPTIONS}
+        given |= {key: _plain(where, key, value) for key, value in _fields(values).items() if key in names}
     state = _tensors(where, state)
-    kind = names.kind_of(state)
-    if kind is None:
-        raise ValueError(
-            f"{where}: neither a PPL (memory.*, regressor.*) nor an AutoLink (encoder.detector.*) state dict"
-            f"{_some(', it has', sorted(state))}"
-        )
-    return Checkpoint(where, kind, state, options, own=False)
+    layout = next((layout for layout in LAYOUTS if layout.matches(state)), None)
+    if layout is None:
+        known = " nor ".join(f"{_a(item.model)} ({'*, '.join(item.signs)}*)" for item in LAYOUTS)
+        raise ValueError(f"{where}: neither {known} state dict{_some(', it has', sorted(state))}")
+    options = {ours: given[published] for published, ours in layout.options.items() if published in given}
+    return Checkpoint(where, layout.architecture, state, options, own=False)
 
 
 def _tensors(where: str, state: Any) -> dict[str, Tensor]:
@@ -253,5 +249,5 @@ def _some(what: str, items: list[str], limit: int = 4) -> str:
     return f"{what}: {', '.join(map(short, items[:limit]))}{more}" if items else ""
 
 
-def _a(kind: str) -> str:
-    return f"{'an' if kind == 'AutoLink' else 'a'} {kind}"
+def _a(model: type[KeypointModel]) -> str:
+    return f"{'an' if model.__name__[0] in 'AEIO' else 'a'} {model.__name__}"

@@ -14,7 +14,8 @@ from ppl_fast.models import PPL
 from ppl_fast.models.blocks import random_blocks
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.ops import link_heatmap
-from ppl_fast.published import checkpoints, names
+from ppl_fast.published import checkpoints
+from ppl_fast.published.layouts.ppl import AFFINE_ORDER, PPLLayout
 
 ARGUMENTS = ("num_parts", "thick", "sklr", "block", "missing", "use_alpha", "alpha")
 VGG_FILE = Path("hub", "checkpoints", "vgg16-397923af.pth")  # where the published code keeps it
@@ -93,7 +94,7 @@ class PosePriorLearner(nn.Module):
     def regressor(self, frame: Tensor, template: Tensor) -> Tensor:
         """frame (B, 3, S, S), template (B, N, 2) as (row, column) -> affine maps (B, N, 2, 3) from and to those."""
         affine = self.model.regressor(frame, template.flip(-1))
-        return affine.flatten(2)[..., names.AFFINE_ORDER].view_as(affine)
+        return affine.flatten(2)[..., AFFINE_ORDER].view_as(affine)
 
     def skeleton_scalar_matrix(self) -> Tensor:
         """(N, N) link weights, symmetric with zero diagonal, differentiable."""
@@ -148,7 +149,7 @@ class PosePriorLearner(nn.Module):
 
     def state_dict(self, *, destination: dict | None = None, prefix: str = "", keep_vars: bool = False) -> dict:
         """The published state dict, as copies; `vgg_loss.*` is in it once VGG16's weights are loaded."""
-        found = names.to_published(self.model)
+        found = PPLLayout().to_published(self.model)
         if not self.use_alpha:
             del found["alpha"]
         destination = OrderedDict() if destination is None else destination

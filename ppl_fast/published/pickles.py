@@ -1,11 +1,11 @@
 """Pickles of modules and state dicts, read without running what is in them.
 
-A pickle is a program: it names functions and calls them. `torch.load(weights_only=True)` is safe but does not read the
-published checkpoints: it knows no module classes, the ones that it may be told of must exist and hold for the whole
-process, and it refuses the pickles inside of the format that whole modules were saved in before torch 1.6. With
-`weights_only=False` and a restricted `pickle_module` it would, but then that format's reader can be led to write files
-(by `dump_patches`) and to hand out memory that was never filled. So `archives` reads the two formats, which are simple,
-and the unpickler here is Python's own with its two hooks, as its documentation has it.
+`torch.load(weights_only=True)` is safe but does not read the published checkpoints: it knows no module classes, the
+ones that it may be told of must exist and hold for the whole process, and it refuses the pickles inside of the format
+that whole modules were saved in before torch 1.6. With `weights_only=False` and a restricted `pickle_module` it would,
+but then that format's reader can be led to write files (by `dump_patches`) and to hand out memory that was never
+filled. So `archives` reads the two formats, which are simple, and the unpickler here is Python's own with its two hooks
+(see `ppl_fast._pickles`).
 
 It admits the names in `_find` alone. Nothing that it hands out has an effect when it is called, can be changed, or has
 a method that an opcode could reach: storages are named by dtypes, tensors are built by `_tensor` with their bounds
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
-import pickletools
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+
+from ppl_fast._pickles import OUTSIDE, RefusedError, RestrictedUnpickler, scan, short
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -58,11 +58,7 @@ PUBLISHED = {
     "lightning_fabric.utilities.data": {"AttributeDict"},
 }
 # Opcodes that torch.save does not write, and that look up or call by other ways than the unpickler's two hooks.
-FOREIGN = {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ_EX", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER", "BYTEARRAY8"}
-
-
-class RefusedError(ValueError):
-    """A pickle asks for something that no checkpoint needs."""
+FOREIGN = OUTSIDE | {"INST", "OBJ", "NEWOBJ_EX", "READONLY_BUFFER", "BYTEARRAY8"}
 
 
 class _Closed(type):
@@ -175,15 +171,14 @@ def _find(module: str, name: str) -> Any:
     return StandIn if name in PUBLISHED.get(module, ()) or LAYERS.fullmatch(kind) else FUNCTIONS.get(kind)
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(RestrictedUnpickler):
     def __init__(self, file: io.BytesIO, storage: Callable[[torch.dtype, str, int], Held] | None):
         super().__init__(file)
         self._storage, self._classes = storage, {}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def admit(self, module: str, name: str) -> Any:
+        """What stands for a name; a class of its own for each kind of stand-in."""
         kind, found = f"{module}.{name}", _find(module, name)
-        if found is None:
-            raise RefusedError(f"it asks for {short(kind)}")
         if found is not StandIn:
             return found
         if kind not in self._classes:
@@ -210,19 +205,5 @@ def load(file: io.BytesIO, storage: Callable[[torch.dtype, str, int], Held] | No
 
     Raises: RefusedError; for a broken pickle, anything.
     """
-    start, highest = file.tell(), 0
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in FOREIGN:
-            raise RefusedError(f"it has the opcode {opcode.name}, which torch.save does not write")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            highest = max(highest, argument)
-    if highest > file.tell() - start:
-        raise RefusedError("it numbers more objects than it has")  # Python takes memory for all numbers below
-    file.seek(start)
+    scan(file, FOREIGN, why=", which torch.save does not write")
     return _Unpickler(file, storage).load()
-
-
-def short(value: Any, limit: int = 100) -> str:
-    """A value for a message: on one line, printable and not long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(value))
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -6,7 +6,6 @@ Random numbers need no state: the trainer seeds every step by its number.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._files import new_folder, write_text
 
 _STEP_PREFIX = "step_"
 
@@ -44,20 +43,14 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimize
     from safetensors.torch import save_file
 
     final = run / "checkpoints" / f"{_STEP_PREFIX}{state['step']:07d}"
-    temporary = final.with_name(f".{final.name}.tmp")
-    try:
-        if not final.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            model.save_pretrained(temporary)
-            with replacing(temporary / "optimizer.safetensors") as path:
-                save_file(_optimizer_tensors(model, optimizer), path)
-            (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-            _flush_to_disk(temporary)
-            os.replace(temporary, final)
-        model.save_pretrained(run / "model")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    for left in final.parent.glob(f".{_STEP_PREFIX}*.tmp"):  # by a run that was killed; a run has one writer
+        shutil.rmtree(left, ignore_errors=True)
+    if not final.exists():
+        with new_folder(final, durable=True) as folder:
+            model.save_pretrained(folder)
+            save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+            write_text(folder / "state.json", json.dumps(state, indent=2) + "\n")
+    model.save_pretrained(run / "model")
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -107,10 +100,3 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
         for name, parameter in model.named_parameters()
         for slot, value in optimizer.state.get(parameter, {}).items()
     }
-
-
-def _flush_to_disk(directory: Path) -> None:
-    """Make the files durable before the rename shows them: a power cut must not leave empty files under a good name."""
-    for path in directory.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())

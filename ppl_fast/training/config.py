@@ -1,16 +1,16 @@
 """Options of the training loop, and the YAML file that records a run's options."""
 
-import difflib
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.atomic import replacing
-from ppl_fast.models import MODELS
-from ppl_fast.models.config import option
+from ppl_fast._files import write_text
+from ppl_fast._options import check, hint, option, plain
+from ppl_fast.models import MODELS, registry
+from ppl_fast.models.migration import extension
 
 SECTIONS = ("architecture", "data", "model", "train")
 
@@ -59,10 +59,9 @@ class TrainConfig:
     tensorboard: bool = option(True, "write TensorBoard events beside log.jsonl")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name != "betas":
-                _check(field, getattr(self, field.name))
-        self.betas = tuple(self.betas) if isinstance(self.betas, list) else self.betas
+        check("TrainConfig", self)
+        if isinstance(self.betas, tuple | list):
+            self.betas = tuple(plain(beta) for beta in self.betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"TrainConfig: betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
@@ -77,28 +76,13 @@ class TrainConfig:
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def _check(field: Field, value: Any) -> None:
-    """Type and bounds of one option, as its field's default and metadata have them."""
-    kind, limits = type(field.default), field.metadata
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-        raise TypeError(f"TrainConfig: {field.name} must be of type {kind.__name__}, got {value!r}")
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(f"TrainConfig: {field.name} must be one of {', '.join(limits['choices'])}, got {value!r}")
-    if kind in (int, float):
-        low, high, positive = limits["low"], limits["high"], limits["positive"]
-        if not (low <= value <= high and math.isfinite(value) and (value > 0 or not positive)):
-            expected = "positive" if positive else f"at least {low}" + f" and at most {high}" * (high < math.inf)
-            raise ValueError(f"TrainConfig: {field.name} must be {expected}, got {value}")
-
-
 def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
     """Raise a ValueError that names the first unknown key and the valid key nearest to it."""
     valid = list(valid)
     for key in given:
         if key not in valid:
-            near = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(valid)}"
-            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+            known = f"; valid keys are {', '.join(valid)}"
+            raise ValueError(f"{where}: unknown key {key!r}{hint(key, valid, otherwise=known)}")
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
@@ -123,16 +107,15 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_options(path: str | os.PathLike, config: dict[str, Any], architecture: str) -> None:
-    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`.
+    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
 
     Raises: ValueError naming file and key: another architecture, no mapping where there should be one, unknown options.
     """
     named = config.get("architecture", architecture)
-    if named not in MODELS:
-        raise ValueError(f"config file {path}: architecture must be one of {', '.join(MODELS)}, got {named!r}")
-    if named != architecture:
+    registry.check(named, f"config file {path}")
+    if extension(named) != extension(architecture):
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
-    valid = {"model": MODELS[architecture].Config, "train": TrainConfig}
+    valid = {"model": MODELS[extension(architecture)].Config, "train": TrainConfig}
     for section, options in valid.items():
         given = config.get(section, {})
         if not isinstance(given, dict):
@@ -148,6 +131,4 @@ def write_config(
 
     options = asdict(train_config) | {"betas": list(train_config.betas)}
     sections = {"architecture": architecture, "data": data, "model": model_config, "train": options}
-    text = yaml.safe_dump(sections, sort_keys=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, yaml.safe_dump(sections, sort_keys=False))

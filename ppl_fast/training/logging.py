@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._extras import needing
+from ppl_fast._files import write_text
 
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
@@ -80,17 +81,11 @@ class RunLog:
 def _reopen(path: Path, step: int):
     """Drop the records beyond `step`, atomically, and open the file for appending."""
     kept = [record for record in read_records(path) if record["step"] <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return open(path, "a", encoding="utf-8")
 
 
 def _summary_writer(directory: Path, step: int):
-    try:
+    with needing("training with tensorboard=True needs", "train", otherwise="set tensorboard to false"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "training with tensorboard=True needs tensorboard, which is not installed: pip install 'ppl_fast[train]', "
-            "or set tensorboard to false"
-        ) from error
     return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

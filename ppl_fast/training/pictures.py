@@ -5,6 +5,9 @@ from pathlib import Path
 
 import torch
 
+from ppl_fast._extras import missing
+from ppl_fast.models import KeypointModel
+
 from .logging import RunLog
 
 
@@ -12,18 +15,15 @@ def check_drawing() -> None:
     """Raise an ImportError where pictures cannot be drawn, before hours of training end in one."""
     for module in ("PIL", "matplotlib"):
         if find_spec(module) is None:
-            raise ImportError(
-                f"training pictures need {module}, which is not installed: pip install 'ppl_fast[viz]', "
-                "or set picture_every to 0"
-            )
+            raise missing(module, "training pictures need", "viz", otherwise="set picture_every to 0")
 
 
-def draw_pictures(run: Path, model, images: torch.Tensor, log: RunLog) -> None:
+def draw_pictures(run: Path, model: KeypointModel, images: torch.Tensor, log: RunLog) -> None:
     """Refresh poses.png, training.png and, where the model has a prior, prior.png.
 
     Args:
         run: the run's directory.
-        model: a PPL or AutoLink.
+        model: the model.
         images: float32 (B, 3, S, S) in [-1, 1] on the model's device, the ones shown with their poses.
         log: records of losses and priors so far.
     """

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.models import LinkModel, load_pretrained
+from ppl_fast._files import is_taken
+from ppl_fast.models import KeypointModel, load_pretrained
 
 from .checkpoint import list_checkpoints, load_state
 
@@ -26,7 +27,7 @@ def starting_point(run: Path, resume: bool) -> Path | None:
         return checkpoints[-1] if checkpoints else None
     if started:
         raise FileExistsError(f"train: {run} already holds a run; add --resume to continue it, or name another --out")
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if is_taken(run):
         raise FileExistsError(f"train: {run} exists and is not an empty directory; name another --out")
     return None
 
@@ -41,18 +42,19 @@ def blaming(checkpoint: Path) -> Iterator[None]:
 
 
 def restored(
-    checkpoint: Path, model_config: dict[str, Any], model_class: type[LinkModel]
-) -> tuple[dict[str, Any], LinkModel]:
+    checkpoint: Path, model_config: dict[str, Any], model_class: type[KeypointModel]
+) -> tuple[dict[str, Any], KeypointModel]:
     """State and model of a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is damaged, or an option in `model_config` is not the checkpoint's; where the
-            perceptual loss finds its weights may change.
+        ValueError: the checkpoint is damaged, or an option in `model_config` is not the checkpoint's; those of
+            the machine, such as where weights are found, may change.
     """
     requested = model_class.Config.from_dict(model_config).to_dict()
-    movable = {key: requested[key] for key in ("perceptual_weights", "perceptual_download")}
+    movable = {key: requested[key] for key in model_class.Config.machine}
     with blaming(checkpoint):
         state, model = load_state(checkpoint), model_class.from_pretrained(checkpoint, **movable)
+    requested = type(model).Config.from_dict(requested).to_dict()  # the run may be one of the extension
     for key, value in requested.items():
         if value != model.config[key]:
             raise ValueError(
@@ -62,7 +64,7 @@ def restored(
     return state, model
 
 
-def load_model(path) -> LinkModel:
+def load_model(path) -> KeypointModel:
     """The model of a run directory (its latest), of a checkpoint, or of any directory by `save_pretrained`.
 
     Raises:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -68,9 +67,3 @@ def _named(device: torch.device) -> Iterator[None]:
         os.environ.pop(DEVICE_VARIABLE)
         if before is not None:
             os.environ[DEVICE_VARIABLE] = before
-
-
-def loss_name(model_config: dict[str, Any]) -> str:
-    """The reconstruction loss, in words for the log."""
-    name = model_config["reconstruction_loss"]
-    return f"perceptual, {model_config['perceptual']}" if name == "perceptual" else name

@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ppl_fast.data import training_loader
-from ppl_fast.models import MODELS, PPL, LinkModel
+from ppl_fast.models import MODELS, KeypointModel, migration, registry
 
 from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from .config import TrainConfig, write_config
 from .logging import RunLog
 from .pictures import check_drawing, draw_pictures
 from .run import blaming, fingerprint, restored, starting_point
-from .setup import loss_name, new_accelerator, open_images
+from .setup import new_accelerator, open_images
 from .signals import StopSignals, TrainingInterrupted
 
 POSE_IMAGES = 15
@@ -33,7 +33,7 @@ FRESH = {"step": 0, "seconds": 0.0, "scaler": None}
 
 def train(
     model_config: dict[str, Any], train_config: TrainConfig, data, out, resume: bool = False, architecture: str = "ppl"
-) -> LinkModel:
+) -> KeypointModel:
     """Train a model on images and leave everything in a run directory.
 
     Args:
@@ -42,9 +42,11 @@ def train(
         data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
             labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
-            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and, of a PPL, prior.png.
+            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png
+            and, of a model with a prior, prior.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
-        architecture: "ppl" or "autolink", a key of `ppl_fast.models.MODELS`.
+        architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
+            given under it as well; the extension is then trained, and recorded.
 
     Returns:
         The trained model, in evaluation mode.
@@ -56,8 +58,8 @@ def train(
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
     """
     run = Path(out)
-    if architecture not in MODELS:
-        raise ValueError(f"train: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")
+    registry.check(architecture, "train")
+    architecture, model_config = migration.resolve(architecture, model_config)
     model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
@@ -72,7 +74,7 @@ def train(
     model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     accelerator.print(dataset.report())
-    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {loss_name(model.config)}")
+    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
@@ -84,7 +86,7 @@ def train(
         return model.eval()
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        write_config(run / "config.yaml", architecture, str(data), model.config, train_config)
+        write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
@@ -105,7 +107,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, model: LinkModel, dataset, run: Path, state: dict, accelerator: Accelerator
+        self, config: TrainConfig, model: KeypointModel, dataset, run: Path, state: dict, accelerator: Accelerator
     ):
         self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
         self.step, self.seconds = state["step"], state["seconds"]
@@ -219,8 +221,8 @@ class Trainer:
             raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
 
     def _log_prior(self) -> None:
-        if isinstance(self.bare_model, PPL):
-            self.log.prior(self.step, self.bare_model.prior())
+        if (prior := self.bare_model.prior()) is not None:
+            self.log.prior(self.step, prior)
 
     def _save(self) -> None:
         scaler = self.accelerator.scaler

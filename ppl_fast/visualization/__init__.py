@@ -8,10 +8,11 @@ from ._charts import save_connectivity, save_training
 from ._draw import palette
 from ._memory import save_prototype_pages, save_prototypes, save_usage
 from ._occlusion import save_occlusion
-from ._poses import save_overlay, save_poses, save_rounds
+from ._poses import draw_overlay, save_overlay, save_poses, save_rounds
 from ._priors import save_keypoint_prior, save_prior
 
 __all__ = [
+    "draw_overlay",
     "palette",
     "save_connectivity",
     "save_keypoint_prior",

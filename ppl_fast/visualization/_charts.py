@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._extras import needing
+from ppl_fast._files import replacing
 
 from ._draw import as_array, palette
 
@@ -93,11 +94,9 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
 
 def new_figure(width: float, height: float):
     """A figure of this size in inches; an ImportError that names the extra where matplotlib is missing."""
-    try:
+    with needing("charts need", "viz"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("charts need matplotlib; install it with: pip install 'ppl_fast[viz]'") from None
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure

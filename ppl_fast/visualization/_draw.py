@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-try:
+from ppl_fast._extras import needing
+
+with needing("ppl_fast.visualization needs", "viz"):
     from PIL import Image, ImageDraw
-except ImportError:
-    raise ImportError("ppl_fast.visualization needs Pillow; install it with: pip install 'ppl_fast[viz]'") from None
 
 SUPERSAMPLE = 3  # drawn this many times larger, then averaged
 INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot

@@ -13,6 +13,7 @@ from PIL import Image
 from ._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
 from ._sheet import save_png, sheet
 
+OVERLAID = 0.65  # size of lines and dots on an original
 CELL = 192  # pixels that the longer side of a picture in a grid aims at
 
 
@@ -99,7 +100,27 @@ def save_overlay(
     picture = image.convert("RGB")
     if factor > 1:
         picture = picture.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=0.65))
+    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=OVERLAID))
+
+
+def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -> Image.Image:
+    """A copy of an RGB image with its keypoints and links as `save_overlay` draws them, at its own size.
+
+    Only the part that they lie in is drawn on: the supersampling that smooths lines costs by the pixel.
+
+    image: RGB. keypoints: (N, 2), xy in pixels of it, integers at pixel centres. links: (E, 2). weights: (E,).
+    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    """
+    points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
+    side, image = min(image.size), image.copy()
+    margin = 0.03 * side  # more than a dot's radius
+    left, top = np.floor(points.min(axis=0) - margin).clip(0).astype(int).tolist()
+    right, bottom = np.ceil(points.max(axis=0) + margin).clip(None, image.size).astype(int).tolist()
+    if right > left and bottom > top:
+        part = image.crop((left, top, right, bottom))
+        size = OVERLAID * side / min(part.size)
+        image.paste(draw_pose(part, points - (left, top), ends, heavy, size=size), (left, top))
+    return image
 
 
 def _posed(image: np.ndarray, points: np.ndarray, links, weights, cell: int, caller: str) -> Image.Image:

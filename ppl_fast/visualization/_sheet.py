@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ppl_fast.data.atomic import replacing
+from ppl_fast._files import replacing
 
 PAPER = (255, 255, 255)
 TEXT = (74, 78, 87)

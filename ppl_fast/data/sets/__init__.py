@@ -21,10 +21,9 @@ from .cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from .folders import Dogs, Hands, Horses, Zebras, flowers
 from .human36m import Human36M, Human36MMasked
 from .layout import LayoutError
-from .presets import AUTOLINK_PRESETS, PRESETS
 from .taichi import TaichiFrames, TaichiVideos
 
-__all__ = ["AUTOLINK_PRESETS", "PRESETS", "SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
+__all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
 
 SPLITS = ("train", "fit", "test")
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ppl_fast._extras import needing
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.labels import Labels
 
-from .layout import LayoutError, Published, extra, from_fractions, joints
+from .layout import LayoutError, Published, from_fractions, joints
 
 
 class H5Images(Published, ImageSet):
@@ -94,7 +95,9 @@ def _open(file: Path):
 
     Raises: ValueError naming it, where it is no HDF5 file or truncated; ImportError without h5py.
     """
+    with needing(f"{file} needs", "data"):
+        import h5py
     try:
-        return extra("h5py", str(file)).File(file, "r")
+        return h5py.File(file, "r")
     except OSError as error:
         raise ValueError(f"{file}: truncated, or no HDF5 file ({error})") from error

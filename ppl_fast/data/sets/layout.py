@@ -1,12 +1,11 @@
-"""What the readers of published data sets share: the error for a wrong layout, extras, checks of labels."""
+"""What the readers of published data sets share: the error for a wrong layout, checks of labels."""
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ppl_fast._extras import needing
 from ppl_fast.data.labels import Labels
 
 SHOWN = 12  # entries of a folder that an error lists
@@ -45,24 +44,13 @@ class Published:
         return None
 
 
-def extra(module: str, what: str) -> ModuleType:
-    """A module of the ``data`` extra.
-
-    Raises: ImportError that names the extra, where it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ImportError(f"{what} needs {package}, which is not installed: pip install 'ppl_fast[data]'") from error
-
-
 def matlab(path: Path, name: str) -> np.ndarray:
     """The array ``name`` of a MATLAB file.
 
     Raises: ValueError naming the file, where it is missing, broken or lacks the array; ImportError without scipy.
     """
-    loadmat = extra("scipy.io", str(path)).loadmat
+    with needing(f"{path} needs", "data"):
+        from scipy.io import loadmat
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a MATLAB file with {name}")
     try:

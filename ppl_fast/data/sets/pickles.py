@@ -1,19 +1,19 @@
 """Tables pickled by pandas, read without pandas and without running anything.
 
-A pickle is a program: it names functions and calls them. The unpickler here admits the few names that a table of
-arrays consists of, and for each of them hands out an inert :class:`_Record` of what it was called with; nothing of
-NumPy or pandas is called by the file. Arrays and columns are then built from the records, with their sizes checked.
+The unpickler (see `ppl_fast._pickles`) admits the few names that a table of arrays consists of, and for each of them
+hands out an inert :class:`_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
+and columns are then built from the records, with their sizes checked.
 """
 
 import io
 import math
-import pickle
-import pickletools
 import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from ppl_fast._pickles import OUTSIDE, RefusedError, RestrictedUnpickler, refusing, scan
 
 # pandas up to 0.23, from 0.24 on, from 1.3 on and 2; NumPy 1 and 2; protocols 2 to 5.
 ADMITTED = {
@@ -35,12 +35,8 @@ ADMITTED = {
     "pandas.core.indexes.range.RangeIndex",
     "pandas.core.indexes.numeric.Int64Index",
 }
-REFUSED_OPCODES = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "PERSID", "BINPERSID")  # they reach outside of the file
+FOREIGN = OUTSIDE | {"BINPERSID"}
 NUMBERS = re.compile("[biuf][1248]|U[0-9]+", re.ASCII)
-
-
-class RefusedError(ValueError):
-    """A pickle asks for something that no table of arrays needs, or builds something else than one."""
 
 
 class _Record:
@@ -58,13 +54,10 @@ class _Record:
         self.state = state
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        full = f"{module}.{name}"
-        if full not in ADMITTED:
-            raise RefusedError(f"it asks for {full!r}")
-        # A class of its own for every mention: what the pickle might do to it ends there.
-        return type(name, (_Record,), {"__slots__": (), "name": name})
+class _Unpickler(RestrictedUnpickler):
+    def admit(self, module: str, name: str) -> type | None:
+        """A class of its own for every mention of an admitted name: what the pickle might do to it ends there."""
+        return type(name, (_Record,), {"__slots__": (), "name": name}) if f"{module}.{name}" in ADMITTED else None
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
@@ -76,7 +69,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a pickled table")
-    try:
+    with refusing(path, "no pickled table"):
         table = _columns(_load(path.read_bytes()))
         missing = [column for column in columns if column not in table]
         if missing:
@@ -85,21 +78,13 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
         if len({len(values) for values in found.values()}) > 1:
             raise RefusedError("its columns differ in length")
         return found
-    except RefusedError as error:
-        raise ValueError(f"{path}: refused without running anything: {error}") from error
-    except Exception as error:  # a broken pickle can raise anything
-        reason = f"{type(error).__name__}: {error}"[:100]
-        raise ValueError(f"{path}: truncated, or no pickled table ({reason})") from error
 
 
 def _load(data: bytes) -> Any:
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in REFUSED_OPCODES:
-            raise RefusedError(f"it has the opcode {opcode.name}")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
-            raise RefusedError("its memo is larger than itself")  # memory is taken for all numbers below
+    file = io.BytesIO(data)
+    scan(file, FOREIGN)
     # latin1 keeps the bytes of arrays that Python 2 pickled.
-    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    return _Unpickler(file, encoding="latin1").load()
 
 
 def _is(value: Any, *names: str) -> bool:

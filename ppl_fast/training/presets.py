@@ -1,4 +1,4 @@
-"""Published hyperparameters of PPL and AutoLink by data set, in the form of a run's configuration file.
+"""Published hyperparameters by architecture and data set, in the form of a run's configuration file.
 
 What is not listed is the default of the models and of `TrainConfig`, which is the published default: 16 keypoints,
 128 x 128 pixels, thickness 1e-3, 16 x 16 blocks of which 80 % are dropped, batches of 64, learning rate 1e-4, mirrored
@@ -52,5 +52,15 @@ def _apart(presets: dict[str, Preset]) -> dict[str, Preset]:
     return {name: {part: dict(options) for part, options in preset.items()} for name, preset in presets.items()}
 
 
-PRESETS = _apart(_PPL)
-AUTOLINK_PRESETS = _apart(_AUTOLINK)
+# An architecture that is not listed has none.
+PRESETS: dict[str, dict[str, Preset]] = {
+    "ppl": _apart(_PPL),
+    "extended-ppl": _apart(_PPL),
+    "autolink": _apart(_AUTOLINK),
+    "extended-autolink": _apart(_AUTOLINK),
+}
+
+
+def preset_of(architecture: str, dataset: str | None) -> Preset:
+    """The options published for a data set by name; none for one without, or for a folder (None)."""
+    return PRESETS.get(architecture, {}).get(dataset or "", _DEFAULT)

@@ -1,0 +1,117 @@
+"""Options as fields of a dataclass: a default, a meaning and bounds for each, checked in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float = 0,
+    high: float = math.inf,
+    positive: bool = False,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that carries its meaning and its bounds.
+
+    Args:
+        default: an int, float, bool or str, which gives the option's type; None stands for text or a path that may be
+            left out. Other types are the dataclass's own to check.
+        help: what the option means.
+        low: least number.
+        high: greatest number.
+        positive: excludes 0.
+        choices: the texts to choose from, where only these are.
+    """
+    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+def check(owner: str, options: Any) -> None:
+    """Check every `option` of a dataclass instance, and make it plain: NumPy's numbers and paths do not stay.
+
+    An int where a float is expected becomes one. Frozen instances are set too: this is for ``__post_init__``.
+
+    Args:
+        owner: whose options they are, for messages.
+        options: the instance.
+
+    Raises:
+        TypeError: a value of another type than the default.
+        ValueError: a value out of bounds; the sentence names owner, option, what was expected and what came.
+    """
+    for field in dataclasses.fields(options):
+        object.__setattr__(options, field.name, _checked(owner, field, getattr(options, field.name)))
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own number, text or truth value; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def integer(owner: str, name: str, value: Any, low: int) -> int:
+    """An argument that is an integer of at least `low`, NumPy's too, as a plain int.
+
+    Raises:
+        ValueError: it is none; the sentence names owner and argument.
+    """
+    value = plain(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{owner}: {name} must be an integer of at least {low}, got {value!r}")
+    return value
+
+
+def nearest(name: Any, valid: Iterable[str]) -> str | None:
+    """The valid name that an unknown one was probably meant to be, if any."""
+    return next(iter(difflib.get_close_matches(str(name), list(valid), n=1)), None)
+
+
+def hint(name: Any, valid: Iterable[str], otherwise: str = "") -> str:
+    """The end of a sentence about an unknown name: "; did you mean 'x'?", or `otherwise` where none is near."""
+    near = nearest(name, valid)
+    return f"; did you mean {near!r}?" if near else otherwise
+
+
+def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of one option, as its type has it."""
+    value, optional = plain(value), field.default is None
+    given = value
+    if optional and value is None:
+        return None
+    kind = str if optional else type(field.default)
+    if kind not in (bool, int, float, str):
+        return value
+    if optional and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{owner}: {field.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise ValueError(f"{owner}: {field.name} must be one of {', '.join(choices)}, got {value!r}")
+    if kind in (int, float):
+        _check_bounds(f"{owner}: {field.name}", value, field.metadata, given)
+    return value
+
+
+def _check_bounds(name: str, value: Any, limits: Mapping[str, Any], given: Any) -> None:
+    low, high, positive = limits["low"], limits["high"], limits["positive"]
+    if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
+        return
+    if positive:
+        expected = "a positive number"
+    elif high < math.inf:
+        expected = f"between {low} and {high}"
+    else:
+        expected = f"at least {low}" if low > -math.inf else "finite"
+    raise ValueError(f"{name} must be {expected}, got {given}")

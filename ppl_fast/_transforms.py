@@ -1,0 +1,81 @@
+"""Operators inside of torch.func's transforms, of which torch's formulas for an op of one's own know nothing.
+
+Gradients and maps over samples go through the kernels. Forward mode and gradients of gradients, of which kernels have
+none, are computed from torch's own operations: the operator's `formula`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._functorch import TransformType, get_interpreter_stack, peek_interpreter_stack
+from torch.autograd import forward_ad
+
+from ppl_fast._library import Operator
+
+
+def in_force() -> str | None:
+    """What serves under the transforms in force: ``kernels``, the ``formula``, or None, the ops as ever."""
+    if forward_ad._current_level >= 0:
+        return "formula"
+    if peek_interpreter_stack() is None:
+        return None
+    if torch.compiler.is_compiling():  # which traces through plain operations alone
+        return "formula"
+    kinds = [interpreter.key() for interpreter in get_interpreter_stack() or ()]
+    if TransformType.Functionalize in kinds:  # torch has no rule for autograd functions there
+        return "formula" if len(kinds) > 1 else None
+    return "formula" if TransformType.Jvp in kinds or kinds.count(TransformType.Grad) > 1 else "kernels"
+
+
+in_force._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def through_kernels(operator: Operator, suffix: str) -> Callable[..., Any]:
+    """The sibling of an operator with this suffix, as a function that torch.func can transform."""
+    value = _mapped(operator.overload(suffix))
+    if operator.autograd is None:
+        return value.apply
+    gradient = _mapped(getattr(torch.ops.ppl_fast, f"{operator.name}_backward{suffix}").default)
+    setup_context, backward = operator.autograd
+
+    class Differentiable(value):  # type: ignore[misc, valid-type]
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            setup_context(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+            return backward(gradient.apply, ctx, *grads)
+
+    return Differentiable.apply
+
+
+def _mapped(overload: torch._ops.OpOverload) -> type[torch.autograd.Function]:
+    """An op as an autograd function whose rule under vmap is to take one sample after the other."""
+
+    class Mapped(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            return overload(*arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            """Nothing is kept: only `Differentiable` has a gradient."""
+
+        @classmethod
+        def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+            def sample(i: int) -> list[Any]:
+                return [a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)]
+
+            outputs = [cls.apply(*sample(i)) for i in range(info.batch_size)]
+            if isinstance(outputs[0], torch.Tensor):
+                return torch.stack(outputs), 0
+            stacked = tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
+            return stacked, (0,) * len(stacked)
+
+    return Mapped

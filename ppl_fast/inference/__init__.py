@@ -1,0 +1,30 @@
+"""Poses of images and videos by a trained model, batch by batch, and the files that they are written to.
+
+    from ppl_fast.inference import estimate, write
+
+    for poses in estimate(model, "footage/"):
+        poses.names, poses.keypoints                    # (n, N, 2) in pixels of the originals
+    write(estimate(model, "walk.mp4"), csv="poses.csv", overlay="overlay.mp4")
+
+Images and videos need the ``data`` and ``video`` extras, overlays ``viz``; tensors need none.
+"""
+
+from .estimation import Estimation, estimate, predict
+from .poses import Origins, Poses, collect
+from .sources import Media, Source, open_source
+from .writers import FORMATS, Schema, write
+
+__all__ = [
+    "FORMATS",
+    "Estimation",
+    "Media",
+    "Origins",
+    "Poses",
+    "Schema",
+    "Source",
+    "collect",
+    "estimate",
+    "open_source",
+    "predict",
+    "write",
+]

@@ -1,0 +1,151 @@
+"""A model over images: poses batch by batch, no sooner than they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppl_fast._extras import needing
+from ppl_fast._options import integer
+from ppl_fast.data import to_pixels
+
+from .poses import Origins, Poses
+from .sources import Images, Media, Source, open_source
+from .writers import Schema
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Estimation(Iterator[Poses]):
+    """Poses in order, batch by batch: what `estimate` gives.
+
+    Attributes:
+        media: what is estimated, and what of it was skipped.
+    """
+
+    def __init__(self, model: Any, media: Media, *, iterations: int, batch_size: int, progress: bool):
+        self.media, self._model = media, model
+        self._batches = (
+            _poses(model, origins, pixels, iterations)
+            for part in media.parts
+            for origins, pixels in read(part, batch_size, progress)
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Poses:
+        return next(self._batches)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What all poses have in common, for those who write them."""
+        links = self._model.links.cpu().numpy().astype(np.int64)
+        weights = self._model.link_weights().detach().cpu().double().numpy()
+        return Schema(links=links, weights=weights, moving=self.media.moving, single=self.media.single)
+
+
+def estimate(
+    model: Any,
+    source: Any,
+    *,
+    iterations: int = 1,
+    batch_size: int = 32,
+    workers: int = 0,
+    max_bad_share: float = 0.1,
+    progress: bool = False,
+) -> Estimation:
+    """Estimate the poses of images and videos.
+
+    The source is looked at now; images and frames are decoded and estimated batch by batch as the result is iterated,
+    so that memory does not grow with their number. The poses of all at once: ``collect(estimate(...))``.
+
+    Args:
+        model: a trained model, on the device that is to compute.
+        source: the path of a folder of images and videos, searched recursively, or of one video; a
+            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
+        iterations: estimation passes, 1 more than rounds of iterative inference.
+        batch_size: images or frames that go through the model at once.
+        workers: processes that load images; 0 loads in the calling one.
+        max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+        progress: show a bar where there is a terminal.
+
+    Returns:
+        An iterator over `Poses`; no batch mixes images and frames, or frames of two videos.
+
+    Raises:
+        TypeError: no such source.
+        ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable. While iterating:
+            an image or frame does not decode, and is named.
+        ImportError: an extra is not installed.
+    """
+    iterations = integer("estimate", "iterations", iterations, low=1)
+    batch_size = integer("estimate", "batch_size", batch_size, low=1)
+    workers = integer("estimate", "workers", workers, low=0)
+    files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
+    size = model.config["image_size"] if files else None  # tensors and data sets have theirs
+    media = open_source(source, size, workers=workers, max_bad_share=max_bad_share)
+    return Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+
+
+def predict(
+    model: Any,
+    images: Any,
+    *,
+    iterations: int = 1,
+    batch_size: int = 64,
+    workers: int = 0,
+    description: str = "poses",
+    progress: bool = True,
+) -> NDArray[np.float64]:
+    """Keypoints (n, N, 2) float64, xy in [-1, 1], of all images by ``model.estimate``.
+
+    Args:
+        model: offers ``estimate(images, iterations=...)``.
+        images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S), at least one.
+        iterations: estimation passes.
+        batch_size: images that go through the model at once.
+        workers: processes that load images.
+        description: for the progress bar.
+        progress: show it where there is a terminal.
+    """
+    media = Media([Images(images, workers, description)])
+    batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+    return np.concatenate([poses.normalised for poses in batches])
+
+
+def read(source: Source, batch_size: int, progress: bool) -> Iterator[tuple[Origins, Tensor]]:
+    """The batches of a source, with a progress bar where there is a terminal."""
+    bar: Any = nullcontext()
+    if progress:
+        with needing("progress bars need", "data"):
+            from tqdm.auto import tqdm
+        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=None)
+    with bar as shown:
+        for origins, pixels in source.read(batch_size):
+            yield origins, pixels
+            if shown is not None:
+                shown.update(len(origins))
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU if it has neither."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _poses(model: Any, origins: Origins, pixels: Tensor, iterations: int) -> Poses:
+    found = model.estimate(pixels.to(device_of(model)), iterations=iterations)
+    normalised = found.detach().cpu().double().numpy()
+    keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
+    return Poses(**vars(origins), keypoints=keypoints, normalised=normalised)

@@ -1,0 +1,152 @@
+"""Files of poses. A format is one function here and one line in `FORMATS`.
+
+Such a function opens a path and gives another one, which takes `Poses` batch by batch; the file appears under its
+name, whole, when the block ends well, and not at all when it does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_fast._extras import needing
+from ppl_fast._files import filling
+from ppl_fast._options import hint
+
+from .poses import Poses
+
+if TYPE_CHECKING:
+    from .estimation import Estimation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Schema:
+    """What all poses of an estimation have in common.
+
+    Attributes:
+        names: of the N keypoints; None numbers them.
+        links: (E, 2) int64, the keypoints that each link joins.
+        weights: (E,) float64, of the links, at least 0.
+        moving: whether there are frames of videos.
+        single: whether they are those of one video by itself.
+    """
+
+    links: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    names: list[str] | None = None
+    moving: bool = False
+    single: bool = False
+
+
+Write = Callable[[Poses], None]
+Format = Callable[[Path, Schema], AbstractContextManager[Write]]
+
+
+@contextmanager
+def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
+    """One row a pose: file, of videos frame and time in seconds, then x and y of every keypoint in pixels."""
+    from ppl_fast.data.predictions import csv_file
+
+    with csv_file(path, schema.names) as append:
+
+        def write(poses: Poses) -> None:
+            times = [None if time is None else f"{time:.6f}" for time in poses.times]
+            columns = {"frame": poses.frames, "time": times} if schema.moving else {}
+            append(poses.names, poses.keypoints, columns)
+
+        yield write
+
+
+@contextmanager
+def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
+    """COCO keypoint JSON, one annotation a pose, the links as its skeleton; frames as ``walk.mp4/000012``."""
+    from ppl_fast.data.predictions import coco_file
+
+    with coco_file(path, schema.names, skeleton=schema.links.tolist()) as append:
+        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes)
+
+
+@contextmanager
+def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
+    """Images and videos with their poses: a folder, or for one video by itself a video.
+
+    The folder gets ``a.jpg.png`` for ``a.jpg`` and ``walk.mp4.mp4`` for ``walk.mp4``, suffixes included: ``a.jpg`` and
+    ``a.png`` must not share a name. Videos keep size, rate and times of the originals.
+    """
+    with needing("overlays need", "viz"):
+        from ppl_fast.data.video import Video, check_written, video_writer
+        from ppl_fast.visualization import draw_overlay, save_overlay
+
+    if schema.single:
+        check_written(path)
+    with ExitStack() as whole:
+        folder = None if schema.single else whole.enter_context(filling(path))
+        opened = whole.enter_context(ExitStack())  # of the video that is being written
+        current: Video | None = None
+        append: Callable[..., None]
+
+        def write(poses: Poses) -> None:
+            nonlocal current, append
+            if poses.video is not None and poses.video is not current:
+                opened.close()
+                current = poses.video
+                target = path if folder is None else folder / f"{poses.names[0]}.mp4"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                append = opened.enter_context(video_writer(target, current.size, current.rate, current.tick))
+            for i, name in enumerate(poses.names):
+                pose = poses.keypoints[i], schema.links, schema.weights
+                if poses.video is None:
+                    save_overlay((folder or path) / f"{name}.png", poses.image(i), *pose)
+                else:
+                    append(draw_overlay(poses.image(i), *pose), poses.times[i])
+
+        yield write
+
+
+FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
+
+
+def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
+    """Write all poses of an estimation, batch by batch, to one or more files.
+
+    Args:
+        poses: what `estimate` gave, not yet iterated.
+        outputs: a path by format, ``csv="poses.csv", coco="poses.json", overlay="drawn"``; None leaves one out. See
+            `FORMATS`.
+
+    Returns:
+        The number of poses.
+
+    Raises:
+        TypeError: an unknown format.
+        ValueError: an output that is the input itself, or a suffix that a format does not have; what iterating raises.
+        OSError: an output cannot be written.
+    """
+    paths = {name: Path(path) for name, path in outputs.items() if path is not None}
+    for name in paths:
+        if name not in FORMATS:
+            known = f"; known are {', '.join(FORMATS)}"
+            raise TypeError(f"write: unknown format {name!r}{hint(name, FORMATS, otherwise=known)}")
+    refuse_source(poses.media.root, paths)
+    count = 0
+    with ExitStack() as whole:
+        writers = [whole.enter_context(FORMATS[name](path, poses.schema)) for name, path in paths.items()]
+        for batch in poses:
+            for each in writers:
+                each(batch)
+            count += len(batch)
+    return count
+
+
+def refuse_source(root: Path | None, outputs: Mapping[str, Path]) -> None:
+    """Raise a ValueError where an output, by the name that it goes by, would take the place of the source."""
+    for name, path in outputs.items():
+        if root is not None and path.resolve() == root.resolve():
+            raise ValueError(f"{name} must not be the input itself, got {path}")

@@ -1,0 +1,112 @@
+"""What `PPL` and `AutoLink` share: links with learned weights, a translator that reads their drawing, and its loss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_fast.models.base import KeypointModel
+from ppl_fast.models.blocks import random_blocks
+from ppl_fast.models.config import LinkModelConfig
+from ppl_fast.models.perceptual import load_perceptual
+from ppl_fast.models.terms import Pass, Term
+from ppl_fast.models.translator import TRANSLATORS
+from ppl_fast.ops import default_links, link_heatmap
+
+
+class LinkModel(KeypointModel):
+    """A subclass adds what finds keypoints, `translator` (from `new_translator`) and `forward`.
+
+    What a pass consists of is cut into steps that an extension may override: `masks`, `seen`, `drawn`, `appearance`;
+    and `terms` lists the terms of the loss.
+    """
+
+    Config: ClassVar[type[LinkModelConfig]]
+    terms: ClassVar[tuple[Term, ...]] = ()
+
+    settings: LinkModelConfig
+
+    def __init__(self, num_keypoints: int, image_size: int, thickness: float, **options: Any):
+        super().__init__(num_keypoints=num_keypoints, image_size=image_size, thickness=thickness, **options)
+        s = self.settings
+        self.register_buffer("links", default_links(s.num_keypoints), persistent=False)
+        start = torch.randn(len(self.links)) * s.link_spread + s.link_start
+        self.link_parameters = nn.Parameter(start / s.link_factor)
+        self.alpha = nn.Parameter(torch.ones(()))
+        self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
+
+    def new_translator(self) -> nn.Module:
+        """A translator as the options have it."""
+        s = self.settings
+        return TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
+
+    # Links
+
+    def link_weights(self) -> Tensor:
+        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter)."""
+        return F.softplus(self.settings.link_factor * self.link_parameters)
+
+    def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
+        """The link heatmap (B, 1, S, S) of keypoints (B, N, 2) and link weights (E,)."""
+        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+
+    # Reconstruction
+
+    def masks(self, images: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
+        """What is hidden in this pass, drawn by chance before it begins; in training alone.
+
+        "reference": (B, 1, S, S) of 0 and 1, the blocks of the images that the translator takes appearance from;
+        without it, it takes all. An extension adds others.
+        """
+        if not self.training or reference is not None:
+            return {}
+        return {"reference": self.kept_blocks(images, self.settings.mask_ratio)}
+
+    def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """What the keypoints are found in: the images (B, 3, S, S)."""
+        return images
+
+    def drawn(self, heatmap: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """What the translator takes the pose from: the link heatmap (B, 1, S, S)."""
+        return heatmap
+
+    def appearance(self, images: Tensor, reference: Tensor | None, masks: dict[str, Tensor]) -> Tensor:
+        """What the translator takes appearance from: `reference`, or the images, with blocks dropped in training."""
+        if reference is not None:
+            return reference
+        return images * masks["reference"] if "reference" in masks else images
+
+    def kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
+        """(B, 1, S, S) of 0 and 1, each block of the grid 0 with probability `ratio`."""
+        return random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
+
+    def load_perceptual(self) -> None:
+        """Load the perceptual loss's weights, unless another loss is asked for.
+
+        Raises:
+            FileNotFoundError, ValueError: see `perceptual.load_perceptual`.
+        """
+        s = self.settings
+        if s.reconstruction_loss == "perceptual" and not self._perceptual:
+            self._perceptual.append(load_perceptual(s.perceptual, s.perceptual_weights, s.perceptual_download))
+
+    def loss_name(self) -> str:
+        """The reconstruction loss, in words for the log."""
+        s = self.settings
+        return f"perceptual, {s.perceptual}" if s.reconstruction_loss == "perceptual" else s.reconstruction_loss
+
+    def reconstruction_loss(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """Scalar distance of reconstruction and images, both (B, 3, S, S)."""
+        if self.settings.reconstruction_loss == "mse":
+            return F.mse_loss(reconstruction.to(images.dtype), images)
+        self.load_perceptual()
+        return self._perceptual[0].to(images)(reconstruction, images)
+
+    def with_losses(self, found: Pass) -> Any:
+        """The output of a pass with its terms, each times its weight among the options, and the sum of those."""
+        values = {name: value for term in self.terms for name, value in term(self, found).items()}
+        weighed = {name: getattr(self.settings, f"{name}_weight") * value for name, value in values.items()}
+        return found.out._replace(losses=weighed, loss=torch.stack(list(weighed.values())).sum())

@@ -1,0 +1,37 @@
+"""Models, runs and config files from when PPL and AutoLink had the options of their extensions themselves.
+
+They name the plain architecture and may hold any of those options. The rule for all of them, and for the command line:
+the extension is taken where one of its options differs from the default; else those options are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from ppl_fast.models.registry import MODELS
+
+EXTENSIONS = {"ppl": "extended-ppl", "autolink": "extended-autolink"}
+
+
+def extension(architecture: str) -> str:
+    """The architecture that extends this one, or itself where none does."""
+    return EXTENSIONS.get(architecture, architecture)
+
+
+def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The architecture that options given under this name are of, and those that it has.
+
+    Args:
+        architecture: a key of `MODELS`; any other passes through.
+        options: of its configuration or its extension's; unknown ones pass through, for the model to name.
+    """
+    if architecture not in MODELS:
+        return architecture, dict(options)
+    wide = extension(architecture)
+    plain = {item.name for item in fields(MODELS[architecture].Config)}
+    further = {item.name: item.default for item in fields(MODELS[wide].Config) if item.name not in plain}
+    if any(options[name] != default for name, default in further.items() if name in options):
+        return wide, dict(options)
+    return architecture, {name: value for name, value in options.items() if name not in further}

@@ -1,0 +1,82 @@
+"""The loss terms of the models. A term is a function of the model and of what a forward pass gave.
+
+It returns its values by name, each a scalar that the option NAME_weight weighs, or nothing where it has no say in this
+pass. A model's `terms` lists those that it takes, and is extended by a longer tuple; what they compute is in `losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ppl_fast.models import losses
+
+
+class Pass(NamedTuple):
+    """What a forward pass had to go by, and what it gave."""
+
+    images: Tensor  # (B, 3, S, S) in [-1, 1]
+    out: Any  # the model's output, without losses: keypoints, link_heatmap, reconstruction and what else it has
+    weights: Tensor  # (E,) >= 0, of the links, with gradient
+    masks: dict[str, Tensor]  # what was hidden, see `LinkModel.masks`
+
+
+Term = Callable[[Any, Pass], dict[str, Tensor]]
+
+# Of the papers
+
+
+def reconstruction(model: Any, found: Pass) -> dict[str, Tensor]:
+    """How far the reconstruction is from the images."""
+    return {"reconstruction": model.reconstruction_loss(found.out.reconstruction, found.images)}
+
+
+def boundary(model: Any, found: Pass) -> dict[str, Tensor]:
+    """How far keypoints lie outside of the image."""
+    return {"boundary": losses.boundary(found.out.keypoints)}
+
+
+def memory(model: Any, found: Pass) -> dict[str, Tensor]:
+    """How far the memory's version is from the keypoints, and its tokens are from the vectors that they chose."""
+    recalled = F.mse_loss(found.out.recalled, found.out.keypoints.detach())
+    return {"memory": recalled, "commitment": found.out.commitment}
+
+
+def link_length(model: Any, found: Pass) -> dict[str, Tensor]:
+    """How much links are longer or shorter than in the prior."""
+    if not model.settings.link_length_weight:
+        return {}
+    length = losses.link_length(found.out.keypoints, found.out.prior.keypoints, model.links, found.weights)
+    return {"link_length": length}
+
+
+# Of the extensions
+
+
+def separation(model: Any, found: Pass) -> dict[str, Tensor]:
+    """The keypoints' repulsion."""
+    s = model.settings
+    if not s.separation_weight:
+        return {}
+    return {"separation": losses.separation(found.out.keypoints, model.links, s.separation_sigma)}
+
+
+def figure(model: Any, found: Pass) -> dict[str, Tensor]:
+    """Links and keypoints against what the reconstructions miss whose link heatmap was withheld."""
+    if "withheld" not in found.masks:
+        return {}
+    out, withheld = found.out, found.masks["withheld"]
+    missed, shares = losses.missed(found.images, out.reconstruction), withheld / withheld.sum().clamp_min(1)
+    distances = losses.foreground(out.link_heatmap, missed), *losses.figure_distances(out.keypoints, missed)
+    names = ("foreground", "coverage", "stray")
+    return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
+
+
+def prior(model: Any, found: Pass) -> dict[str, Tensor]:
+    """How far the keypoint prior is from the mean pose."""
+    if not model.settings.prior_weight:
+        return {}
+    return {"prior": losses.prior_distance(model.memory.decoded_mean(), found.out.keypoints.detach())}

@@ -1,0 +1,77 @@
+"""Options with bounds: what is taken, and made plain."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ppl_fast._options import check, hint, integer, nearest, option
+from ppl_fast.models import PPLConfig
+from ppl_fast.training import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Some:
+    count: int = option(1, "a number", low=1)
+    share: float = option(0.5, "a share", high=1)
+    drawn: bool = option(False, "a switch")
+    kind: str = option("a", "a choice", choices=("a", "b"))
+    path: str | None = option(None, "a file")
+    pair: tuple[int, int] = option((1, 2), "checked by the class itself")
+
+    def __post_init__(self):
+        check("Some", self)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"count": np.int64(16)}, 16),
+        ({"count": np.uint8(16)}, 16),
+        ({"share": np.float32(0.25)}, 0.25),
+        ({"share": np.float64(0.1)}, 0.1),
+        ({"share": np.int32(1)}, 1.0),
+        ({"share": 1}, 1.0),
+        ({"drawn": np.bool_(True)}, True),
+        ({"kind": np.str_("b")}, "b"),
+    ],
+)
+def test_numbers_of_numpy_become_plain(given, expected):
+    (value,) = (getattr(Some(**given), name) for name in given)
+    assert value == expected and type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ({"count": np.float32(2)}, TypeError, r"count must be int, got 2.0 \(float\)"),
+        ({"count": np.bool_(True)}, TypeError, r"count must be int, got True \(bool\)"),
+        ({"count": np.int64(0)}, ValueError, "count must be at least 1, got 0"),
+        ({"share": np.float64("nan")}, ValueError, "share must be between 0 and 1, got nan"),
+        ({"share": np.array([0.5])}, TypeError, "share must be float, got array"),
+        ({"drawn": np.int64(1)}, TypeError, r"drawn must be bool, got 1 \(int\)"),
+        ({"path": 3}, TypeError, "path must be str, got 3"),
+    ],
+)
+def test_other_types_and_values_are_named(given, error, sentence):
+    with pytest.raises(error, match=f"^Some: {sentence}"):
+        Some(**given)
+
+
+def test_models_and_training_take_them():
+    config = PPLConfig(num_keypoints=np.int64(8), thickness=np.float32(1e-3)).to_dict()
+    assert type(config["num_keypoints"]) is int and config["thickness"] == float(np.float32(1e-3))
+    assert TrainConfig(lr=np.float64(1e-3), betas=(np.float32(0.5), 0.9)).betas == (0.5, 0.9)
+    assert type(TrainConfig(betas=[np.float32(0.5), 0.9]).betas[0]) is float
+
+
+def test_integers():
+    assert integer("f", "n", np.int64(3), low=1) == 3 and type(integer("f", "n", np.int64(3), low=1)) is int
+    for value in (0, 1.0, True, "3", None):
+        with pytest.raises(ValueError, match=f"^f: n must be an integer of at least 1, got {value!r}$"):
+            integer("f", "n", value, low=1)
+
+
+def test_the_nearest_name():
+    assert nearest("tickness", ["width", "thickness"]) == "thickness"
+    assert hint("zzz", ["width"]) == "" and hint("zzz", ["width"], "; see it") == "; see it"
