@@ -3,8 +3,8 @@
 // them (exactly, link_heatmap.h), a link a lane, and lists the others in order; four lanes, a row of pixels each, cull
 // that list for their 4 x 4 pixels and walk what is left: 12.5 instructions a pixel and link, 5 of them FFMA, one EX2 a
 // pixel. B = 64, N = 16, 128 x 128, thickness 1e-3: 120 links become 24 for a warp; its lanes walk 7.8 together (4.5
-// each, 3 are needed); 1,470 instructions a warp (sm_90) times 8,192 warps are 11.5 us at an H200's full rate of 528 a
-// cycle and 1.98 GHz, some 17 us at two thirds; the 6.3 MB written take 1.5 us. Predicted: this has not run on a GPU.
+// each, 3 are needed); 1,570 instructions a warp (sm_90, benchmarks/cycle_model.py) times 8,192 warps are 12.3 us at an
+// H200's full rate, some 18 us at two thirds; the 6.3 MB written take 1.3 us. Predicted: this has not run on a GPU.
 // Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp.
 #include "link_heatmap_cuda.cuh"
 
