@@ -11,6 +11,7 @@ both sides count. A bound, then, of what is issued, not a measurement: latency a
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import re
@@ -51,19 +52,17 @@ class Workload:
     """Launches of one kernel: `trips` of a warp through its loops, in the order of their first instructions."""
 
     name: str
+    source: str  # of csrc, without its ending
     kernel: str
     warps: int
     trips: tuple[float, ...]
     bytes: float
 
 
-# B = 64, N = 16, 128 x 128, thickness 1e-3: of 120 links, a lane of a warp sees four; 24 are left, and 7.8 are walked.
-WORKLOADS = [
-    Workload("affine_warp backward, 64 x 16 points", "affine_warp_bwd_own_kernelIf", 32, (), 1024 * 72),
-    Workload(
-        "link_heatmap forward, 64 x 16 keypoints", "link_heatmap_fwd_kernelIf", 8192, (1, 1, 4, 4, 6, 1, 6, 7.8), 6.3e6
-    ),
-]
+def workloads() -> list[Workload]:
+    """Return those of every operator: the `CYCLES` of cycles_<operator>.py beside this file."""
+    files = sorted(Path(__file__).parent.glob("cycles_*.py"))
+    return [workload for file in files for workload in importlib.import_module(file.stem).CYCLES]
 
 
 def tool() -> str | None:
@@ -142,7 +141,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if tool() is None:
         parser.error("there is no cuobjdump on the PATH; Triton's package has one")
-    for workload in WORKLOADS:
+    for workload in workloads():
         try:
             code = instructions(arguments.object, workload.kernel, arguments.arch)
         except LookupError:

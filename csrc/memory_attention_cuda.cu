@@ -1,11 +1,11 @@
-// memory_attention on CUDA: hard mode, and sums over the tokens that chose a prototype. A block of 256 threads takes 16
-// tokens of a bank (64 where there are many) past its prototypes, 16 or 64 at a time, keeps the nearest in registers
-// and copies it: one launch, nothing of size B x m x k. Where tokens alone do not fill the GPU, blocks share the
-// prototypes and a second kernel compares. Backward: a pass over the tokens; sums over tokens by ballot, a warp a
-// prototype. B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s, four rounds of loads and a copy, each about
-// 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than 16 tokens, tensor
-// cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few. Predicted: this has not
-// run on a GPU.
+// memory_attention on CUDA: hard mode. A block of 256 threads takes 16 tokens of a bank (64 where there are many) past
+// its prototypes, 16 or 64 at a time, keeps the nearest in registers and copies it: one launch, nothing of size B x m x
+// k. Where tokens alone do not fill the GPU, blocks share the prototypes and a second kernel compares, the shares
+// divided among the lanes of a warp. Backward: a pass over the tokens, and sums over them
+// (memory_attention_sums_cuda.cu). B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s, four rounds of loads and
+// a copy, each about 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than
+// 16 tokens, tensor cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few.
+// Predicted: this has not run on a GPU.
 #include "memory_attention_cuda.cuh"
 
 #include <optional>
@@ -17,8 +17,6 @@ namespace ppl_fast {
 namespace {
 
 constexpr int kRowThreads = 128;
-constexpr int kSumSlice = 8;   // elements a lane holds of a prototype's sum
-constexpr int kSumTokens = 4;  // whose loads travel together: where a codebook has collapsed, one warp adds all tokens
 
 template <class T>
 using Least = PairShape<T, 1, 1>;
@@ -124,57 +122,6 @@ __global__ void __launch_bounds__(kRowThreads)
       [&](int64_t i, S value) { out[i] = value; });
 }
 
-// For each prototype, over the tokens that chose it: their number and sum, or (kGradient) the gradient of the
-// distances. A warp has 256 elements of one prototype.
-template <class S, class Out, bool kGradient>
-__global__ void __launch_bounds__(kPairThreads)
-    memory_attention_sums_kernel(Banks<S> a, const int64_t* indices, const S* grad_distances, Out* counts, Out* sums) {
-  using T = Compute<S>;
-  const int lane = threadIdx.x % kWarp;
-  const int64_t j = int64_t(blockIdx.x) * (kPairThreads / kWarp) + threadIdx.x / kWarp, bank = blockIdx.y;
-  if (j >= a.k) return;  // a whole warp
-  const int64_t first = int64_t(blockIdx.z) * kSumSlice * kWarp + lane, row = (bank * a.k + j) * a.d;
-  T sum[kSumSlice] = {}, own[kSumSlice] = {};
-  if (kGradient)
-    for (int c = 0; c < kSumSlice; ++c)
-      if (first + c * kWarp < a.d) own[c] = T(a.prototypes[row + first + c * kWarp]);
-  int64_t count = 0;
-  for (int64_t b0 = 0; b0 < a.b; b0 += kWarp) {
-    const bool chose = b0 + lane < a.b && indices[(b0 + lane) * a.m + bank] == j;
-    unsigned left = __ballot_sync(kAllLanes, chose);
-    count += __popc(left);
-    while (left) {
-      S token[kSumTokens][kSumSlice];
-      T scale[kSumTokens];
-      unsigned next = left;
-#pragma unroll
-      for (int i = 0; i < kSumTokens; ++i, next &= next - 1) {
-        if (!next) continue;
-        const int64_t at = (b0 + __ffs(next) - 1) * a.m + bank;
-        scale[i] = kGradient ? -2 * T(grad_distances[at]) : T(1);
-#pragma unroll
-        for (int c = 0; c < kSumSlice; ++c)
-          if (first + c * kWarp < a.d) token[i][c] = a.tokens[at * a.d + first + c * kWarp];
-      }
-#pragma unroll
-      for (int i = 0; i < kSumTokens; ++i, left &= left - 1) {
-        if (!left) continue;
-#pragma unroll
-        for (int c = 0; c < kSumSlice; ++c)
-          if (first + c * kWarp < a.d) sum[c] += scale[i] * (T(token[i][c]) - own[c]);
-      }
-    }
-  }
-  for (int c = 0; c < kSumSlice; ++c)
-    if (first + c * kWarp < a.d) sums[row + first + c * kWarp] = Out(sum[c]);
-  if (!kGradient && blockIdx.z == 0 && lane == 0) counts[bank * a.k + j] = Out(count);
-}
-
-template <class S>
-Grid sums_grid(const Banks<S>& a) {
-  return {ceil_div(a.k, kPairThreads / kWarp), a.m, std::max<int64_t>(1, ceil_div(a.d, kSumSlice * kWarp))};
-}
-
 // Prototypes that a block takes: all, or few enough that some 500 blocks share the work (two on each multiprocessor of
 // a large GPU); it depends on shapes alone.
 int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
@@ -264,26 +211,10 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
       launch(memory_attention_bwd_tokens_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, device.stream(), a, read<S>(gv),
              read<S>(gd), read<int64_t>(chosen), write<S>(grad_t));
       if (needs_prototypes)
-        launch(memory_attention_sums_kernel<S, S, true>, sums_grid(a), kPairThreads, 0, device.stream(), a,
-               read<int64_t>(chosen), read<S>(gd), nullptr, write<S>(grad_p));
+        launch_sums_gradient(a, read<int64_t>(chosen), read<S>(gd), write<S>(grad_p), device.stream());
     });
   }
   return {cast(grad_t, given), cast(grad_p, given)};
-}
-
-std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tensor& indices, int64_t k) {
-  check_prototype_sums(tokens, indices);
-  const OnDevice device(tokens);
-  const auto t = torch::stable::contiguous(tokens), chosen = torch::stable::contiguous(indices);
-  const int64_t m = t.size(1), d = t.size(2);
-  const auto counts = empty(t, {m, k}, compute_type(t)), sums = empty(t, {m, k, d}, compute_type(t));
-  dispatch_storage(t.scalar_type(), "prototype_sums", [&](auto zero) {
-    using S = decltype(zero);
-    const Banks<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
-    launch(memory_attention_sums_kernel<S, Compute<S>, false>, sums_grid(a), kPairThreads, 0, device.stream(), a,
-           read<int64_t>(chosen), nullptr, write<Compute<S>>(counts), write<Compute<S>>(sums));
-  });
-  return {counts, sums};
 }
 
 const ReportedKernels kReported{
@@ -295,8 +226,6 @@ const ReportedKernels kReported{
                     memory_attention_fwd_kernel<float, PairShape<float, 4, 4>>),
     PPL_FAST_KERNEL(kRowThreads, 0, memory_attention_compare_kernel<float>),
     PPL_FAST_KERNEL(kRowThreads, 0, memory_attention_bwd_tokens_kernel<float>),
-    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, true>),
-    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, false>),
 };
 
 }  // namespace
@@ -304,7 +233,6 @@ const ReportedKernels kReported{
 STABLE_TORCH_LIBRARY_IMPL(ppl_fast, PPL_FAST_CUDA_KEY, m) {
   m.impl(PPL_FAST_CUDA_OP("memory_attention"), TORCH_BOX(&memory_attention_cuda));
   m.impl(PPL_FAST_CUDA_OP("memory_attention_backward"), TORCH_BOX(&memory_attention_backward_cuda));
-  m.impl(PPL_FAST_CUDA_OP("prototype_sums"), TORCH_BOX(&prototype_sums_cuda));
 }
 
 }  // namespace ppl_fast

@@ -170,6 +170,11 @@ bool has_tensor_cores(int device);
 template <class S>
 void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream);
 
+// Hard mode's gradient of the prototypes (memory_attention_sums_cuda.cu): from the distances of those that chose them.
+template <class S>
+void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
+                          cudaStream_t stream);
+
 // Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
                      const Tensor& indices, const Tensor& distances, const Tensor& softmax, cudaStream_t stream);
