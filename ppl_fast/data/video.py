@@ -156,7 +156,7 @@ def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) ->
 
             def write(image: Image.Image, time: float) -> None:
                 frame = av.VideoFrame.from_image(image)
-                frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+                frame = _converted(frame, format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = round(time / tick), tick
                 output.mux(stream.encode(frame))
 
@@ -172,8 +172,20 @@ def check_written(path) -> None:
         raise ValueError(f"{path} must end in {', '.join(WRITTEN)} to be written as a video")
 
 
+def _converted(raw, **options):
+    """A frame in another format, by this thread alone.
+
+    A converter with threads of its own may outlive the frame among Python's garbage. In a process that was forked from
+    this one, as a loader's are, there are no such threads, and freeing it there would wait for them for ever.
+    """
+    try:
+        return raw.reformat(**options, threads=1)
+    except TypeError:  # a PyAV whose converters have no threads
+        return raw.reformat(**options)
+
+
 def _upright(raw) -> Image.Image:
-    image, matrix = raw.to_image(), raw.side_data.get("DISPLAYMATRIX")
+    image, matrix = _converted(raw, format="rgb24").to_image(), raw.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
