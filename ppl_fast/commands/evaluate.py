@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
 keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.

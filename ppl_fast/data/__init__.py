@@ -5,8 +5,7 @@ only numpy and torch.
 """
 
 from ppl_fast._extras import on_first_use
-
-from .coordinates import from_pixels, to_pixels
+from ppl_fast.data.coordinates import from_pixels, to_pixels
 
 _HOMES = {
     "ClipFolder": "clips",

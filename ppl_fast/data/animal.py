@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .backgrounds import meadow
-from .drawing import Canvas, Paint, rgb
+from ppl_fast.data.backgrounds import meadow
+from ppl_fast.data.drawing import Canvas, Paint, rgb
 
 NAMES = [
     "nose", "head", "withers", "shoulder", "rump", "hip", "tail",

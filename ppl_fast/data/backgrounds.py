@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from .drawing import rgb
+from ppl_fast.data.drawing import rgb
 
 _WALLS = ["d9d0c1", "c6d2d4", "dac7bc", "ccd5c0", "c9c8da", "e2d7b4", "b7c5c4", "d3d3d1"]
 _FLOORS = ["a88a6a", "8f9095", "7d6b5c", "b3a88f", "77858d", "96785c"]

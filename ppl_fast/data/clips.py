@@ -13,10 +13,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._options import integer
-
-from .image_set import SMALLEST_SIDE, first_few, natural, resized
-from .images import IMAGE_SUFFIXES, ImageFiles, list_files
-from .video import VIDEO_SUFFIXES, Video
+from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
+from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
+from ppl_fast.data.video import VIDEO_SUFFIXES, Video
 
 
 class ClipFolder(ImageFiles):

@@ -9,11 +9,10 @@ from tqdm import tqdm
 
 from ppl_fast._files import is_taken, new_folder
 from ppl_fast._options import integer
-
-from . import animal, person
-from .backgrounds import ground_shadow
-from .drawing import Canvas
-from .labels import LABEL_FILE, Labels
+from ppl_fast.data import animal, person
+from ppl_fast.data.backgrounds import ground_shadow
+from ppl_fast.data.drawing import Canvas
+from ppl_fast.data.labels import LABEL_FILE, Labels
 
 KINDS: dict[str, ModuleType] = {"person": person, "animal": animal}
 # difficulty -> (number of backgrounds, number of outfits); None draws a new one for each image.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .image_set import SMALLEST_SIDE, ImageSet, as_tensor
+from ppl_fast.data.image_set import SMALLEST_SIDE, ImageSet, as_tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")

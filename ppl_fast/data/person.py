@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backgrounds import meadow, room
-from .drawing import Canvas, Paint, rgb
+from ppl_fast.data.backgrounds import meadow, room
+from ppl_fast.data.drawing import Canvas, Paint, rgb
 
 NAMES = [
     "head", "neck", "pelvis",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import joint_errors, labelled, mean_over
+from ppl_fast.evaluation._score import joint_errors, labelled, mean_over
 
 
 def regression_error(

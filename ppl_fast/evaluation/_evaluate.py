@@ -10,16 +10,15 @@ import numpy as np
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.evaluation._error import nearer_sides
+from ppl_fast.evaluation._limbs import limb_share
+from ppl_fast.evaluation._matching import check_scipy, matching
+from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlusion
+from ppl_fast.evaluation._pck import pck
+from ppl_fast.evaluation._regression import fit_mean_pose, fit_regression, regression
+from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
-
-from ._error import nearer_sides
-from ._limbs import limb_share
-from ._matching import check_scipy, matching
-from ._occlusion import MASKS, check_masks, occlusion
-from ._pck import pck
-from ._regression import fit_mean_pose, fit_regression, regression
-from ._score import Score
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 

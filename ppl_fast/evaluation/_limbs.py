@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import Score, detected, labelled, same_count
+from ppl_fast.evaluation._score import Score, detected, labelled, same_count
 
 POINTS_PER_LINK = 21
 CHANCE_GRID = 32  # chance is the share of this many squared grid points that are near a bone

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_fast._extras import needing
-
-from ._score import Score, detected, labelled, mean_over, same_count
+from ppl_fast.evaluation._score import Score, detected, labelled, mean_over, same_count
 
 
 def check_scipy() -> None:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast.evaluation._error import error_text, error_unit, regression_error
+from ppl_fast.evaluation._regression import RegressionMap
+from ppl_fast.evaluation._score import labelled
 from ppl_fast.inference.estimation import device_of, read
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
-
-from ._error import error_text, error_unit, regression_error
-from ._regression import RegressionMap
-from ._score import labelled
 
 # (kind, share of the image area): 24 x 24 of 64 x 64 pixels is a share of .14.
 MASKS = (("centre", 0.14), ("random", 0.14), ("blocks", 0.5), ("blocks", 0.8))

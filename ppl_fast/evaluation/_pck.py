@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import Score, joint_errors, labelled, mean_over, point_array, same_count
+from ppl_fast.evaluation._score import Score, joint_errors, labelled, mean_over, point_array, same_count
 
 
 def pck(predicted: Any, joints: Any, threshold: float, visible: Any = None) -> Score:

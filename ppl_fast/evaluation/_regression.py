@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
-from ._score import Score, detected, joint_errors, labelled, mean_over, same_count
+from ppl_fast.evaluation._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
+from ppl_fast.evaluation._score import Score, detected, joint_errors, labelled, mean_over, same_count
 
 SWAP_TOLERANCE = 10  # swapping stops once at most this many training samples would change
 MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so descent alone does not bound the loop

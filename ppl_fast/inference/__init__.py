@@ -9,10 +9,10 @@
 Images and videos need the ``data`` and ``video`` extras, overlays ``viz``; tensors need none.
 """
 
-from .estimation import Estimation, estimate, predict
-from .poses import Origins, Poses, collect
-from .sources import Media, Source, open_source
-from .writers import FORMATS, Schema, write
+from ppl_fast.inference.estimation import Estimation, estimate, predict
+from ppl_fast.inference.poses import Origins, Poses, collect
+from ppl_fast.inference.sources import Media, Source, open_source
+from ppl_fast.inference.writers import FORMATS, Schema, write
 
 __all__ = [
     "FORMATS",

@@ -17,10 +17,9 @@ from torch import Tensor
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
-
-from .poses import Origins, Poses
-from .sources import Images, Media, Source, open_source
-from .writers import Schema
+from ppl_fast.inference.poses import Origins, Poses
+from ppl_fast.inference.sources import Images, Media, Source, open_source
+from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
-
-from .poses import Origins
+from ppl_fast.inference.poses import Origins
 
 if TYPE_CHECKING:
     from PIL.Image import Image

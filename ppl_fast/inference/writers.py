@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
-
-from .poses import Poses
+from ppl_fast.inference.poses import Poses
 
 if TYPE_CHECKING:
-    from .estimation import Estimation
+    from ppl_fast.inference.estimation import Estimation
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,8 +11,7 @@ from accelerate.state import AcceleratorState
 from ppl_fast import _devices
 from ppl_fast.data import ClipFolder, open_set
 from ppl_fast.data.sets import known_name
-
-from .config import TrainConfig
+from ppl_fast.training.config import TrainConfig
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from ppl_fast._extras import needing
 from ppl_fast._files import replacing
-
-from ._draw import as_array, palette
+from ppl_fast.visualization._draw import as_array, palette
 
 INK, PALE = "#4a4e57", "#d9dce1"
 SMOOTHED_OVER = 40  # a curve's window is this fraction of its length

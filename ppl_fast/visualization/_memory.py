@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ._charts import INK, new_figure, quieten, save_chart
-from ._draw import as_array, pose_arrays
-from ._priors import extent_of, panel
-from ._sheet import captioned, save_png, sheet
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
+from ppl_fast.visualization._draw import as_array, pose_arrays
+from ppl_fast.visualization._priors import extent_of, panel
+from ppl_fast.visualization._sheet import captioned, save_png, sheet
 
 ACROSS = 16  # vectors in a row of a page
 ROWS = 12  # of vectors on a page

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._charts import INK, new_figure, quieten, save_chart
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
 
 COLUMNS = 4
 PANEL = 2.9, 2.7  # inches

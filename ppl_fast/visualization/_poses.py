@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
-from ._sheet import save_png, sheet
+from ppl_fast.visualization._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
+from ppl_fast.visualization._sheet import save_png, sheet
 
 OVERLAID = 0.65  # size of lines and dots on an original
 CELL = 192  # pixels that the longer side of a picture in a grid aims at

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ._draw import SUPERSAMPLE, as_array, draw_pose, palette, pose_arrays
-from ._sheet import CAPTION, FONT_SIZE, GAP, PAPER, TEXT, captioned, save_png, sheet
+from ppl_fast.visualization._draw import SUPERSAMPLE, as_array, draw_pose, palette, pose_arrays
+from ppl_fast.visualization._sheet import CAPTION, FONT_SIZE, GAP, PAPER, TEXT, captioned, save_png, sheet
 
 PANEL = (245, 246, 248)
 GHOST = (205, 208, 214)

@@ -15,13 +15,12 @@ from torch.utils.data import Dataset
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder, list_files
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
+from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
+from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
+from ppl_fast.data.sets.layout import LayoutError
+from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
 from ppl_fast.data.video import VIDEO_SUFFIXES
-
-from .cub import CUB, CUB001, CUB002, CUB003, CUBThree
-from .folders import Dogs, Hands, Horses, Zebras, flowers
-from .human36m import Human36M, Human36MMasked
-from .layout import LayoutError
-from .taichi import TaichiFrames, TaichiVideos
 
 __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
 

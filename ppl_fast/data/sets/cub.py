@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .h5 import H5Labelled
+from ppl_fast.data.sets.h5 import H5Labelled
 
 PARTS = [
     "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape", "right eye",

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.images import ImageFiles, list_files
-
-from .h5 import H5Images
-from .layout import LayoutError, Published, matlab
+from ppl_fast.data.sets.h5 import H5Images
+from ppl_fast.data.sets.layout import LayoutError, Published, matlab
 
 
 class Folder(Published, ImageFiles):

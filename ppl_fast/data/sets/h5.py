@@ -8,8 +8,7 @@ from PIL import Image
 from ppl_fast._extras import needing
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, from_fractions, joints
+from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
 
 
 class H5Images(Published, ImageSet):

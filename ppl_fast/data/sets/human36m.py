@@ -10,8 +10,7 @@ from tqdm import tqdm
 from ppl_fast.data.image_set import ImageSet, natural
 from ppl_fast.data.images import ImageFiles
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, from_fractions, joints, matlab
+from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints, matlab
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}
 ACTIONS = ("Directions", "Discussion", "Posing", "Waiting", "Greeting", "Walking")

@@ -7,9 +7,8 @@ import numpy as np
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, joints
-from .pickles import read_table
+from ppl_fast.data.sets.layout import LayoutError, Published, joints
+from ppl_fast.data.sets.pickles import read_table
 
 SIDE = 256  # of the labelled frames, whose pixels the labels count
 HIDDEN = -1  # coordinates of a joint that was not found
