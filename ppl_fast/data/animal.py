@@ -86,7 +86,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _ahead(angle: float) -> np.ndarray:
-    """Unit vector ``angle`` radians above straight ahead, which is to the right."""
+    """Unit vector `angle` radians above straight ahead, which is to the right."""
     return np.array([np.cos(angle), -np.sin(angle)])
 
 

@@ -91,12 +91,12 @@ def ground_shadow(scene: np.ndarray, feet: np.ndarray) -> np.ndarray:
 
 
 def _near(rng: np.random.Generator, code: str, spread: float) -> np.ndarray:
-    """A colour, moved at random by up to ``spread`` in each channel."""
+    """A colour, moved at random by up to `spread` in each channel."""
     return (rgb(code) + rng.uniform(-spread, spread, 3)).clip(0, 1).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise (size, size) of about unit spread, ``cells`` bumps a side."""
+    """Smooth noise (size, size) of about unit spread, `cells` bumps a side."""
     grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
 

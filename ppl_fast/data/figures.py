@@ -32,11 +32,11 @@ def make_figures(
     difficulty: str = "lab",
     split: str = "train",
 ) -> Labels:
-    """Draw figures in random poses as PNG files, with their joints in ``keypoints.npz``.
+    """Draw figures in random poses as PNG files, with their joints in `keypoints.npz`.
 
-    The same arguments give the same bytes, and the first figures of a larger ``count`` are those of a smaller one.
-    Backgrounds and outfits follow from ``seed``, ``kind`` and ``difficulty`` alone, so that the splits of one seed
-    share them; poses follow from ``seed`` and ``split``.
+    The same arguments give the same bytes, and the first figures of a larger `count` are those of a smaller one.
+    Backgrounds and outfits follow from `seed`, `kind` and `difficulty` alone, so that the splits of one seed
+    share them; poses follow from `seed` and `split`.
 
     Args:
         directory: new or empty folder; it appears whole or not at all.
@@ -81,7 +81,7 @@ def make_figures(
 
 
 class Artist:
-    """Draws the i-th figure of a set; see :func:`make_figures` for the arguments."""
+    """Draws the i-th figure of a set; see `make_figures` for the arguments."""
 
     def __init__(self, size: int, seed: int, kind: str, difficulty: str, split: str):
         self.size, self.seed, self.kind, self.wild = size, seed, KINDS[kind], difficulty == "wild"

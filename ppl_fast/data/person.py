@@ -94,7 +94,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _down(angle: float) -> np.ndarray:
-    """Unit vector ``angle`` radians from straight down, counter-clockwise as seen in the image."""
+    """Unit vector `angle` radians from straight down, counter-clockwise as seen in the image."""
     return np.array([np.sin(angle), np.cos(angle)])
 
 

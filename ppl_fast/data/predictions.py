@@ -30,7 +30,7 @@ def write_csv(path, files, keypoints, names=None, columns=None) -> None:
 
 @contextmanager
 def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file") -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, columns)`` that adds rows as `write_csv` takes them, of the same columns.
+    """A function `append(files, keypoints, columns)` that adds rows as `write_csv` takes them, of the same columns.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -76,7 +76,7 @@ def coco_file(
     category: str = "object",
     caller: str = "coco_file",
 ) -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, sizes)`` that adds images as `write_coco` takes them, with their poses.
+    """A function `append(files, keypoints, sizes)` that adds images as `write_coco` takes them, with their poses.
 
     Args:
         path: the file to write, replaced whole when the block ends well.

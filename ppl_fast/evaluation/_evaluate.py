@@ -66,13 +66,13 @@ def evaluate_model(
     """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
 
     model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that is
-        not ``iterative``, ``iterations`` and ``rounds`` stay at 1 and 0.
-    train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
-        ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
+        not `iterative`, `iterations` and `rounds` stay at 1 and 0.
+    train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with `paths`, `original_sizes` and
+        `image_size`. Without a test set the last fifth of the labelled training images, by name, is the test.
     train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
         and labels without images are left out.
     protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
-        ``LabelledSet.protocol``; fit, regression, mean pose, PCK and occlusion all keep to it.
+        `LabelledSet.protocol`; fit, regression, mean pose, PCK and occlusion all keep to it.
     iterations: estimation passes behind every keypoint. threshold: of PCK, as a fraction of the image size.
     masks, rounds, occlusion_images: what `occlusion` hides, for how many rounds, on at most how many test
         images (the first); no masks, no measurement.

@@ -24,7 +24,7 @@ def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
 
     keypoints: (n, N, 2) detected, xy in [-1, 1]. joints: (n, J, 2) labelled, xy in [0, 1].
     visible: (n, J) bool, default all; a joint's cost is averaged over the images that show it.
-    With J > N a keypoint serves up to ceil(J / N) joints. ``details["assignment"]`` lists (keypoint, joint).
+    With J > N a keypoint serves up to ceil(J / N) joints. `details["assignment"]` lists (keypoint, joint).
     Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint; ImportError
     without scipy.
     """

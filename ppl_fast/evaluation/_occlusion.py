@@ -28,7 +28,7 @@ def visible_pixels(
 ) -> np.ndarray:
     """(size, size) bool, False where the image is hidden.
 
-    kind: ``centre`` or ``random``, one square there or at a random place; ``blocks``, that share of the blocks
+    kind: `centre` or `random`, one square there or at a random place; `blocks`, that share of the blocks
     of a regular grid. share: of the image area, in (0, 1). block: side in pixels, default size / 8.
     Raises ValueError for an unknown kind or a share out of range.
     """
@@ -83,9 +83,9 @@ def occlusion(
     batch_size: int = 64,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Regression error on partly hidden images after 0 to ``rounds`` rounds of iterative inference.
+    """Regression error on partly hidden images after 0 to `rounds` rounds of iterative inference.
 
-    model: a `KeypointModel`, or what offers the same; of one that is not ``iterative`` there is only the error after 0
+    model: a `KeypointModel`, or what offers the same; of one that is not `iterative` there is only the error after 0
         rounds, the plain estimate on the occluded image.
     images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
     joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, the joints that count, default all.
@@ -94,7 +94,7 @@ def occlusion(
 
     Returns {"protocol", "unit", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": the error
     after 0, 1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}.
-    ``recovered`` is None where hiding added nothing or the model cannot iterate.
+    `recovered` is None where hiding added nothing or the model cannot iterate.
     Raises ValueError for differing counts, wrong shapes, masks out of range or no visible joint.
     """
     targets, shown = labelled(joints, visible, "joints", "occlusion")

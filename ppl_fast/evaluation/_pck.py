@@ -10,7 +10,7 @@ from ppl_fast.evaluation._score import Score, joint_errors, labelled, mean_over,
 
 
 def pck(predicted: Any, joints: Any, threshold: float, visible: Any = None) -> Score:
-    """Share of visible joints predicted within ``threshold`` of the image size (a distance equal to it counts).
+    """Share of visible joints predicted within `threshold` of the image size (a distance equal to it counts).
 
     predicted: (n, J, 2) joints such as a `RegressionMap` gives, xy in [0, 1]; NaN counts as wrong.
     joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, default all.

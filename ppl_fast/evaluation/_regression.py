@@ -91,7 +91,7 @@ def regression(
     train_visible, test_visible: (n, J) bool; only visible joints are fitted and counted (CUB).
     swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
     summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
-    intercept, norm: Taichi figures in the literature are measured with an intercept and ``norm="l1"``,
+    intercept, norm: Taichi figures in the literature are measured with an intercept and `norm="l1"`,
         |dx| + |dy|, which is not the L2 their name suggests.
     fitted, mean: what `fit_regression` and `fit_mean_pose` gave for this training split and these options, where they
         are at hand; else both are fitted here.

@@ -6,7 +6,7 @@
         poses.names, poses.keypoints                    # (n, N, 2) in pixels of the originals
     write(estimate(model, "walk.mp4"), csv="poses.csv", overlay="overlay.mp4")
 
-Images and videos need the ``data`` and ``video`` extras, overlays ``viz``; tensors need none.
+Images and videos need the `data` and `video` extras, overlays `viz`; tensors need none.
 """
 
 from ppl_fast.inference.estimation import Estimation, estimate, predict

@@ -51,7 +51,7 @@ class Source(ABC):
 class Images(Source):
     """A tensor (n, 3, S, S), or a map-style data set of (3, S, S), in [-1, 1].
 
-    A data set may tell ``paths``, ``original_sizes`` and ``original(i)``, as `ppl_fast.data.ImageFolder` does; without
+    A data set may tell `paths`, `original_sizes` and `original(i)`, as `ppl_fast.data.ImageFolder` does; without
     them, images go by their number and are their own originals.
 
     Args:

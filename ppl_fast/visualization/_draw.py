@@ -111,7 +111,7 @@ def draw_pose(
 
 
 def to_image(image: Any, side: int, caller: str) -> Image.Image:
-    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about ``side`` pixels.
+    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about `side` pixels.
 
     Whole factors only, so that every pixel of a small image stays crisp and equally large.
     """
@@ -125,6 +125,6 @@ def to_image(image: Any, side: int, caller: str) -> Image.Image:
 
 
 def in_picture(keypoints: np.ndarray, size: tuple[int, int], resolution: tuple[int, int]) -> np.ndarray:
-    """Keypoints (N, 2) in [-1, 1] of an image of ``resolution`` (W, H), as pixels of it scaled to ``size`` (W, H)."""
+    """Keypoints (N, 2) in [-1, 1] of an image of `resolution` (W, H), as pixels of it scaled to `size` (W, H)."""
     resolution, size = np.asarray(resolution, float), np.asarray(size, float)
     return ((keypoints + 1) / 2 * (resolution - 1) + 0.5) * size / resolution - 0.5

@@ -28,7 +28,7 @@ def save_prototypes(
 ) -> None:
     """Write what single memory vectors stand for: a row a bank, a column a vector, the bank's mean pose in grey.
 
-    prototypes: (m, k, N, 2), xy in [-1, 1], as ``PPL.prototype_poses`` gives them. links: (E, 2). weights: (E,).
+    prototypes: (m, k, N, 2), xy in [-1, 1], as `PPL.prototype_poses` gives them. links: (E, 2). weights: (E,).
     banks, vectors: show this many at most; of the banks those whose poses differ most.
     Raises ValueError for shapes that do not fit together or keypoints that are not finite.
     """
@@ -50,7 +50,7 @@ def save_prototype_pages(
     A row a bank, more rows where it has over 16 vectors, the bank's mean pose in grey. Of over 32 vectors the 32 most
     used are shown. All differences from the mean pose are magnified alike, by the factor that each page names.
 
-    prototypes: (m, k, N, 2), xy in [-1, 1], as ``PPL.prototype_poses`` gives them. links: (E, 2). weights: (E,).
+    prototypes: (m, k, N, 2), xy in [-1, 1], as `PPL.prototype_poses` gives them. links: (E, 2). weights: (E,).
     shares: (m, k), how often each vector of a bank is chosen; written beneath its pose as a percentage.
     Returns the files written.
     Raises ValueError for shapes that do not fit together or keypoints that are not finite.
@@ -95,7 +95,7 @@ def save_prototype_pages(
 def save_usage(path: str | Path, perplexity: Any, dead: Any, vectors: int) -> None:
     """Write how much of the memory is in use: perplexity and number of dead vectors, bank by bank.
 
-    perplexity: (m,), 1 to ``vectors``. dead: (m,). Both as ``PPL.usage`` gives them. vectors: in a bank.
+    perplexity: (m,), 1 to `vectors`. dead: (m,). Both as `PPL.usage` gives them. vectors: in a bank.
     Raises ValueError for other shapes.
     """
     spread, unused = as_array(perplexity).astype(float), as_array(dead)

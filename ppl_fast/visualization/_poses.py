@@ -58,7 +58,7 @@ def save_rounds(
     Columns: the image, its occluded form, the plain estimate on it, the pose after each round on what that round saw,
     and the image as completed by the last reconstruction.
 
-    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as ``PPL.estimate_rounds`` gives them, per estimation pass
+    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as `PPL.estimate_rounds` gives them, per estimation pass
     the keypoints (B, N, 2) and the images seen (B, 3, H, W); the first, the plain estimate, saw the occluded images.
     links: (E, 2). weights: (E,). row_labels: texts left of the rows.
     Raises ValueError for shapes that do not fit together, no round, or keypoints that are not finite.

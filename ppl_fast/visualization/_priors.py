@@ -78,7 +78,7 @@ def _prior_arrays(caller: str, keypoints: Any, connectivity: Any) -> tuple[np.nd
 
 
 def _denser_early(steps: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` positions, first and last among them, about evenly spaced in the root of the step."""
+    """At most `count` positions, first and last among them, about evenly spaced in the root of the step."""
     if len(steps) <= count:
         return list(range(len(steps)))
     roots = np.sqrt(np.asarray(steps, float))
@@ -105,7 +105,7 @@ def panel(
 ) -> Image.Image:
     """A pose (N, 2) on a plain square from centre - extent to centre + extent.
 
-    Beneath it, ``ghost`` (N, 2) is drawn in grey and ``paths`` (T, N, 2) as fine lines.
+    Beneath it, `ghost` (N, 2) is drawn in grey and `paths` (T, N, 2) as fine lines.
     """
     pixels = side * SUPERSAMPLE
     picture = Image.new("RGB", (pixels, pixels), PAPER)

@@ -1,4 +1,4 @@
-"""Published data sets by name, beside plain folders: ``open_set("human36m:ROOT", 128)``.
+"""Published data sets by name, beside plain folders: `open_set("human36m:ROOT", 128)`.
 
 Each reads the layout that its authors, AutoLink or PPL published; nothing is downloaded. Labels are read only when
 asked for.
@@ -56,9 +56,9 @@ class LabelledSet:
     """Images, and what is needed to measure on them.
 
     Attributes:
-        dataset: :class:`ImageSet`-like.
+        dataset: `ImageSet`-like.
         name: of the published data set, or of the folder.
-        protocol: keyword arguments of :func:`ppl_fast.evaluation.regression`; none is AutoLink's protocol.
+        protocol: keyword arguments of `ppl_fast.evaluation.regression`; none is AutoLink's protocol.
     """
 
     dataset: Any
@@ -76,7 +76,7 @@ class LabelledSet:
 
 
 def known_name(spec) -> str | None:
-    """The published data set that ``spec`` names, as in ``human36m:ROOT``; None for anything else, and for folders."""
+    """The published data set that `spec` names, as in `human36m:ROOT`; None for anything else, and for folders."""
     name, colon, _ = str(spec).partition(":")
     return name if colon and name in SETS and not Path(spec).exists() else None
 
@@ -87,8 +87,8 @@ def open_set(
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder of images and videos, with ``keypoints.npz`` or COCO keypoint JSON beside the images where they
-            are labelled, or one video; or ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set.
+        spec: a folder of images and videos, with `keypoints.npz` or COCO keypoint JSON beside the images where they
+            are labelled, or one video; or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set.
             What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other

@@ -12,15 +12,15 @@ from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, jo
 
 
 class H5Images(Published, ImageSet):
-    """Images stacked in the arrays ``<part>_img`` of one HDF5 file: uint8 (n, 3, H, W).
+    """Images stacked in the arrays `<part>_img` of one HDF5 file: uint8 (n, 3, H, W).
 
-    Image 7 of the part ``train`` goes by the name ``train/00007``. The file is opened for each image, so that loading
+    Image 7 of the part `train` goes by the name `train/00007`. The file is opened for each image, so that loading
     processes share nothing.
 
     Args:
         file: the file.
         parts: whose images to take, in this order.
-        image_size, cache, max_bad_share: those of :class:`ImageSet`.
+        image_size, cache, max_bad_share: those of `ImageSet`.
 
     Raises:
         LayoutError: the file or one of its arrays is missing.
@@ -57,7 +57,7 @@ class H5Images(Published, ImageSet):
 
 
 class H5Labelled(H5Images):
-    """With labels in ``<part>_kp``, (n, J, 2) (row, column) as fractions of the image, and ``<part>_vis``, (n, J)."""
+    """With labels in `<part>_kp`, (n, J, 2) (row, column) as fractions of the image, and `<part>_vis`, (n, J)."""
 
     joints: list[str] = []
 

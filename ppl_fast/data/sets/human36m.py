@@ -38,10 +38,10 @@ class Human36M(Published, ImageFiles):
 
     Args:
         root: the folder that holds S1, S5, ...
-        image_size, cache, max_bad_share: those of :class:`ImageSet`.
+        image_size, cache, max_bad_share: those of `ImageSet`.
         split: train is subjects 1, 5, 6, 7, 8 and 9, test is subject 11; six actions of each.
 
-    Attributes: those of :class:`ImageSet`; ``clips`` numbers the recordings.
+    Attributes: those of `ImageSet`; `clips` numbers the recordings.
 
     Raises:
         LayoutError: a subject or all of its actions are missing.

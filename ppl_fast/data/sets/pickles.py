@@ -1,7 +1,7 @@
 """Tables pickled by pandas, read without pandas and without running anything.
 
 The unpickler (see `ppl_fast._pickles`) admits the few names that a table of arrays consists of, and for each of them
-hands out an inert :class:`_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
+hands out an inert `_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
 and columns are then built from the records, with their sizes checked.
 """
 

@@ -30,7 +30,7 @@ BONES = [
 class TaichiVideos(Published, ClipFolder):
     """The training videos, as folders of frames or as video files; each is a clip. They have no labels.
 
-    Args: those of :class:`ClipFolder`; ``root`` holds the folder train.
+    Args: those of `ClipFolder`; `root` holds the folder train.
     """
 
     name = "taichi"
@@ -48,7 +48,7 @@ class TaichiFrames(Published, ImageFolder):
 
     Args:
         root: the folder that holds eval_images and landmark.
-        image_size, cache, max_bad_share: those of :class:`ImageFolder`.
+        image_size, cache, max_bad_share: those of `ImageFolder`.
         split: train or test.
 
     Raises:
