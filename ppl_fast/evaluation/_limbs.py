@@ -27,12 +27,23 @@ def limb_share(
 ) -> Score:
     """Share of points along the heaviest links that lie within `within` of the image size of a bone.
 
-    keypoints: (n, N, 2) detected, xy in [-1, 1]. links: (E, 2) keypoint numbers. weights: (E,).
-    joints: (n, J, 2) labelled, xy in [0, 1]. skeleton: (joint, joint) bones. visible: (n, J) bool, default
-    all; a bone counts where both ends are visible, an image where any bone does.
     The baseline is the share of the image area that near a bone: what links at random places would score.
-    `details["links"]` lists the links counted, heaviest first.
-    Raises ValueError for wrong shapes, differing counts, non-finite values, no skeleton or no visible bone.
+
+    Args:
+        keypoints: (n, N, 2) detected, xy in [-1, 1].
+        links: (E, 2) keypoint numbers.
+        weights: (E,).
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        skeleton: (joint, joint) bones.
+        visible: (n, J) bool, default all; a bone counts where both ends are visible, an image where any bone does.
+        heaviest: how many links count.
+        within: distance, as a fraction of the image size.
+
+    Returns:
+        The score; `details["links"]` lists the links counted, heaviest first.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values, no skeleton or no visible bone.
     """
     points = detected(keypoints, "keypoints", "limb_share")
     targets, shown = labelled(joints, visible, "joints", "limb_share")

@@ -15,11 +15,13 @@ import torch
 class Score:
     """A measured number together with the protocol it was measured by.
 
-    value: the number; its unit is part of `protocol`.
-    protocol: how it was measured, as text to print beside it.
-    per_joint: (J,) float64, the same measure joint by joint; NaN for a joint that no counted image shows.
-    baseline, baseline_name: the same measure for a trivial answer (the mean pose, chance).
-    details: further JSON-able facts about the measurement.
+    Attributes:
+        value: the number; its unit is part of `protocol`.
+        protocol: how it was measured, as text to print beside it.
+        per_joint: (J,) float64, the same measure joint by joint; NaN for a joint that no counted image shows.
+        baseline: the same measure for a trivial answer.
+        baseline_name: what that is: the mean pose, chance.
+        details: further JSON-able facts about the measurement.
     """
 
     value: float
