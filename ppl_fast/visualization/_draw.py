@@ -87,8 +87,13 @@ def draw_pose(
 ) -> Image.Image:
     """A copy of an RGB image with links, opacity by weight, and keypoints over them.
 
-    points: (N, 2) xy in pixels of the image. size: thickness of lines and dots relative to the picture's.
-    colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+    Args:
+        image: RGB.
+        points: (N, 2), xy in pixels of the image.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        size: thickness of lines and dots relative to the picture's.
+        colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
