@@ -136,7 +136,8 @@ def _open_sets(options: Any, image_size: int) -> list:
 def table(metrics: dict[str, Any]) -> str:
     """The measurements as text: numbers, baselines and protocols, then the errors under occlusion round by round.
 
-    metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
+    Args:
+        metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
     """
     models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
     width = max(len(name) for name in models) + 2 * (len(models) > 1)

@@ -28,16 +28,20 @@ class Scene:
         self.image += cover * (colour - self.image)
 
     def box(self, left, top, right, bottom, colour, opacity: float = 1.0) -> None:
+        """Paint a rectangle, its sides in the scene's units."""
         beside, beyond = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
         self.fill(np.maximum(beside, beyond), colour, opacity)
 
     def disc(self, x, y, radius, colour, opacity: float = 1.0) -> None:
+        """Paint a disc around (x, y)."""
         self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour, opacity)
 
     def brighten(self, factor: np.ndarray) -> None:
+        """Multiply each pixel by its factor, (size, size)."""
         self.image *= factor[..., None]
 
     def finished(self) -> np.ndarray:
+        """The image, float32 (size, size, 3) in [0, 1]."""
         return self.image.clip(0, 1)
 
 

@@ -161,7 +161,8 @@ class VideoFrames:
 def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     """Images, videos with their paths, and other files below a folder, named by relative path; or one video alone.
 
-    Raises ValueError where there is neither image nor video.
+    Raises:
+        ValueError: there is neither image nor video.
     """
     kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:

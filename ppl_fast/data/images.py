@@ -29,15 +29,14 @@ class ImageFiles(ImageSet):
     """Image files below a folder, by their relative paths.
 
     EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on
-    white. Images are stretched to the square, antialiased, with half-pixel centres (see
-    `ppl_fast.data.to_pixels`).
+    white. Images are stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
 
     When the set is built, every file's header is read and its end looked for, so that truncated files are found
     before any work starts; with `cache` every image is decoded then. Files that fail are skipped and kept with
     the reason in `skipped`. A body that turns out to be damaged only when it is decoded later raises
     `ValueError` with the file's name: leaving it out silently would change the order of a resumed run.
 
-    Args, attributes and errors: those of `ImageSet`; `names` are paths below `root`, forward slashes.
+    Arguments, attributes and errors are those of `ImageSet`; `names` are paths below `root`, forward slashes.
     """
 
     def __init__(self, root, names: list[str], image_size: int, **options):

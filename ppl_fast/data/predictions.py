@@ -15,7 +15,7 @@ from ppl_fast._files import replacing
 
 
 def write_csv(path, files, keypoints, names=None, columns=None) -> None:
-    """One row an image: file, further columns, then x and y of every keypoint in pixels of the original.
+    """Write one row an image: file, further columns, then x and y of every keypoint in pixels of the original.
 
     Args:
         path: the file to write, replaced whole.
@@ -53,7 +53,7 @@ def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file")
 
 
 def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category="object") -> None:
-    """COCO keypoint JSON, one annotation an image, every keypoint marked visible.
+    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible.
 
     Args:
         path: the file to write, replaced whole.
@@ -80,7 +80,9 @@ def coco_file(
 
     Args:
         path: the file to write, replaced whole when the block ends well.
-        names, skeleton, category: as for `write_coco`.
+        names: as for `write_coco`.
+        skeleton: as for `write_coco`.
+        category: as for `write_coco`.
         caller: for the messages of `append`.
     """
     number = 0

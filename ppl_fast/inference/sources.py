@@ -40,8 +40,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
-        """Batches in order, no sooner than they are asked for: where they come from, and float32 (n, 3, S, S) in
-        [-1, 1] on the CPU.
+        """Batches in order, no sooner than they are asked for.
+
+        Returns:
+            Pairs: where the images come from, and float32 (n, 3, S, S) in [-1, 1] on the CPU.
 
         Raises:
             ValueError: an image or frame does not decode; it is named.

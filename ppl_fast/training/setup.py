@@ -27,7 +27,8 @@ def open_images(data, image_size: int, config: TrainConfig):
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """What decides device, precision and processes.
 
-    Raises: ValueError where the options do not fit the machine.
+    Raises:
+        ValueError: the options do not fit the machine.
     """
     try:
         device = _devices.pick(config.device)

@@ -70,7 +70,8 @@ class LabelledSet:
     def labels(self) -> Labels | None:
         """The labels, read on first use; None where there are none.
 
-        Raises: ValueError naming a label file that cannot be read.
+        Raises:
+            ValueError: a label file that cannot be read; it is named.
         """
         return self.read_labels()
 

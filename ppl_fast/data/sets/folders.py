@@ -57,7 +57,10 @@ class Zebras(Folder):
 class Dogs(Published, ClipFolder):
     """The YouTube dogs of PPL: clips, as folders of frames or video files, below train and test or all together.
 
-    Args, attributes and errors: those of `ClipFolder`; LayoutError where there are no clips.
+    Arguments, attributes and errors are those of `ClipFolder`.
+
+    Raises:
+        LayoutError: there are no clips.
     """
 
     name = "dogs"

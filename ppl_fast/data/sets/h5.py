@@ -64,7 +64,9 @@ class H5Labelled(H5Images):
     def read_labels(self) -> Labels:
         """The joints of every image, as far as visible.
 
-        Raises: LayoutError for a missing array, ValueError for one that does not fit the images.
+        Raises:
+            LayoutError: a missing array.
+            ValueError: one that does not fit the images.
         """
         points, visible = [], []
         for part in self._arrays:
@@ -92,7 +94,9 @@ class H5Labelled(H5Images):
 def _open(file: Path):
     """The file, opened for reading.
 
-    Raises: ValueError naming it, where it is no HDF5 file or truncated; ImportError without h5py.
+    Raises:
+        ValueError: no HDF5 file, or a truncated one; it is named.
+        ImportError: h5py is not installed.
     """
     with needing(f"{file} needs", "data"):
         import h5py

@@ -41,7 +41,8 @@ class Human36M(Published, ImageFiles):
         image_size, cache, max_bad_share: those of `ImageSet`.
         split: train is subjects 1, 5, 6, 7, 8 and 9, test is subject 11; six actions of each.
 
-    Attributes: those of `ImageSet`; `clips` numbers the recordings.
+    Attributes:
+        clips: per frame, the number of its recording; the others are those of `ImageSet`.
 
     Raises:
         LayoutError: a subject or all of its actions are missing.
@@ -76,7 +77,8 @@ class Human36M(Published, ImageFiles):
     def read_labels(self) -> Labels:
         """The 32 joints of every frame, all visible.
 
-        Raises: ValueError naming the label file that is missing, broken, or holds other joints.
+        Raises:
+            ValueError: a label file is missing, broken, or holds other joints; it is named.
         """
         points = np.empty((len(self), len(JOINTS), 2))
         sizes = zip(self.paths, self.original_sizes, strict=True)

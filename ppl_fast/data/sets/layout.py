@@ -47,7 +47,9 @@ class Published:
 def matlab(path: Path, name: str) -> np.ndarray:
     """The array `name` of a MATLAB file.
 
-    Raises: ValueError naming the file, where it is missing, broken or lacks the array; ImportError without scipy.
+    Raises:
+        ValueError: the file is missing, broken or lacks the array; it is named.
+        ImportError: scipy is not installed.
     """
     with needing(f"{path} needs", "data"):
         from scipy.io import loadmat
@@ -66,7 +68,8 @@ def matlab(path: Path, name: str) -> np.ndarray:
 def joints(points, count: int, where: str, what: str) -> np.ndarray:
     """`points` as a float64 array (..., count, 2).
 
-    Raises: ValueError that names the file, for another number of joints or no numbers.
+    Raises:
+        ValueError: another number of joints, or no numbers; the sentence names the file.
     """
     try:
         found = np.asarray(points, dtype=np.float64)

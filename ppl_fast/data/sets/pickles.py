@@ -65,7 +65,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
 
     Cells are what Python or NumPy had: str, numbers, and float, integer or text arrays.
 
-    Raises: ValueError naming the file for anything else, without running any of it; FileNotFoundError.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: anything else, without running any of it; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a pickled table")

@@ -30,7 +30,7 @@ BONES = [
 class TaichiVideos(Published, ClipFolder):
     """The training videos, as folders of frames or as video files; each is a clip. They have no labels.
 
-    Args: those of `ClipFolder`; `root` holds the folder train.
+    The arguments are those of `ClipFolder`; `root` holds the folder train.
     """
 
     name = "taichi"
@@ -71,7 +71,8 @@ class TaichiFrames(Published, ImageFolder):
     def read_labels(self) -> Labels:
         """The 18 joints of the frames that the table names, as far as they were found.
 
-        Raises: ValueError for a table that cannot be read or holds other joints, and for frames of another size.
+        Raises:
+            ValueError: a table that cannot be read or holds other joints, or frames of another size.
         """
         table = read_table(self._table, ("file_name", "value"))
         where = str(self._table)
