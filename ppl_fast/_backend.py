@@ -202,8 +202,10 @@ def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = tor
 
     Inside of torch.func's transforms it is a function that they can transform (see `_transforms`).
 
-    Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
-    RuntimeError, with the reason and the remedy, for one that cannot run.
+    Raises:
+        ValueError: an unknown name.
+        TypeError: a `dtype` that the backend asked for does not take.
+        RuntimeError: a backend asked for that cannot run, with the reason and the remedy.
     """
     if backend == "auto":
         backend = _in_force.backend

@@ -17,7 +17,10 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
     """Check that `value` is a tensor of one of `shapes`, of one of `dtypes`, on the device of `like`.
 
     A shape lists integers, which must match, and strings, which stand for any size and name it in the message.
-    Raises TypeError for a non-tensor or a wrong dtype, ValueError for a wrong shape or device.
+
+    Raises:
+        TypeError: no tensor, or a wrong dtype.
+        ValueError: a wrong shape or device.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")

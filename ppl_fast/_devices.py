@@ -20,7 +20,8 @@ def available() -> list[torch.device]:
 def pick(name: str = "auto") -> torch.device:
     """The device of a name: `auto` the accelerator, else the CPU; or as torch writes them, such as `cuda:1`.
 
-    Raises: ValueError for no name of a device, and for one that is not here.
+    Raises:
+        ValueError: no name of a device, or one that is not here.
     """
     if name == "auto":
         return accelerator() or torch.device("cpu")
