@@ -24,8 +24,8 @@ EARLIER = 6  # earlier priors shown beside the last one
 def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell: int = 200) -> None:
     """Write the prior as it evolved: earlier ones small, the last one large.
 
-    With each keypoint's path to it since the first tenth of the steps. Of many priors, those shown lie denser early on,
-    where learning is fast.
+    On the large one, each keypoint's path to it since the first tenth of the steps. Of many priors, those shown lie
+    denser early on, where learning is fast.
 
     Args:
         path: the PNG file to write.
