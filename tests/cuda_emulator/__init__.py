@@ -2,8 +2,8 @@
 
 `register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
 each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are three
-builds: `plain` rounds after every operation, `contracted` fuses multiplications with additions wherever the
-compiler may, which is what nvcc does, and `sanitized` watches memory.
+builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
+compiler may, which is what nvcc does, and ``sanitized`` watches memory.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def kinds() -> list:
 
 @functools.cache
 def register(kind: str) -> ctypes.CDLL:
-    """Compile the operators' CUDA sources, load them and define the siblings `<op>_<kind>`; returns the library."""
+    """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
     library = load(build(operator_sources(), kind))
     for operator in _library.OPERATORS.values():
         operator.add_sibling(f"_{kind}", lambda _: None)  # the library has registered the kernels
@@ -182,7 +182,7 @@ def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
 
 @contextlib.contextmanager
 def emulation(order: str = "forwards", kind: str = "plain"):
-    """Make `emulated` a backend, by one of the builds; yields the library."""
+    """Make ``emulated`` a backend, by one of the builds; yields the library."""
     library = register(kind)
     select = _backend.select
 
