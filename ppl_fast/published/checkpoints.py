@@ -48,7 +48,7 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: neither a path, a state dict nor a module, or an unknown option.
+        TypeError: neither a path, a state dict nor a module.
         ValueError: the sentence names the source and what is refused, missing or wrong.
     """
     found = read_checkpoint(source)
