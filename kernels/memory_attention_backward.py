@@ -39,7 +39,7 @@ def memory_attention_bwd_hard_kernel(
 
 @triton.jit
 def row_products(x, y, mask, d, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return x . y of the rows of length d at the pointers x and y: (BLOCK_T,)."""
+    """Products x . y of the rows of length d at the pointers x and y: (BLOCK_T,)."""
     total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     for start in range(0, d, BLOCK_D):
         c = start + tl.arange(0, BLOCK_D)[None, :]
@@ -53,7 +53,7 @@ def weight_gradients(
     tokens, grads, prototypes, there, here, logsumexp, g_dot_values, d, sharpness,
     BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Return P and s = P (g . p - g . values) / temperature of the rows at the pointers, both (BLOCK_T, BLOCK_K)."""
+    """P and s = P (g . p - g . values) / temperature of the rows at the pointers, both (BLOCK_T, BLOCK_K)."""
     squared = pairwise(tokens, prototypes, here, there, d, False, BLOCK_T, BLOCK_K, BLOCK_D)
     products = pairwise(grads, prototypes, here, there, d, True, BLOCK_T, BLOCK_K, BLOCK_D)
     p = tl.exp2(-sharpness * squared - (logsumexp * LOG2E)[:, None])
@@ -145,7 +145,7 @@ def memory_attention_bwd_prototypes_kernel(
 def memory_attention_backward(
     grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
 ):
-    """Return (grad_tokens, grad_prototypes); the second is empty unless asked for. See ops/memory_attention.py."""
+    """(grad_tokens, grad_prototypes); the second is empty unless asked for. See ops/memory_attention.py."""
     grad_values, grad_distances = grad_values.contiguous(), grad_distances.contiguous()
     tokens, prototypes, values = tokens.contiguous(), prototypes.contiguous(), values.contiguous()
     indices, logsumexp = indices.contiguous(), logsumexp.contiguous()

@@ -8,7 +8,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def _spell(shape) -> str:
-    """Return a shape as text: symbolic sizes by name, free ones as ``*``."""
+    """A shape as text: symbolic sizes by name, free ones as `*`."""
     sizes = ", ".join(str(s) for s in shape)
     return f"({sizes},)" if len(shape) == 1 else f"({sizes})"
 
@@ -17,7 +17,10 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
     """Check that `value` is a tensor of one of `shapes`, of one of `dtypes`, on the device of `like`.
 
     A shape lists integers, which must match, and strings, which stand for any size and name it in the message.
-    Raises TypeError for a non-tensor or a wrong dtype, ValueError for a wrong shape or device.
+
+    Raises:
+        TypeError: no tensor, or a wrong dtype.
+        ValueError: a wrong shape or device.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
@@ -44,7 +47,7 @@ def _matches(actual, shape) -> bool:
 
 
 def positive(op: str, name: str, value) -> float:
-    """Return `value` as a float; raise TypeError or ValueError unless it is a finite number above zero."""
+    """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
@@ -53,7 +56,7 @@ def positive(op: str, name: str, value) -> float:
 
 
 def size(op: str, name: str, value) -> tuple[int, int]:
-    """Return (height, width) from an int or a pair of ints above zero."""
+    """(height, width) from an int or a pair of ints above zero."""
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):
         raise TypeError(f"{op}: {name} must be an int or a pair (height, width) of ints, got {value!r}")

@@ -47,17 +47,17 @@ _load("_C_cuda")
 
 
 def loaded(name: str) -> Any:
-    """Return the compiled library `name` (``_C_cpu`` or ``_C_cuda``), or None where it did not load."""
+    """The compiled library `name` (`_C_cpu` or `_C_cuda`), or None where it did not load."""
     return _loaded.get(name)
 
 
 def failure(name: str) -> str | None:
-    """Return why the compiled library `name` did not load, or None where it did."""
+    """Why the compiled library `name` did not load, or None where it did."""
     return _failures.get(name)
 
 
 def has_kernel(op: str, key: str) -> bool:
-    """Return whether a kernel of the torch op `op` is registered under a dispatch key such as ``CPU`` or ``CUDA``."""
+    """Whether a kernel of the torch op `op` is registered under a dispatch key such as `CPU` or `CUDA`."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"ppl_fast::{op}", key)
 
 
@@ -72,7 +72,7 @@ class Definition(NamedTuple):
 class Autograd(NamedTuple):
     """How an operator is differentiated.
 
-    `backward(op, ctx, *grads)` gets the sibling's own ``<op>_backward`` as its first argument, so that a gradient is
+    `backward(op, ctx, *grads)` gets the sibling's own `<op>_backward` as its first argument, so that a gradient is
     computed by the backend that computed the value.
     """
 
@@ -161,7 +161,7 @@ def define(
 
 
 def _triton(op: str) -> Callable[..., Any]:
-    """Return a function that calls the Triton implementation of `op`, importing triton when it is first called."""
+    """A function that calls the Triton implementation of `op`, importing triton when it is first called."""
 
     def run(*arguments: Any) -> Any:
         from ppl_fast import kernels
@@ -175,7 +175,7 @@ def _triton(op: str) -> Callable[..., Any]:
 
 
 def home_of(op: str) -> str:
-    """Return the basename of the files that hold the torch op `op`."""
+    """The basename of the files that hold the torch op `op`."""
     return next(operator.home for operator in OPERATORS.values() if op in operator.ops)
 
 

@@ -18,7 +18,7 @@ from ppl_fast._library import Operator
 
 
 def in_force() -> str | None:
-    """What serves under the transforms in force: ``kernels``, the ``formula``, or None, the ops as ever."""
+    """What serves under the transforms in force: `kernels`, the `formula`, or None, the ops as ever."""
     if forward_ad._current_level >= 0:
         return "formula"
     if peek_interpreter_stack() is None:

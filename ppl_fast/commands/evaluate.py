@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
 keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
@@ -136,7 +136,8 @@ def _open_sets(options: Any, image_size: int) -> list:
 def table(metrics: dict[str, Any]) -> str:
     """The measurements as text: numbers, baselines and protocols, then the errors under occlusion round by round.
 
-    metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
+    Args:
+        metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
     """
     models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
     width = max(len(name) for name in models) + 2 * (len(models) > 1)

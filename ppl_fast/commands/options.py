@@ -95,7 +95,7 @@ def ready_model(run: str, options: Any):
 
 
 def _sentence(parser: ArgumentParser, message: str) -> str:
-    """jsonargparse's report as one sentence; an unknown option gets the nearest valid one."""
+    """The report of jsonargparse as one sentence; an unknown option gets the nearest valid one."""
     wrong = re.search(r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.*)', message)
     if wrong:
         key, kind, value = wrong.groups()

@@ -6,7 +6,7 @@ from argparse import ArgumentParser as PlainParser
 from pathlib import Path
 from typing import Any, Literal
 
-from .options import ArgumentParser, add_dataclass, command_parser, parse
+from ppl_fast.commands.options import ArgumentParser, add_dataclass, command_parser, parse
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.

@@ -1,12 +1,11 @@
 """Images in, labels beside them, published data sets, and drawn figures to try things on.
 
-Needs the ``data`` extra (Pillow, tqdm; h5py and scipy for some data sets); ``to_pixels`` and ``from_pixels`` alone need
+Needs the `data` extra (Pillow, tqdm; h5py and scipy for some data sets); `to_pixels` and `from_pixels` alone need
 only numpy and torch.
 """
 
 from ppl_fast._extras import on_first_use
-
-from .coordinates import from_pixels, to_pixels
+from ppl_fast.data.coordinates import from_pixels, to_pixels
 
 _HOMES = {
     "ClipFolder": "clips",

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .backgrounds import meadow
-from .drawing import Canvas, Paint, rgb
+from ppl_fast.data.backgrounds import meadow
+from ppl_fast.data.drawing import Canvas, Paint, rgb
 
 NAMES = [
     "nose", "head", "withers", "shoulder", "rump", "hip", "tail",
@@ -86,7 +86,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _ahead(angle: float) -> np.ndarray:
-    """Unit vector ``angle`` radians above straight ahead, which is to the right."""
+    """Unit vector `angle` radians above straight ahead, which is to the right."""
     return np.array([np.cos(angle), -np.sin(angle)])
 
 

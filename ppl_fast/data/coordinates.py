@@ -16,20 +16,20 @@ def to_pixels(keypoints, image_size: int, original_size):
         original_size: (W, H) of the original, or (n, 2) of them for keypoints of shape (n, N, 2).
 
     Returns:
-        Same type and shape as ``keypoints``: (x, y) in pixels of the original, integers at pixel centres.
+        Same type and shape as `keypoints`: (x, y) in pixels of the original, integers at pixel centres.
     """
     scale = _scale("to_pixels", keypoints, image_size, original_size)
     return ((keypoints + 1) * ((image_size - 1) / 2) + 0.5) * scale - 0.5
 
 
 def from_pixels(keypoints, image_size: int, original_size):
-    """Pixels of the original image as normalised keypoints: the inverse of :func:`to_pixels`."""
+    """Pixels of the original image as normalised keypoints: the inverse of `to_pixels`."""
     scale = _scale("from_pixels", keypoints, image_size, original_size)
     return ((keypoints + 0.5) / scale - 0.5) * (2 / (image_size - 1)) - 1
 
 
 def _scale(caller: str, keypoints, image_size: int, original_size):
-    """Original pixels per resized pixel, (2,) or (n, 1, 2), of the type of ``keypoints``."""
+    """Original pixels per resized pixel, (2,) or (n, 1, 2), of the type of `keypoints`."""
     if keypoints.shape[-1:] != (2,):
         raise ValueError(f"{caller}: keypoints must have shape (..., 2), got {tuple(keypoints.shape)}")
     if image_size < 2:

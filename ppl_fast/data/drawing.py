@@ -69,11 +69,11 @@ class Canvas:
         self.centres = ((np.arange(self.cells) + 0.5) / self.cells).astype(np.float32)
 
     def part(self, a, b, radii, paint: Paint, *, widths=(0, 0), until=1.0, beyond: Paint | None = None, caps=0.35):
-        """A body part around the axis from ``a`` to ``b``, lit as if it were round.
+        """A body part around the axis from `a` to `b`, lit as if it were round.
 
-        Its outline is the trapezoid with half-widths ``widths`` at the two ends, grown by ``radii``; with no width
-        that is a tapered limb with round ends. From the share ``until`` of the axis on it is painted ``beyond``.
-        ``caps`` says how round the ends are lit: 1 as a ball, 0 as a cut tube, whose joints show no seam.
+        Its outline is the trapezoid with half-widths `widths` at the two ends, grown by `radii`; with no width
+        that is a tapered limb with round ends. From the share `until` of the axis on it is painted `beyond`.
+        `caps` says how round the ends are lit: 1 as a ball, 0 as a cut tube, whose joints show no seam.
         """
         where, (cos, sin), across, along, shares, side, end = self._cells(a, b, radii, widths)
         if until <= 0 and beyond is not None:

@@ -22,14 +22,14 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 class ImageSet(Dataset):
     """Named images, each resized to a square: the part that is the same wherever they are stored.
 
-    A subclass says by name how large an image is and how to get it, ``_size`` and ``_picture``, and where there is a
-    faster way to its resized form than by the whole image, ``_load``.
-    All images are measured when the set is built, and with ``cache`` loaded; those that fail are skipped.
+    A subclass says by name how large an image is and how to get it, `_size` and `_picture`, and where there is a
+    faster way to its resized form than by the whole image, `_load`.
+    All images are measured when the set is built, and with `cache` loaded; those that fail are skipped.
 
     Args:
         root: where the images are, for messages.
         names: one name an image, distinct, in order.
-        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the resized images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the set is refused.
 
@@ -97,7 +97,7 @@ class ImageSet(Dataset):
         return "\n".join(lines)
 
     def _size(self, name: str) -> tuple[int, int]:
-        """Upright (W, H); raises one of ``UNREADABLE`` for an image that cannot be used."""
+        """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
         raise NotImplementedError
 
     def _load(self, name: str) -> torch.Tensor:

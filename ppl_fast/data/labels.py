@@ -1,4 +1,4 @@
-"""Keypoint labels, for evaluation only: ``keypoints.npz`` or COCO keypoint JSON."""
+"""Keypoint labels, for evaluation only: `keypoints.npz` or COCO keypoint JSON."""
 
 import json
 import zipfile
@@ -56,7 +56,7 @@ class Labels:
         return len(self.files)
 
     def match(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in ``paths`` that have labels, and their rows here: two int64 arrays of one length."""
+        """Positions in `paths` that have labels, and their rows here: two int64 arrays of one length."""
         row_of = {file: row for row, file in enumerate(self.files)}
         found = [(i, row_of[path]) for i, path in enumerate(paths) if path in row_of]
         images, rows = np.array(found, dtype=np.int64).reshape(-1, 2).T
@@ -69,7 +69,7 @@ class Labels:
         return Labels(files, self.keypoints[rows], self.visible[rows], self.names, self.skeleton)
 
     def save(self, path) -> None:
-        """Write ``keypoints.npz``: plain arrays, read back without pickle."""
+        """Write `keypoints.npz`: plain arrays, read back without pickle."""
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
@@ -84,7 +84,7 @@ class Labels:
 def load_labels(root) -> Labels:
     """Labels of a folder of images, or of the label file itself.
 
-    A folder's ``keypoints.npz`` comes first; else its one JSON file with COCO's ``images`` and ``annotations``.
+    A folder's `keypoints.npz` comes first; else its one JSON file with COCO's `images` and `annotations`.
     Of several people in one COCO image the one with the largest area counts; joints with COCO's v = 0 are not
     visible.
 

@@ -19,7 +19,7 @@ class Pairs(NamedTuple):
 
 
 class _Shuffle:
-    """Endless batches of (index, flip, index of the reference), the ``rank``-th part of each, from ``start_step`` on.
+    """Endless batches of (index, flip, index of the reference), the `rank`-th part of each, from `start_step` on.
 
     The images form one endless sequence: all of them shuffled, then shuffled anew. Step t takes the entries
     t * B to (t + 1) * B - 1, so no image is dropped and folders smaller than a batch work.
@@ -94,21 +94,21 @@ def training_loader(
     """Endless shuffled training batches that a resumed run continues bit for bit.
 
     Args:
-        dataset: map-style, ``dataset[i]`` a tensor (3, S, S).
+        dataset: map-style, `dataset[i]` a tensor (3, S, S).
         batch_size: images a step, over all processes together.
-        seed: with the step alone decides order and flips, whatever ``workers`` is.
+        seed: with the step alone decides order and flips, whatever `workers` is.
         start_step: number of batches to leave out; none of them is loaded.
         workers: loading processes; 0 loads in the calling one.
         flip: mirror each image left to right with probability one half, anew every epoch.
-        rank: this process; it gets every ``world_size``-th image of each batch.
+        rank: this process; it gets every `world_size`-th image of each batch.
         world_size: number of processes.
-        reference: "video" pairs each image with another frame of its clip, which ``dataset.clips`` tells, as the
+        reference: "video" pairs each image with another frame of its clip, which `dataset.clips` tells, as the
             published model does for Human3.6M and Taichi; a function of seed, epoch and image alone. Flips apply to
             both alike, and the one frame of a clip is its own reference. "image" gives images alone.
 
     Returns:
         A loader that never ends; batches are float32 (batch_size / world_size, 3, S, S), or with
-        ``reference="video"`` tuples (images, references) of two such.
+        `reference="video"` tuples (images, references) of two such.
 
     Raises:
         ValueError: no images, a number out of bounds, another reference, or a data set without clips for "video".

@@ -15,7 +15,7 @@ from ppl_fast._files import replacing
 
 
 def write_csv(path, files, keypoints, names=None, columns=None) -> None:
-    """One row an image: file, further columns, then x and y of every keypoint in pixels of the original.
+    """Write one row an image: file, further columns, then x and y of every keypoint in pixels of the original.
 
     Args:
         path: the file to write, replaced whole.
@@ -30,7 +30,7 @@ def write_csv(path, files, keypoints, names=None, columns=None) -> None:
 
 @contextmanager
 def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file") -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, columns)`` that adds rows as `write_csv` takes them, of the same columns.
+    """A function `append(files, keypoints, columns)` that adds rows as `write_csv` takes them, of the same columns.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -53,7 +53,7 @@ def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file")
 
 
 def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category="object") -> None:
-    """COCO keypoint JSON, one annotation an image, every keypoint marked visible.
+    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible.
 
     Args:
         path: the file to write, replaced whole.
@@ -76,11 +76,13 @@ def coco_file(
     category: str = "object",
     caller: str = "coco_file",
 ) -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, sizes)`` that adds images as `write_coco` takes them, with their poses.
+    """A function `append(files, keypoints, sizes)` that adds images as `write_coco` takes them, with their poses.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
-        names, skeleton, category: as for `write_coco`.
+        names: as for `write_coco`.
+        skeleton: as for `write_coco`.
+        category: as for `write_coco`.
         caller: for the messages of `append`.
     """
     number = 0

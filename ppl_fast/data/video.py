@@ -1,4 +1,4 @@
-"""Video files read frame by frame, and written, by PyAV (the ``video`` extra). No more than a frame is ever held."""
+"""Video files read frame by frame, and written, by PyAV (the `video` extra). No more than a frame is ever held."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Video:
             self.length = stream.frames or round(self._seconds * self.rate) or None
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Every ``every``-th frame in the order shown, from the first on.
+        """Every `every`-th frame in the order shown, from the first on.
 
         Raises:
             ValueError: a frame does not decode or changes its size, or the video ends well before its announced end.
@@ -126,7 +126,7 @@ class Video:
 
 @contextmanager
 def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) -> Iterator[Callable]:
-    """A function ``write(image, time)`` that appends frames to a video, which appears whole or not at all.
+    """A function `write(image, time)` that appends frames to a video, which appears whole or not at all.
 
     H.264 in yuv420p, or in yuv444p for odd sizes, which its yuv420p does not have; MPEG-4 where PyAV has no H.264.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import joint_errors, labelled, mean_over
+from ppl_fast.evaluation._score import joint_errors, labelled, mean_over
 
 
 def regression_error(
@@ -19,10 +19,21 @@ def regression_error(
     summed_at: int | None = None,
     norm: str = "l2",
 ) -> tuple[float, np.ndarray]:
-    """What `regression` reports of predicted joints: the error, and joint by joint (J,), NaN where never counted.
+    """What `regression` reports of predicted joints.
 
-    predicted: (n, J, 2) as a `RegressionMap` gives them. joints: (n, J, 2) labelled; both xy in [0, 1].
-    visible: (n, J) bool, default all. The rest as for `regression`.
+    Args:
+        predicted: (n, J, 2) as a `RegressionMap` gives them, xy in [0, 1].
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        visible: (n, J) bool, default all.
+        swap: as for `regression`.
+        summed_at: as for `regression`.
+        norm: as for `regression`.
+
+    Returns:
+        The error, and joint by joint (J,), NaN where never counted.
+
+    Raises:
+        ValueError: no joint was ever visible.
     """
     targets, shown = labelled(joints, visible, "joints", "regression_error")
     predicted = np.asarray(predicted, np.float64)
@@ -59,12 +70,18 @@ def error_text(images: int, summed_at: int | None = None, norm: str = "l2") -> s
 
 
 def checked_norm(norm: str, caller: str) -> str:
+    """`norm`, or a ValueError where it is neither l1 nor l2."""
     if norm not in ("l1", "l2"):
         raise ValueError(f"{caller}: norm must be 'l1' or 'l2', got {norm!r}")
     return norm
 
 
 def permutation_of(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
+    """Which joint takes each one's place when left and right are swapped, (J,).
+
+    Raises:
+        ValueError: a number that is no joint's.
+    """
     permutation = np.arange(joints)
     for left, right in swap:
         if not (0 <= left < joints and 0 <= right < joints):

@@ -10,16 +10,15 @@ import numpy as np
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.evaluation._error import nearer_sides
+from ppl_fast.evaluation._limbs import limb_share
+from ppl_fast.evaluation._matching import check_scipy, matching
+from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlusion
+from ppl_fast.evaluation._pck import pck
+from ppl_fast.evaluation._regression import fit_mean_pose, fit_regression, regression
+from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
-
-from ._error import nearer_sides
-from ._limbs import limb_share
-from ._matching import check_scipy, matching
-from ._occlusion import MASKS, check_masks, occlusion
-from ._pck import pck
-from ._regression import fit_mean_pose, fit_regression, regression
-from ._score import Score
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 
@@ -64,23 +63,35 @@ def evaluate_model(
     workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
+    """Measure a model by every protocol, with the mean pose beside.
 
-    model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that is
-        not ``iterative``, ``iterations`` and ``rounds`` stay at 1 and 0.
-    train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
-        ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
-    train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
-        and labels without images are left out.
-    protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
-        ``LabelledSet.protocol``; fit, regression, mean pose, PCK and occlusion all keep to it.
-    iterations: estimation passes behind every keypoint. threshold: of PCK, as a fraction of the image size.
-    masks, rounds, occlusion_images: what `occlusion` hides, for how many rounds, on at most how many test
-        images (the first); no masks, no measurement.
+    Args:
+        model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that
+            is not `iterative`, `iterations` and `rounds` stay at 1 and 0.
+        train_dataset: `ppl_fast.data.ImageFolder`-like, with `paths`, `original_sizes` and `image_size`.
+        train_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels and labels without
+            images are left out.
+        test_dataset: like `train_dataset`. Without it the last fifth of the labelled training images, by name, is the
+            test.
+        test_labels: its labels.
+        protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
+            `LabelledSet.protocol`; fit, regression, mean pose, PCK and occlusion all keep to it.
+        iterations: estimation passes behind every keypoint.
+        threshold: of PCK, as a fraction of the image size.
+        masks: (kind, share) of what `occlusion` hides; none, no measurement.
+        rounds: for how many rounds of iterative inference.
+        occlusion_images: on at most how many test images, the first.
+        batch_size: images that go through the model at once.
+        workers: processes that load images.
+        progress: show a bar where there is a terminal.
 
-    Returns a dict: "split" (text), "images", "regression", "matching", "pck", and where measurable "limb_share"
-    and "occlusion"; each score is `Score.as_dict` with the protocol in it.
-    Raises ValueError when images and labels do not fit together, besides what the protocols raise.
+    Returns:
+        JSON-able metrics: "split" (text), "iterations", "images", "regression", "matching", "pck", and where measurable
+        "limb_share" and "occlusion"; each score is `Score.as_dict` with the protocol in it.
+
+    Raises:
+        ValueError: images and labels do not fit together, or what the protocols raise.
+        ImportError: scipy is not installed.
     """
     protocol = dict(protocol or {})
     check_masks(masks, rounds)

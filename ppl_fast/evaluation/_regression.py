@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
-from ._score import Score, detected, joint_errors, labelled, mean_over, same_count
+from ppl_fast.evaluation._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
+from ppl_fast.evaluation._score import Score, detected, joint_errors, labelled, mean_over, same_count
 
 SWAP_TOLERANCE = 10  # swapping stops once at most this many training samples would change
 MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so descent alone does not bound the loop
@@ -19,7 +19,10 @@ MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so desc
 class RegressionMap:
     """Linear map from detected keypoints (n, N, 2), xy in [-1, 1], to joints (n, J, 2), xy in [0, 1].
 
-    coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in training.
+    Attributes:
+        coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in
+            training.
+        intercept: whether there is one.
     """
 
     coefficients: np.ndarray
@@ -45,13 +48,20 @@ def fit_regression(
 ) -> RegressionMap:
     """Least squares from flattened keypoints to joints, each joint on the samples that show it.
 
-    keypoints: (n, N, 2) detected, xy in [-1, 1]; scaled to [0, 1] before the fit.
-    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, default all.
-    swap: (left, right) joint pairs; each sample's sides are swapped when that fits better, repeatedly until at
-    most 10 samples would change; then samples more than three standard deviations above the mean error are
-    dropped and the map is fitted again (Human3.6M, as AutoLink's script has it).
     A rank-deficient system (fewer samples than 2N, coinciding keypoints) gets its minimum-norm solution.
-    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+
+    Args:
+        keypoints: (n, N, 2) detected, xy in [-1, 1]; scaled to [0, 1] before the fit.
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        visible: (n, J) bool, default all.
+        swap: (left, right) joint pairs; each sample's sides are swapped when that fits better, repeatedly until at
+            most 10 samples would change; then samples more than three standard deviations above the mean error are
+            dropped and the map is fitted again (Human3.6M, as AutoLink's script has it).
+        intercept: fit one too.
+        norm: `l2` or `l1`, the distance by which samples are swapped and dropped.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values or no visible joint.
     """
     points = detected(keypoints, "keypoints", "fit_regression")
     targets, shown = labelled(joints, visible, "joints", "fit_regression")
@@ -86,16 +96,23 @@ def regression(
     `fit_regression` is fitted on the training split; the result is the mean L2 distance over all visible
     joints of the test split, as a fraction of the image size.
 
-    train_keypoints, test_keypoints: (n, N, 2) detected, xy in [-1, 1].
-    train_joints, test_joints: (n, J, 2) labelled, xy in [0, 1].
-    train_visible, test_visible: (n, J) bool; only visible joints are fitted and counted (CUB).
-    swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
-    summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
-    intercept, norm: Taichi figures in the literature are measured with an intercept and ``norm="l1"``,
-        |dx| + |dy|, which is not the L2 their name suggests.
-    fitted, mean: what `fit_regression` and `fit_mean_pose` gave for this training split and these options, where they
-        are at hand; else both are fitted here.
-    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+    Args:
+        train_keypoints: (n, N, 2) detected, xy in [-1, 1].
+        train_joints: (n, J, 2) labelled, xy in [0, 1].
+        test_keypoints: detected in the test images.
+        test_joints: labelled in the test images.
+        train_visible: (n, J) bool, default all; only visible joints are fitted (CUB).
+        test_visible: likewise; only visible joints are counted.
+        swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
+        summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
+        intercept: fit one too, as Taichi figures in the literature are measured.
+        norm: `l2`; or `l1`, |dx| + |dy|, as those are, which is not the L2 their name suggests.
+        fitted: what `fit_regression` gave for this training split and these options, where it is at hand; else fitted
+            here.
+        mean: likewise, what `fit_mean_pose` gave.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values or no visible joint.
     """
     checked_norm(norm, "regression")
     train_points = detected(train_keypoints, "train_keypoints", "regression")

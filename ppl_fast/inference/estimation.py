@@ -17,10 +17,9 @@ from torch import Tensor
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
-
-from .poses import Origins, Poses
-from .sources import Images, Media, Source, open_source
-from .writers import Schema
+from ppl_fast.inference.poses import Origins, Poses
+from ppl_fast.inference.sources import Images, Media, Source, open_source
+from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,7 +67,7 @@ def estimate(
     """Estimate the poses of images and videos.
 
     The source is looked at now; images and frames are decoded and estimated batch by batch as the result is iterated,
-    so that memory does not grow with their number. The poses of all at once: ``collect(estimate(...))``.
+    so that memory does not grow with their number. The poses of all at once: `collect(estimate(...))`.
 
     Args:
         model: a trained model, on the device that is to compute.
@@ -108,10 +107,10 @@ def predict(
     description: str = "poses",
     progress: bool = True,
 ) -> NDArray[np.float64]:
-    """Keypoints (n, N, 2) float64, xy in [-1, 1], of all images by ``model.estimate``.
+    """Keypoints (n, N, 2) float64, xy in [-1, 1], of all images by `model.estimate`.
 
     Args:
-        model: offers ``estimate(images, iterations=...)``.
+        model: offers `estimate(images, iterations=...)`.
         images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S), at least one.
         iterations: estimation passes.
         batch_size: images that go through the model at once.

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
-
-from .poses import Origins
+from ppl_fast.inference.poses import Origins
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,8 +40,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
-        """Batches in order, no sooner than they are asked for: where they come from, and float32 (n, 3, S, S) in
-        [-1, 1] on the CPU.
+        """Batches in order, no sooner than they are asked for.
+
+        Returns:
+            Pairs: where the images come from, and float32 (n, 3, S, S) in [-1, 1] on the CPU.
 
         Raises:
             ValueError: an image or frame does not decode; it is named.
@@ -52,7 +53,7 @@ class Source(ABC):
 class Images(Source):
     """A tensor (n, 3, S, S), or a map-style data set of (3, S, S), in [-1, 1].
 
-    A data set may tell ``paths``, ``original_sizes`` and ``original(i)``, as `ppl_fast.data.ImageFolder` does; without
+    A data set may tell `paths`, `original_sizes` and `original(i)`, as `ppl_fast.data.ImageFolder` does; without
     them, images go by their number and are their own originals.
 
     Args:

@@ -12,6 +12,7 @@ SLOPE = 0.2  # LeakyReLU's in every convolutional block
 
 
 def act() -> nn.LeakyReLU:
+    """The models' activation."""
     return nn.LeakyReLU(SLOPE)
 
 
@@ -29,6 +30,7 @@ class Upsample2x(nn.Module):
     """`upsample2x` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return upsample2x(x)
 
 
@@ -43,6 +45,7 @@ class HalvingConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1)
         return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
 
@@ -65,6 +68,7 @@ class MixerLayer(nn.Module):
         self.channel_mlp = MLP(channels, channel_hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, channels) -> the same shape."""
         x = x + self.token_mlp(self.token_norm(x).mT).mT
         return x + self.channel_mlp(self.channel_norm(x))
 

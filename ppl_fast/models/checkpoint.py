@@ -19,7 +19,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any], state: dict[str, Tensor]) -> None:
     """Write both files, each under a temporary name first, so that no half-written one is ever found.
 
-    Raises: OSError where the directory cannot be written.
+    Raises:
+        OSError: the directory cannot be written.
     """
     save_file = safetensors().torch.save_file
     directory = Path(directory)
@@ -41,7 +42,9 @@ def safetensors() -> ModuleType:
 def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     """The architecture and the options in config.json.
 
-    Raises: FileNotFoundError; ValueError for a file that is no such config.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is no such config.
     """
     path = Path(directory, CONFIG)
     if not path.is_file():
@@ -56,7 +59,9 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
 def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:
     """Load model.safetensors into `model`; every key and shape must match.
 
-    Raises: FileNotFoundError; ValueError for a truncated file, or naming the first key that does not match.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated file, or a key that does not match; the first one is named.
     """
     path = Path(directory, WEIGHTS)
     if not path.is_file():

@@ -58,7 +58,7 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """images, targets (B, 3, H, W) in [-1, 1] -> scalar; differentiable in `images` alone."""
+        """The loss of images and targets, both (B, 3, H, W) in [-1, 1]: a scalar, differentiable in `images` alone."""
         with torch.no_grad():
             wanted = self.features(targets)
         found = self.features(images)
@@ -81,7 +81,8 @@ class PerceptualLoss(nn.Module):
     def load_state(self, state: dict[str, Tensor], source: str = "state dict") -> None:
         """Copy the convolutions out of a VGG state dict, whatever its layout; `source` names it in errors.
 
-        Raises: ValueError naming the first missing or misshapen layer.
+        Raises:
+            ValueError: a missing or misshapen layer; the first one is named.
         """
         found = {}
         for key, value in state.items():
@@ -108,9 +109,11 @@ def load_perceptual(network: str = "vgg16", weights: str | None = None, download
         network: "vgg16" or "vgg19".
         weights: a .pth or .safetensors file. None takes the file that $PPL_FAST_VGG names, else the one in torch.hub's
             cache, else (with `download`) fetches that one and checks its hash.
+        download: whether weights may be fetched.
 
-    Raises: FileNotFoundError saying where was looked and how to get the file; ValueError for a file that is broken or
-        holds something else.
+    Raises:
+        FileNotFoundError: there are none; the sentence says where was looked and how to get the file.
+        ValueError: a file that is broken or holds something else.
     """
     path = find_weights(network, weights, download)
     loss = PerceptualLoss(network)

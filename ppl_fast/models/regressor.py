@@ -20,6 +20,7 @@ class DownBlock(nn.Module):
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         main, side = self.entry(x).split(self.outputs, dim=1)
         return self.act(self.main(main) + side)
 
@@ -69,7 +70,15 @@ class Regressor(nn.Module):
                 self.affine[-1].weight.mul_(0.1)
 
     def forward(self, images: Tensor, prior: Tensor) -> Tensor:
-        """images (B, 3, H, W), prior (N, 2) as (x, y) -> affine (B, N, 2, 3), float32 or the parameters' dtype."""
+        """Affine maps of images.
+
+        Args:
+            images: (B, 3, H, W).
+            prior: (N, 2), (x, y).
+
+        Returns:
+            (B, N, 2, 3), float32 or the parameters' dtype.
+        """
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.

@@ -38,7 +38,7 @@ class UNetTranslator(nn.Module):
         return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
-        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
+        """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
         x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
         skips = [x]
         for block in self.down:
@@ -74,7 +74,7 @@ class LightTranslator(nn.Module):
         return nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
-        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
+        """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
         x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
         skips = []
         for block in self.down:

@@ -15,14 +15,14 @@ _SCHEMA_BACKWARD = "(Tensor grad_points, Tensor keypoints, Tensor affine) -> (Te
 
 
 def affine_warp_reference(keypoints: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Return points (B, N, 2) from keypoints (N, 2) or (B, N, 2) and affine (B, N, 2, 3); the definition."""
+    """Points (B, N, 2) from keypoints (N, 2) or (B, N, 2) and affine (B, N, 2, 3); the definition."""
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     x, theta = keypoints.to(compute), affine.to(compute)
     return ((theta[..., :2] * x[..., None, :]).sum(-1) + theta[..., 2]).to(keypoints.dtype)
 
 
 def affine_warp_backward_reference(grad_points, keypoints, affine):
-    """Return (grad_keypoints, grad_affine), each in the shape and dtype of its input."""
+    """(grad_keypoints, grad_affine), each in the shape and dtype of its input."""
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     g, x, theta = grad_points.to(compute), keypoints.to(compute), affine.to(compute)
     homogeneous = torch.cat([x, torch.ones_like(x[..., :1])], -1)
@@ -70,7 +70,7 @@ def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: Backe
             float16, bfloat16, float32 or float64.
         affine: (B, N, 2, 3); columns multiply x, y and 1, rows give x and y. Same device as `keypoints`; of two
             dtypes the wider one is used.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         points (B, N, 2), (x, y). Differentiable in both inputs; the gradient of a shared template is summed over the

@@ -25,13 +25,13 @@ _SCHEMA_BACKWARD = (
 
 
 def _pixels(height, width, like):
-    """Return the pixel centres (H, W, 2), (x, y) in [-1, 1]."""
+    """The pixel centres (H, W, 2), (x, y) in [-1, 1]."""
     ys, xs = (torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (height, width))
     return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
 
 
 def _residuals(pixels, ends):
-    """Return t (...) and r (..., 2) of pixels (..., 2) against segments (..., 2 ends, 2)."""
+    """Parameter t (...) and residual r (..., 2) of pixels (..., 2) against segments (..., 2 ends, 2)."""
     a, along = ends[..., 0, :], ends[..., 1, :] - ends[..., 0, :]
     length2 = along.square().sum(-1)
     t = ((pixels - a) * along).sum(-1) / torch.where(length2 > 0, length2, 1)  # a link of zero length is the point a
@@ -40,7 +40,7 @@ def _residuals(pixels, ends):
 
 
 def largest_coordinate(dtype: torch.dtype, thickness: float) -> float:
-    """Return how far from 0 a keypoint may lie, so that no squared difference overflows, nor does it over thickness.
+    """How far from 0 a keypoint may lie, so that no squared difference overflows, nor does it over thickness.
 
     Kernels scale coordinates by sqrt(log2(e) / thickness). In float32 the bound is 1.2e17 at a thickness of 1e-3.
     """
@@ -48,7 +48,7 @@ def largest_coordinate(dtype: torch.dtype, thickness: float) -> float:
 
 
 def poisoned_samples(keypoints, weights, thickness):
-    """Return (B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
+    """(B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
     near = keypoints.abs() <= largest_coordinate(keypoints.dtype, thickness)
     return ~(near.flatten(1).all(1) & weights.isfinite().all(1))
 
@@ -60,7 +60,7 @@ def _to_compute(keypoints, weights, links):
 
 
 def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
-    """Return heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
+    """Heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
     x, w, ends = _to_compute(keypoints, weights, links)
     winner_type = torch.int16 if len(links) <= 32767 else torch.int32
     poisoned = poisoned_samples(x, w, thickness)[:, None, None, None]
@@ -94,7 +94,7 @@ def _formula(keypoints, weights, links, height, width, thickness):
 
 
 def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, winner, thickness):
-    """Return (grad_keypoints, grad_weights), each in the shape and dtype of its input."""
+    """(grad_keypoints, grad_weights), each in the shape and dtype of its input."""
     x, w, ends = _to_compute(keypoints, weights, links)
     grad_ends, grad_w, grad_x = torch.zeros_like(ends), torch.zeros_like(w), torch.zeros_like(x)
     if winner.numel() and w.numel():
@@ -143,7 +143,7 @@ _cached_links: dict[tuple[int, torch.device], torch.Tensor] = {}
 
 
 def default_links(num_keypoints: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """Return every pair i < j of `num_keypoints` keypoints in row-major order: (E, 2) int64, E = N (N - 1) / 2."""
+    """Every pair i < j of `num_keypoints` keypoints in row-major order: (E, 2) int64, E = N (N - 1) / 2."""
     return torch.triu_indices(num_keypoints, num_keypoints, 1, device=device).T.contiguous()
 
 
@@ -206,7 +206,7 @@ def link_heatmap(
         size: image size in pixels, an int or (height, width).
         thickness: the scale of the squared distance (in the units of the keypoints), above 0.
         links: (E, 2) int64 or int32 pairs of keypoint indices; default: all i < j in row-major order.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the

@@ -27,7 +27,7 @@ def _squared_distances(tokens, prototypes):
 
 
 def memory_attention_reference(tokens, prototypes, temperature):
-    """Return values (B, m, d), indices (B, m), distances (B, m) and the log-sum-exp (B, m; empty in hard mode)."""
+    """Values (B, m, d), indices (B, m), distances (B, m) and the log-sum-exp (B, m; empty in hard mode)."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     t, p = tokens.to(compute), prototypes.to(compute)
     squared = _squared_distances(t, p)
@@ -61,7 +61,7 @@ def _formula(tokens, prototypes, temperature):
 def memory_attention_backward_reference(
     grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
 ):
-    """Return (grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
+    """(grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     g, t, p = grad_values.to(compute), tokens.to(compute), prototypes.to(compute)
     banks = torch.arange(t.shape[1], device=t.device).expand_as(indices)
@@ -82,7 +82,7 @@ def memory_attention_backward_reference(
 
 
 def prototype_sums_reference(tokens, indices, k):
-    """Return how many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
+    """How many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     counts = torch.nn.functional.one_hot(indices, k).sum(0).to(compute)
     sums = tokens.new_zeros((*counts.shape, tokens.shape[2]), dtype=compute)
@@ -152,7 +152,7 @@ def memory_attention(
         temperature: None takes the nearest prototype (the lowest index on ties), with the gradient of the values
             passed straight through to the tokens. A number above 0 mixes them by
             softmax(-|t - p|^2 / temperature), differentiable in both inputs.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         values (B, m, d); indices (B, m) int64 of the nearest prototype; distances (B, m), the squared distance to it,
@@ -185,7 +185,7 @@ def prototype_sums(
         tokens: (B, m, d); float16, bfloat16, float32 or float64.
         indices: (B, m) int64 in [0, k), as `memory_attention` returns them.
         k: prototypes a bank, at least 1.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         counts (m, k) and sums (m, k, d), float32 (float64 for float64 tokens), without gradient; summed over the

@@ -21,7 +21,9 @@ def read(path: str | Path) -> Any:
 
     Nothing in the file is run, and no more memory is taken for tensors than the file is long.
 
-    Raises: FileNotFoundError; ValueError naming the file and what was refused or is broken.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: something is refused or broken; the sentence names it and the file.
     """
     path = Path(path)
     if not path.is_file():

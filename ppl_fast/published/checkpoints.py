@@ -42,10 +42,14 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
             from the hyper-parameters. A bare state dict has none of those: without an option they are the published
             ones, and a warning names them.
 
-    Returns: the model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the
-        perceptual loss, the model has them too.
+    Returns:
+        The model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the perceptual
+        loss, the model has them too.
 
-    Raises: FileNotFoundError; TypeError; ValueError naming the source and what is refused, missing or wrong.
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: neither a path, a state dict nor a module.
+        ValueError: the sentence names the source and what is refused, missing or wrong.
     """
     found = read_checkpoint(source)
     model = build(cls, found, **options)
@@ -89,9 +93,16 @@ def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> Lin
 
 
 def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = False) -> None:
-    """That every entry of a published state dict (or of `own`) is there, of its shape in `model`, and no other.
+    """Check that every entry of a published state dict is there, of its shape in `model`, and no other.
 
-    Raises: ValueError naming `where` and what is missing, unexpected or of another shape.
+    Args:
+        where: the source, for messages.
+        state: the published state dict, or with `own` one of ours.
+        model: what it is for.
+        own: whether `state` has our names.
+
+    Raises:
+        ValueError: the sentence names `where` and what is missing, unexpected or of another shape.
     """
     layout = layout_of(type(model))
     expected = model.state_dict() if own else layout.to_published(model)
@@ -127,7 +138,8 @@ def state_dict(model: LinkModel) -> dict[str, Tensor]:
     the published module has fetched its own. Of the link parameters, the published code reads the upper triangle; the
     rest is 0. The thickness is no part of it.
 
-    Raises: ValueError for a model with an option that the published code does not have.
+    Raises:
+        ValueError: a model with an option that the published code does not have.
     """
     layout = layout_of(type(model))
     for name, only in layout.only.items():

@@ -36,7 +36,8 @@ class PosePriorLearner(nn.Module):
         args: an object with num_parts (N), thick, sklr, block, missing, use_alpha and alpha; img_size, the side of the
             images, is 128 if it is not there.
 
-    Raises: TypeError, ValueError naming what is missing or out of bounds.
+    Raises:
+        TypeError, ValueError: the sentence names what is missing or out of bounds.
     """
 
     def __init__(self, args: Any):
@@ -78,21 +79,26 @@ class PosePriorLearner(nn.Module):
 
     @property
     def memory(self) -> Memory:
+        """The published memory on ours."""
         return Memory(self.model.memory)
 
     @property
     def translator(self) -> nn.Module:
-        """reference frame (B, 3, S, S), heatmap (B, 1, S, S) -> reconstruction (B, 3, S, S)."""
+        """Reconstruction (B, 3, S, S) from reference frame (B, 3, S, S) and heatmap (B, 1, S, S)."""
         return self.model.translator
 
     @property
     def vgg_loss(self) -> nn.Module:
-        """The perceptual loss of two batches of frames. Raises: FileNotFoundError where there are no VGG16 weights."""
+        """The perceptual loss of two batches of frames.
+
+        Raises:
+            FileNotFoundError: there are no VGG16 weights.
+        """
         self.model.load_perceptual()
         return self.model._perceptual[0].to(self.model.alpha)
 
     def regressor(self, frame: Tensor, template: Tensor) -> Tensor:
-        """frame (B, 3, S, S), template (B, N, 2) as (row, column) -> affine maps (B, N, 2, 3) from and to those."""
+        """Affine maps (B, N, 2, 3) of frame (B, 3, S, S) and template (B, N, 2), from and to (row, column)."""
         affine = self.model.regressor(frame, template.flip(-1))
         return affine.flatten(2)[..., AFFINE_ORDER].view_as(affine)
 
@@ -102,7 +108,7 @@ class PosePriorLearner(nn.Module):
         return upper + upper.mT
 
     def rasterize(self, keypoints: Tensor, output_size: int = 128) -> Tensor:
-        """keypoints (B, N, 2) as (row, column) -> link heatmap (B, 1, output_size, output_size)."""
+        """Link heatmap (B, 1, output_size, output_size) of keypoints (B, N, 2) as (row, column)."""
         points, weights = keypoints[..., :2].flip(-1), self.model.link_weights()
         return link_heatmap(points, weights, output_size, float(self.thick), self.model.links)
 
@@ -113,7 +119,7 @@ class PosePriorLearner(nn.Module):
     # The published forward pass
 
     def forward(self, frame: Tensor, return_imgs: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """frame (B, 3, S, S) in [-1, 1] -> the loss, and its terms by their published names.
+        """The loss of frame (B, 3, S, S) in [-1, 1], and its terms by their published names.
 
         With `return_imgs` also template (1, 3, S, S), transformed_template and vq_transformed_template (B, 3, S, S),
         the link heatmaps of the prior, the pose and the pose as the memory recalls it, and reconstructed, frame and
@@ -179,7 +185,7 @@ class Memory:
         self._memory = memory
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """points (B, N, 2) -> recalled points (B, N, 2) and the commitment loss; in training mode the vectors move."""
+        """Recalled points (B, N, 2) of points (B, N, 2) and the commitment loss; in training mode the vectors move."""
         recalled, commitment = self._memory(points.flip(-1))
         return recalled.flip(-1), commitment
 

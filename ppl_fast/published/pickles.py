@@ -78,6 +78,7 @@ class StandIn(metaclass=_Closed):
     kind = "StandIn"
 
     def __new__(cls, *arguments: Any) -> StandIn:
+        """An empty one; what creates an object by calling its class with arguments is refused."""
         if arguments:
             raise RefusedError(f"it passes arguments to the class {cls.kind}")
         found = object.__new__(cls)
@@ -199,11 +200,15 @@ def load(file: io.BytesIO, storage: Callable[[torch.dtype, str, int], Held] | No
     """Unpickle the next object of a stream, after a look at its opcodes.
 
     Args:
+        file: the stream.
         storage: gives the storage of a dtype, key and number of elements.
 
-    Returns: plain containers and numbers, with a `Held` for every tensor and a `StandIn` for every other object.
+    Returns:
+        Plain containers and numbers, with a `Held` for every tensor and a `StandIn` for every other object.
 
-    Raises: RefusedError; for a broken pickle, anything.
+    Raises:
+        RefusedError: a name or an opcode that no such file has.
+        Exception: a broken pickle raises anything.
     """
     scan(file, FOREIGN, why=", which torch.save does not write")
     return _Unpickler(file, storage).load()

@@ -8,8 +8,7 @@ from typing import Any
 
 from ppl_fast._files import is_taken
 from ppl_fast.models import KeypointModel, load_pretrained
-
-from .checkpoint import list_checkpoints, load_state
+from ppl_fast.training.checkpoint import list_checkpoints, load_state
 
 
 def starting_point(run: Path, resume: bool) -> Path | None:

@@ -11,8 +11,7 @@ from accelerate.state import AcceleratorState
 from ppl_fast import _devices
 from ppl_fast.data import ClipFolder, open_set
 from ppl_fast.data.sets import known_name
-
-from .config import TrainConfig
+from ppl_fast.training.config import TrainConfig
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
@@ -28,7 +27,8 @@ def open_images(data, image_size: int, config: TrainConfig):
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """What decides device, precision and processes.
 
-    Raises: ValueError where the options do not fit the machine.
+    Raises:
+        ValueError: the options do not fit the machine.
     """
     try:
         device = _devices.pick(config.device)

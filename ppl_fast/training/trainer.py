@@ -18,14 +18,13 @@ from tqdm import tqdm
 
 from ppl_fast.data import training_loader
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
-
-from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
-from .config import TrainConfig, write_config
-from .logging import RunLog
-from .pictures import check_drawing, draw_pictures
-from .run import blaming, fingerprint, restored, starting_point
-from .setup import new_accelerator, open_images
-from .signals import StopSignals, TrainingInterrupted
+from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
+from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.logging import RunLog
+from ppl_fast.training.pictures import check_drawing, draw_pictures
+from ppl_fast.training.run import blaming, fingerprint, restored, starting_point
+from ppl_fast.training.setup import new_accelerator, open_images
+from ppl_fast.training.signals import StopSignals, TrainingInterrupted
 
 POSE_IMAGES = 15
 FRESH = {"step": 0, "seconds": 0.0, "scaler": None}

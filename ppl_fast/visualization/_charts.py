@@ -10,8 +10,7 @@ import numpy as np
 
 from ppl_fast._extras import needing
 from ppl_fast._files import replacing
-
-from ._draw import as_array, palette
+from ppl_fast.visualization._draw import as_array, palette
 
 INK, PALE = "#4a4e57", "#d9dce1"
 SMOOTHED_OVER = 40  # a curve's window is this fraction of its length
@@ -24,9 +23,14 @@ LABEL_GAP = 0.055  # least distance of labels at the curves' ends, as a fraction
 def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
     """Write learning curves: the loss and its terms on a log axis, and images per second.
 
-    records: as in a run's log.jsonl, {"step", "loss", "losses": {name: weighted term}, "images_per_second"};
-    records without "step" and "loss" are left out, and so are terms that are never positive.
-    Raises ValueError if no record holds a loss.
+    Args:
+        path: the PNG file to write.
+        records: as in a run's log.jsonl, {"step", "loss", "losses": {name: weighted term}, "images_per_second"};
+            records without "step" and "loss" are left out, and so are terms that are never positive.
+
+    Raises:
+        ValueError: no record holds a loss.
+        ImportError: matplotlib is not installed.
     """
     kept = [record for record in records if "step" in record and "loss" in record]
     if not kept:
@@ -64,9 +68,15 @@ def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def save_connectivity(path: str | Path, connectivity: Any) -> None:
-    """Write the connectivity prior (N, N) as a matrix; rows and columns carry their keypoints' colours.
+    """Write the connectivity prior as a matrix; rows and columns carry their keypoints' colours.
 
-    Raises ValueError unless it is square.
+    Args:
+        path: the PNG file to write.
+        connectivity: (N, N), symmetric.
+
+    Raises:
+        ValueError: it is not square.
+        ImportError: matplotlib is not installed.
     """
     matrix = as_array(connectivity).astype(float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):

@@ -87,8 +87,13 @@ def draw_pose(
 ) -> Image.Image:
     """A copy of an RGB image with links, opacity by weight, and keypoints over them.
 
-    points: (N, 2) xy in pixels of the image. size: thickness of lines and dots relative to the picture's.
-    colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+    Args:
+        image: RGB.
+        points: (N, 2), xy in pixels of the image.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        size: thickness of lines and dots relative to the picture's.
+        colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
@@ -111,7 +116,7 @@ def draw_pose(
 
 
 def to_image(image: Any, side: int, caller: str) -> Image.Image:
-    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about ``side`` pixels.
+    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about `side` pixels.
 
     Whole factors only, so that every pixel of a small image stays crisp and equally large.
     """
@@ -125,6 +130,6 @@ def to_image(image: Any, side: int, caller: str) -> Image.Image:
 
 
 def in_picture(keypoints: np.ndarray, size: tuple[int, int], resolution: tuple[int, int]) -> np.ndarray:
-    """Keypoints (N, 2) in [-1, 1] of an image of ``resolution`` (W, H), as pixels of it scaled to ``size`` (W, H)."""
+    """Keypoints (N, 2) in [-1, 1] of an image of `resolution` (W, H), as pixels of it scaled to `size` (W, H)."""
     resolution, size = np.asarray(resolution, float), np.asarray(size, float)
     return ((keypoints + 1) / 2 * (resolution - 1) + 0.5) * size / resolution - 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._charts import INK, new_figure, quieten, save_chart
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
 
 COLUMNS = 4
 PANEL = 2.9, 2.7  # inches
@@ -25,9 +25,14 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     A model without iterative inference has one error a mask, drawn as a dashed line; each model's error on the clean
     images is a dotted one. Errors far beyond the mean pose's are written at the top, for the others to be told apart.
 
-    results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
-    baseline: the mean pose's error, a grey line.
-    Raises ValueError for no result, no mask, or models that were measured with different masks.
+    Args:
+        path: the PNG file to write.
+        results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
+        baseline: the mean pose's error, a grey line.
+
+    Raises:
+        ValueError: no result, no mask, or models that were measured with different masks.
+        ImportError: matplotlib is not installed.
     """
     masks = {name: [(row["mask"], row["share"]) for row in result["rows"]] for name, result in results.items()}
     if not masks or not all(masks.values()):

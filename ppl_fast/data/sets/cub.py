@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .h5 import H5Labelled
+from ppl_fast.data.sets.h5 import H5Labelled
 
 PARTS = [
     "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape", "right eye",
@@ -11,13 +11,13 @@ PARTS = [
 
 
 class CUB(H5Labelled):
-    """All categories: training and test images of ``cub.h5``.
+    """All categories: training and test images of `cub.h5`.
 
     Whether the birds are aligned or in the wild lies in how they were cropped; the layout is the same.
 
     Args:
         root: the folder that holds the file, or the file itself under any name.
-        image_size, cache, max_bad_share: those of :class:`ImageSet`.
+        image_size, cache, max_bad_share: those of `ImageSet`.
         split: train or test.
     """
 
@@ -33,7 +33,7 @@ class CUB(H5Labelled):
 
 
 class CUBThree(CUB):
-    """The first three categories: ``cub_three.h5``, tested on those of all three together."""
+    """The first three categories: `cub_three.h5`, tested on those of all three together."""
 
     name = "cub_three"
     file = "cub_three.h5"

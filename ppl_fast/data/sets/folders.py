@@ -4,9 +4,8 @@ from pathlib import Path
 
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.images import ImageFiles, list_files
-
-from .h5 import H5Images
-from .layout import LayoutError, Published, matlab
+from ppl_fast.data.sets.h5 import H5Images
+from ppl_fast.data.sets.layout import LayoutError, Published, matlab
 
 
 class Folder(Published, ImageFiles):
@@ -14,8 +13,8 @@ class Folder(Published, ImageFiles):
 
     Args:
         root: the folder of the data set.
-        image_size, cache, max_bad_share: those of :class:`ImageFiles`.
-        split: train or test; ``folders`` says where its images are.
+        image_size, cache, max_bad_share: those of `ImageFiles`.
+        split: train or test; `folders` says where its images are.
 
     Raises:
         LayoutError: there are none.
@@ -58,7 +57,10 @@ class Zebras(Folder):
 class Dogs(Published, ClipFolder):
     """The YouTube dogs of PPL: clips, as folders of frames or video files, below train and test or all together.
 
-    Args, attributes and errors: those of :class:`ClipFolder`; LayoutError where there are no clips.
+    Arguments, attributes and errors are those of `ClipFolder`.
+
+    Raises:
+        LayoutError: there are no clips.
     """
 
     name = "dogs"
@@ -106,7 +108,7 @@ class FlowersH5(H5Images):
 
 
 def flowers(root, image_size: int, split: str, **options):
-    """Flowers-102 in whichever of its three layouts ``root`` has."""
+    """Flowers-102 in whichever of its three layouts `root` has."""
     layouts = {"flower.h5": FlowersH5, "setid.mat": FlowersSplit}
     kind = next((kind for file, kind in layouts.items() if (Path(root) / file).is_file()), Flowers)
     return kind(root, image_size, split, **options)

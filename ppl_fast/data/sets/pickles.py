@@ -1,7 +1,7 @@
 """Tables pickled by pandas, read without pandas and without running anything.
 
 The unpickler (see `ppl_fast._pickles`) admits the few names that a table of arrays consists of, and for each of them
-hands out an inert :class:`_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
+hands out an inert `_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
 and columns are then built from the records, with their sizes checked.
 """
 
@@ -65,7 +65,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
 
     Cells are what Python or NumPy had: str, numbers, and float, integer or text arrays.
 
-    Raises: ValueError naming the file for anything else, without running any of it; FileNotFoundError.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: anything else, without running any of it; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a pickled table")

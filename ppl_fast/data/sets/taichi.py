@@ -7,9 +7,8 @@ import numpy as np
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, joints
-from .pickles import read_table
+from ppl_fast.data.sets.layout import LayoutError, Published, joints
+from ppl_fast.data.sets.pickles import read_table
 
 SIDE = 256  # of the labelled frames, whose pixels the labels count
 HIDDEN = -1  # coordinates of a joint that was not found
@@ -31,7 +30,7 @@ BONES = [
 class TaichiVideos(Published, ClipFolder):
     """The training videos, as folders of frames or as video files; each is a clip. They have no labels.
 
-    Args: those of :class:`ClipFolder`; ``root`` holds the folder train.
+    The arguments are those of `ClipFolder`; `root` holds the folder train.
     """
 
     name = "taichi"
@@ -49,7 +48,7 @@ class TaichiFrames(Published, ImageFolder):
 
     Args:
         root: the folder that holds eval_images and landmark.
-        image_size, cache, max_bad_share: those of :class:`ImageFolder`.
+        image_size, cache, max_bad_share: those of `ImageFolder`.
         split: train or test.
 
     Raises:
@@ -72,7 +71,8 @@ class TaichiFrames(Published, ImageFolder):
     def read_labels(self) -> Labels:
         """The 18 joints of the frames that the table names, as far as they were found.
 
-        Raises: ValueError for a table that cannot be read or holds other joints, and for frames of another size.
+        Raises:
+            ValueError: a table that cannot be read or holds other joints, or frames of another size.
         """
         table = read_table(self._table, ("file_name", "value"))
         where = str(self._table)
