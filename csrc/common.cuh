@@ -26,7 +26,7 @@
 #define PPL_FAST_CUDA_OP(name) name
 #endif
 
-extern __shared__ __align__(16) unsigned char ppl_fast_shared[];
+extern __shared__ __align__(32) unsigned char ppl_fast_shared[];
 
 namespace ppl_fast {
 

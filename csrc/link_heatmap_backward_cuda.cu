@@ -21,8 +21,8 @@ constexpr int kGroups = kReduceThreads / kWarp;
 // Links that a block takes at once: as many as 48 KB of shared memory hold, for the table and each warp's sums.
 template <class T>
 constexpr int kChunk = 1664 / int(sizeof(T));
-static_assert(kChunk<float> * (sizeof(Entry<float>) + kSumWarps * kFields * sizeof(float)) <= 48 * 1024);
-static_assert(kChunk<double> * (sizeof(Entry<double>) + kSumWarps * kFields * sizeof(double)) <= 48 * 1024);
+static_assert(kChunk<float> * (kTableBytes<float> + kSumWarps * kFields * sizeof(float)) <= 48 * 1024);
+static_assert(kChunk<double> * (kTableBytes<double> + kSumWarps * kFields * sizeof(double)) <= 48 * 1024);
 
 // Adds five values across the lanes with 8 shuffles: lanes that differ in bit 4, 3 or 2 share the work, one keeping the
 // even and one the odd of two values. Field f ends up in lane field_lane(f).
@@ -53,18 +53,19 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
     link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, Tiles tiles, Compute<S>* partial,
                                  int* poisoned) {
   using T = Compute<S>;
-  auto* const table = &shared_memory<Entry<T>>();
+  using Half = typename Table<T>::Half;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, field = field_of_lane(lane);
   const int region = blockIdx.y, regions = gridDim.y, chunk = blockIdx.z, chunks = gridDim.z;
   const int64_t sample = blockIdx.x;
   const int first = chunk * kChunk<T>, links = min(kChunk<T>, scene.num_links - first);
-  T *const all_sums = reinterpret_cast<T*>(table + links), *const sums = all_sums + warp * kFields * links;
+  const Table<T> table = {&shared_memory<Half>(), &shared_memory<Half>() + links};
+  T *const all_sums = reinterpret_cast<T*>(table.rest + links), *const sums = all_sums + warp * kFields * links;
   for (int i = threadIdx.x; i < kSumWarps * kFields * links; i += kSumThreads) all_sums[i] = 0;
   T largest = 0;
   bool bad = region == 0 && chunk == 0 && survey_keypoints(scene, sample, largest);
   for (int i = threadIdx.x; i < links; i += kSumThreads) {
     const auto built = build(scene, sample, first + i);
-    table[i].link = built.link, bad = bad || built.poisoned;
+    table.set(i, built.link), bad = bad || built.poisoned;
   }
   bad = __syncthreads_or(bad);
   if (region == 0 && threadIdx.x == 0) poisoned[sample * chunks + chunk] = bad;
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
     }
     for (int s = 0; s < kSlots; ++s) {
       if (who[s] < first || who[s] >= first + links) who[s] = -1;
-      const auto at = residual(table[max(who[s] - first, 0)].link, scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
+      const auto at = residual(table[max(who[s] - first, 0)], scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
       const T g = v[s][0] * power_of_two(-at.d2), to_b = at.t * g, to_a = g - to_b;
       v[s][0] = g, v[s][1] = to_a * at.rx, v[s][2] = to_a * at.ry, v[s][3] = to_b * at.rx, v[s][4] = to_b * at.ry;
     }
@@ -209,7 +210,7 @@ int64_t regions_of(int64_t pixels, int64_t links, int64_t tiles) {
 
 template <class T>
 size_t sums_bytes(int64_t links) {
-  return (sizeof(Entry<T>) + sizeof(T) * kSumWarps * kFields) * std::min<int64_t>(kChunk<T>, links);
+  return (kTableBytes<T> + sizeof(T) * kSumWarps * kFields) * std::min<int64_t>(kChunk<T>, links);
 }
 
 std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap, const Tensor& keypoints,

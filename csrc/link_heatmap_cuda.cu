@@ -3,8 +3,8 @@
 // them (exactly, link_heatmap.h), a link a lane, and lists the others in order; four lanes, a row of pixels each, cull
 // that list for their 4 x 4 pixels and walk what is left: 12.5 instructions a pixel and link, 5 of them FFMA, one EX2 a
 // pixel. B = 64, N = 16, 128 x 128, thickness 1e-3: 120 links become 24 for a warp; its lanes walk 7.8 together (4.5
-// each, 3 are needed); 1,470 instructions a warp (sm_90) times 8,192 warps are 11.5 us at an H200's full rate of 528 a
-// cycle and 1.98 GHz, some 17 us at two thirds; the 6.3 MB written take 1.5 us. Predicted: this has not run on a GPU.
+// each, 3 are needed); 1,570 instructions a warp (sm_90, benchmarks/cycle_model.py) times 8,192 warps are 12.3 us at an
+// H200's full rate, some 18 us at two thirds; the 6.3 MB written take 1.3 us. Predicted: this has not run on a GPU.
 // Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp.
 #include "link_heatmap_cuda.cuh"
 
@@ -61,7 +61,7 @@ __device__ bool survives(const Tile<T>& tile, const Rival<T>& rival, const Seen<
 
 template <class T>
 struct FwdShared {
-  Entry<T> table[kThreads];
+  typename Table<T>::Half ends[kThreads], rest[kThreads];
   uint16_t list[kWarps][kThreads];
   T largest[kWarps];
 };
@@ -74,17 +74,17 @@ struct Row {  // the pixels of one thread
 
 // Lists the links of the table that may win a pixel of the warp's region; returns how many.
 template <class T>
-__device__ int cull(const Entry<T>* table, int links, const Tile<T>& region, Seen<T>& best, uint16_t* list) {
+__device__ int cull(const Table<T>& table, int links, const Tile<T>& region, Seen<T>& best, uint16_t* list) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll 1
-  for (int j = lane; j < links; j += kWarp) keep_brighter(best, look(table[j].link, region));
+  for (int j = lane; j < links; j += kWarp) keep_brighter(best, look(table[j], region));
   best = brightest<kWarp>(best);
   const auto rival = make_rival(region, best.v, best.rx, best.ry);
   int count = 0;
 #pragma unroll 1
   for (int first = 0; first < links; first += kWarp) {
     const int j = first + lane;
-    const bool keep = survives(region, rival, look(table[min(j, links - 1)].link, region)) & (j < links);
+    const bool keep = survives(region, rival, look(table[min(j, links - 1)], region)) & (j < links);
     const unsigned kept = __ballot_sync(kAllLanes, keep);
     if (keep) list[count + __popc(kept & ((1u << lane) - 1))] = uint16_t(j);
     count += __popc(kept);
@@ -95,12 +95,12 @@ __device__ int cull(const Entry<T>* table, int links, const Tile<T>& region, See
 
 // Draws the listed links on the 4 x 4 pixels that four lanes share; `first` is the index of the table's first link.
 template <class T>
-__device__ void draw(const Entry<T>* table, const uint16_t* list, int count, int first, const Tile<T>& block,
+__device__ void draw(const Table<T>& table, const uint16_t* list, int count, int first, const Tile<T>& block,
                      Row<T>& row) {
   const int lane = threadIdx.x % kWarp, mine = lane % kRow, group = lane - mine;
   Seen<T> best = {-T(INFINITY), 0, 0};
 #pragma unroll 1
-  for (int j = mine; j < count; j += kRow) keep_brighter(best, look(table[list[j]].link, block));
+  for (int j = mine; j < count; j += kRow) keep_brighter(best, look(table[list[j]], block));
   best = brightest<kRow>(best);
   const auto rival = make_rival(block, best.v, best.rx, best.ry);
   for (int base = 0; base < count; base += kWarp) {
@@ -108,12 +108,12 @@ __device__ void draw(const Entry<T>* table, const uint16_t* list, int count, int
 #pragma unroll 1
     for (int i = 0; i < kWarp && base + i < count; i += kRow) {
       const int j = base + i + mine;
-      const bool keep = survives(block, rival, look(table[list[min(j, count - 1)]].link, block)) & (j < count);
+      const bool keep = survives(block, rival, look(table[list[min(j, count - 1)]], block)) & (j < count);
       left |= (__ballot_sync(kAllLanes, keep) >> group & ((1u << kRow) - 1)) << i;
     }
     for (; left; left &= left - 1) {
       const int j = list[base + __ffs(left) - 1];
-      const Link<T> link = table[j].link;
+      const Link<T> link = table[j];
       for (int p = 0; p < kRow; ++p) {
         const T value = value_of(link, residual(link, row.x[p], row.y));
         if (value > row.best[p]) row.best[p] = value, row.who[p] = first + j;  // strictly: the lowest index keeps a tie
@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
     link_heatmap_fwd_kernel(Scene<S> scene, S* heatmap, Winner winner) {
   using T = Compute<S>;
   auto& shared = shared_memory<FwdShared<T>>();
+  const Table<T> table = {shared.ends, shared.rest};
   const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
   const int64_t sample = blockIdx.x;
   const int region_x = blockIdx.y * kTile + warp % 2 * kRegionX, region_y = blockIdx.z * kTile + warp / 2 * kRegionY;
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
     if (first > 0) __syncthreads();  // the table was in use
     if (thread < links) {
       const auto built = build(scene, sample, first + thread);
-      shared.table[thread].link = built.link;
+      table.set(thread, built.link);
       found |= (built.poisoned ? kPoisoned : 0) | (built.positive ? kPositive : 0);
     }
     __syncthreads();
@@ -166,8 +167,8 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
     for (int w = 0; w < kWarps; ++w) largest = fmax(largest, shared.largest[w]);
     const Tile<T> region = scene.tile(region_x, region_y, kRegionX, kRegionY, largest);
     const Tile<T> block = scene.tile(px, block_y, kRow, kRow, largest);
-    const int count = cull(shared.table, links, region, best, shared.list[warp]);
-    draw(shared.table, shared.list[warp], count, first, block, row);
+    const int count = cull(table, links, region, best, shared.list[warp]);
+    draw(table, shared.list[warp], count, first, block, row);
   }
   const bool poisoned = __syncthreads_or(found & kPoisoned), positive = __syncthreads_or(found & kPositive);
 

@@ -28,10 +28,23 @@ struct Scene {  // inputs and pixel grid; x = (2 i - last) step + origin, in sca
   }
 };
 
+// Links in shared memory, as two arrays of four numbers: neighbouring lanes read neighbouring 16 bytes. Rows of all
+// eight would meet in the same banks, two by two.
 template <class T>
-struct alignas(16) Entry {  // of a table in shared memory; padded, so that it is read with vector loads
-  Link<T> link;
+struct Table {
+  using Half = Pack<T, 4>;
+  Half *ends, *rest;  // (ax, ay, dx, dy) and (ux, uy, lw, -)
+
+  __device__ Link<T> operator[](int i) const {
+    const Half e = ends[i], r = rest[i];
+    return {e.at[0], e.at[1], e.at[2], e.at[3], r.at[0], r.at[1], r.at[2]};
+  }
+  __device__ void set(int i, const Link<T>& link) const {
+    ends[i] = {link.ax, link.ay, link.dx, link.dy}, rest[i] = {link.ux, link.uy, link.lw, T(0)};
+  }
 };
+template <class T>
+constexpr size_t kTableBytes = 2 * sizeof(typename Table<T>::Half);  // a link
 
 template <class T>
 struct Built {

@@ -20,16 +20,17 @@ inline void check_memory_attention(const Tensor& tokens, const Tensor& prototype
 
 inline void check_memory_attention_backward(const Tensor& grad_values, const Tensor& grad_distances,
                                             const Tensor& tokens, const Tensor& prototypes, const Tensor& values,
-                                            const Tensor& indices, const Tensor& logsumexp, bool soft) {
+                                            const Tensor& indices, const Tensor& softmax, bool soft) {
   check_memory_attention(tokens, prototypes);
   const int64_t b = tokens.size(0), m = tokens.size(1), d = tokens.size(2);
   STD_TORCH_CHECK(has_sizes(grad_values, {b, m, d}) && has_sizes(values, {b, m, d}),
                   "memory_attention_backward: grad_values and values must have shape (B, m, d)");
-  STD_TORCH_CHECK(has_sizes(grad_distances, {b, m}) && (!soft || has_sizes(logsumexp, {b, m})),
-                  "memory_attention_backward: grad_distances and, in soft mode, logsumexp must have shape (B, m)");
+  STD_TORCH_CHECK(
+      has_sizes(grad_distances, {b, m}) && (!soft || has_sizes(softmax, {2, b, m})),
+      "memory_attention_backward: grad_distances must have shape (B, m) and, in soft mode, softmax (2, B, m)");
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long && has_sizes(indices, {b, m}),
                   "memory_attention_backward: indices must be int64 of shape (B, m)");
-  STD_TORCH_CHECK(on_one_device({&tokens, &grad_values, &grad_distances, &values, &indices, &logsumexp}),
+  STD_TORCH_CHECK(on_one_device({&tokens, &grad_values, &grad_distances, &values, &indices, &softmax}),
                   "memory_attention_backward: all tensors must be on the device of tokens");
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "memory_attention.h"
 #include "memory_attention_arguments.h"
 #include "simd_dispatch.h"
 #include "operators.h"
@@ -27,13 +28,10 @@ void check_range(const Tensor& indices, int64_t k, const char* name) {
 
 template <class T>
 Attention<T> make_attention(const Tensor& tokens, const Tensor& prototypes, std::optional<double> temperature) {
-  return {read<T>(tokens),
-          read<T>(prototypes),
-          tokens.size(0),
-          tokens.size(1),
-          prototypes.size(1),
-          tokens.size(2),
-          temperature ? T(1 / *temperature) : T(0)};
+  const Softmax<T> softmax = temperature ? make_softmax<T>(*temperature) : Softmax<T>{};
+  return {read<T>(tokens),         read<T>(prototypes), tokens.size(0),
+          tokens.size(1),          prototypes.size(1),  tokens.size(2),
+          temperature.has_value(), softmax.sharpness,   softmax.inverse_temperature};
 }
 
 // Runs job(bank, begin, end) for all banks and all pieces of [0, count).
@@ -56,37 +54,43 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
   const int64_t b = t.size(0), m = t.size(1), d = t.size(2);
   const auto values = empty(t, {b, m, d}, type), distances = empty(t, {b, m}, type);
   const auto indices = empty(t, {b, m}, ScalarType::Long);
-  const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, type);
+  const auto softmax = temperature ? empty(t, {2, b, m}, type) : empty(t, {0}, type);
   dispatch(type, "memory_attention", [&](auto zero) {
     using T = decltype(zero);
     const auto a = make_attention<T>(t, p, temperature);
-    const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
+    T* const least = write<T>(softmax);
+    const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + b * m};
     const auto kernels = pick_kernels<T>();
     for_each_piece(m, b, kTokens, [&](int64_t bank, int64_t b0, int64_t b1) { kernels.forward(a, out, bank, b0, b1); });
   });
-  return {cast(values, given), indices, cast(distances, given), logsumexp};
+  return {cast(values, given), indices, cast(distances, given), softmax};
 }
 
 std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_values, const Tensor& grad_distances,
                                                          const Tensor& tokens, const Tensor& prototypes,
                                                          const Tensor& values, const Tensor& indices,
-                                                         const Tensor& logsumexp, std::optional<double> temperature,
+                                                         const Tensor& softmax, std::optional<double> temperature,
                                                          bool needs_prototypes) {
-  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp,
+  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, softmax,
                                   temperature.has_value());
   const auto chosen = torch::stable::contiguous(indices);
   check_range(chosen, prototypes.size(1), "memory_attention_backward");
   const auto type = compute_type(tokens);
   const auto t = contiguous_as(tokens, type), p = contiguous_as(prototypes, type), v = contiguous_as(values, type),
              gv = contiguous_as(grad_values, type), gd = contiguous_as(grad_distances, type),
-             lse = contiguous_as(logsumexp, type);
+             relative = contiguous_as(softmax, type);
   const auto grad_t = torch::stable::new_empty(t, t.sizes());
   const auto grad_p = needs_prototypes ? torch::stable::new_zeros(p, p.sizes()) : empty(p, {0}, type);
   dispatch(type, "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
     const auto a = make_attention<T>(t, p, temperature);
-    const AttentionGrad<T> g{read<T>(gv),  read<T>(gd),      read<T>(v),      read<int64_t>(chosen),
-                             read<T>(lse), write<T>(grad_t), write<T>(grad_p)};
+    const int64_t rows = a.b * a.m;
+    const auto between = empty(t, {2, a.soft ? rows : 0}, type);
+    const T* const least = read<T>(relative);
+    T* const g_dot_nearest = write<T>(between);
+    const AttentionGrad<T> g{
+        read<T>(gv),  read<T>(gd),   read<T>(v),           read<int64_t>(chosen), least,
+        least + rows, g_dot_nearest, g_dot_nearest + rows, write<T>(grad_t),      write<T>(grad_p)};
     const auto kernels = pick_kernels<T>();
     for_each_piece(a.m, a.b, kTokens,
                    [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });
@@ -107,7 +111,7 @@ std::tuple<Tensor, Tensor> prototype_sums_cpu(const Tensor& tokens, const Tensor
   const auto counts = torch::stable::new_zeros(t, {m, k}), sums = torch::stable::new_zeros(t, {m, k, d});
   dispatch(type, "prototype_sums", [&](auto zero) {
     using T = decltype(zero);
-    const Attention<T> a{read<T>(t), nullptr, t.size(0), m, k, d, 0};
+    const Attention<T> a{read<T>(t), nullptr, t.size(0), m, k, d, false, 0, 0};
     const auto kernels = pick_kernels<T>();
     for_each_piece(m, 1, 1, [&](int64_t bank, int64_t, int64_t) {
       kernels.sums(a, read<int64_t>(chosen), bank, write<T>(counts), write<T>(sums));
@@ -119,7 +123,7 @@ std::tuple<Tensor, Tensor> prototype_sums_cpu(const Tensor& tokens, const Tensor
 const Schemas kSchemas = {
     "memory_attention(Tensor tokens, Tensor prototypes, float? temperature) -> (Tensor, Tensor, Tensor, Tensor)",
     "memory_attention_backward(Tensor grad_values, Tensor grad_distances, Tensor tokens, Tensor prototypes, "
-    "Tensor values, Tensor indices, Tensor logsumexp, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)",
+    "Tensor values, Tensor indices, Tensor softmax, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)",
     "prototype_sums(Tensor tokens, Tensor indices, int k) -> (Tensor, Tensor)",
 };
 

@@ -12,7 +12,8 @@ template <class T>
 struct Attention {
   const T *tokens, *prototypes;  // (b, m, d), (m, k, d)
   int64_t b, m, k, d;
-  T inverse_temperature;  // 0: hard
+  bool soft;
+  T sharpness, inverse_temperature;  // see Softmax in memory_attention.h
 };
 
 template <class T>
@@ -20,14 +21,15 @@ struct AttentionOut {
   T* values;         // (b, m, d)
   int64_t* indices;  // (b, m)
   T* distances;      // (b, m)
-  T* logsumexp;      // (b, m), soft only
+  T *least, *total;  // (b, m), soft only: the smallest distance and the sum of weights relative to it
 };
 
 template <class T>
 struct AttentionGrad {
   const T *grad_values, *grad_distances, *values;  // (b, m, d), (b, m), (b, m, d)
   const int64_t* indices;                          // (b, m)
-  const T* logsumexp;                              // (b, m), soft only
+  const T *least, *total;                          // (b, m), soft only, of the forward
+  T *g_dot_nearest, *q;                            // (b, m), soft only: backward_tokens leaves them for the prototypes
   T *grad_tokens, *grad_prototypes;                // (b, m, d), (m, k, d)
 };
 

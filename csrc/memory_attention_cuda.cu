@@ -17,7 +17,8 @@ namespace ppl_fast {
 namespace {
 
 constexpr int kRowThreads = 128;
-constexpr int kSumSlice = 8;  // elements a lane holds of a prototype's sum
+constexpr int kSumSlice = 8;   // elements a lane holds of a prototype's sum
+constexpr int kSumTokens = 4;  // whose loads travel together: where a codebook has collapsed, one warp adds all tokens
 
 template <class T>
 using Least = PairShape<T, 1, 1>;
@@ -90,9 +91,19 @@ __global__ void __launch_bounds__(kPairThreads, 2)
 template <class S>
 __global__ void __launch_bounds__(kRowThreads)
     memory_attention_compare_kernel(Banks<S> a, int shares, const Choice<Compute<S>>* partial, Chosen<S> out) {
+  using T = Compute<S>;
   const int64_t row = blockIdx.x, rows = a.b * a.m;
-  Choice<Compute<S>> choice = partial[row];
-  for (int s = 1; s < shares; ++s) choice.meet(partial[s * rows + row]);
+  Choice<T> choice = {T(INFINITY), 0};
+  constexpr int batch = 4;  // loads that travel together
+  for (int first = threadIdx.x % kWarp; first < shares; first += batch * kWarp) {
+    Choice<T> next[batch];
+#pragma unroll
+    for (int i = 0; i < batch; ++i)
+      next[i] = first + i * kWarp < shares ? partial[(first + i * kWarp) * rows + row] : Choice<T>{T(INFINITY), 0};
+#pragma unroll
+    for (int i = 0; i < batch; ++i) choice.meet(next[i]);
+  }
+  choice = lane_choice<kWarp>(choice);  // each warp does it all
   if (threadIdx.x == 0) out.indices[row] = choice.nearest(), out.distances[row] = S(choice.distance);
   const S* const from = a.prototypes + (row % a.m * a.k + choice.nearest()) * a.d;
   copy_row(from, out.values + row * a.d, a.d, threadIdx.x, kRowThreads);
@@ -132,11 +143,26 @@ __global__ void __launch_bounds__(kPairThreads)
     const bool chose = b0 + lane < a.b && indices[(b0 + lane) * a.m + bank] == j;
     unsigned left = __ballot_sync(kAllLanes, chose);
     count += __popc(left);
-    for (; left; left &= left - 1) {
-      const int64_t at = (b0 + __ffs(left) - 1) * a.m + bank;
-      const T scale = kGradient ? -2 * T(grad_distances[at]) : T(1);
-      for (int c = 0; c < kSumSlice; ++c)
-        if (first + c * kWarp < a.d) sum[c] += scale * (T(a.tokens[at * a.d + first + c * kWarp]) - own[c]);
+    while (left) {
+      S token[kSumTokens][kSumSlice];
+      T scale[kSumTokens];
+      unsigned next = left;
+#pragma unroll
+      for (int i = 0; i < kSumTokens; ++i, next &= next - 1) {
+        if (!next) continue;
+        const int64_t at = (b0 + __ffs(next) - 1) * a.m + bank;
+        scale[i] = kGradient ? -2 * T(grad_distances[at]) : T(1);
+#pragma unroll
+        for (int c = 0; c < kSumSlice; ++c)
+          if (first + c * kWarp < a.d) token[i][c] = a.tokens[at * a.d + first + c * kWarp];
+      }
+#pragma unroll
+      for (int i = 0; i < kSumTokens; ++i, left &= left - 1) {
+        if (!left) continue;
+#pragma unroll
+        for (int c = 0; c < kSumSlice; ++c)
+          if (first + c * kWarp < a.d) sum[c] += scale[i] * (T(token[i][c]) - own[c]);
+      }
     }
   }
   for (int c = 0; c < kSumSlice; ++c)
@@ -188,9 +214,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
   const int64_t b = t.size(0), m = t.size(1), k = p.size(1), d = t.size(2);
   const auto values = empty(t, {b, m, d}, type), distances = empty(t, {b, m}, type);
   const auto indices = empty(t, {b, m}, ScalarType::Long);
-  const auto logsumexp = temperature ? empty(t, {b, m}, type) : empty(t, {0}, compute_type(t));
+  const auto softmax = temperature ? empty(t, {2, b, m}, type) : empty(t, {0}, compute_type(t));
   if (temperature) {
-    launch_soft_fwd(t, p, *temperature, values, indices, distances, logsumexp, device.stream());
+    launch_soft_fwd(t, p, *temperature, values, indices, distances, softmax, device.stream());
   } else {
     dispatch_storage(type, "memory_attention", [&](auto zero) {
       using S = decltype(zero);
@@ -209,15 +235,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
   }
-  return {cast(values, given), indices, cast(distances, given), logsumexp};
+  return {cast(values, given), indices, cast(distances, given), softmax};
 }
 
 std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_values, const Tensor& grad_distances,
                                                           const Tensor& tokens, const Tensor& prototypes,
                                                           const Tensor& values, const Tensor& indices,
-                                                          const Tensor& logsumexp, std::optional<double> temperature,
+                                                          const Tensor& softmax, std::optional<double> temperature,
                                                           bool needs_prototypes) {
-  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp,
+  check_memory_attention_backward(grad_values, grad_distances, tokens, prototypes, values, indices, softmax,
                                   temperature.has_value());
   const OnDevice device(tokens);
   const auto given = tokens.scalar_type(), type = temperature ? compute_type(tokens) : given;
@@ -229,8 +255,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
                       : t.size(0) == 0  ? torch::stable::new_zeros(p, p.sizes())
                                         : torch::stable::new_empty(p, p.sizes());
   if (temperature) {
-    const auto v = contiguous_as(values, type), lse = contiguous_as(logsumexp, type);
-    launch_soft_bwd(gv, gd, t, p, v, chosen, lse, *temperature, grad_t, grad_p, device.stream());
+    const auto v = contiguous_as(values, type), relative = contiguous_as(softmax, type);
+    launch_soft_bwd(gv, gd, t, p, v, chosen, relative, *temperature, grad_t, grad_p, device.stream());
   } else {
     dispatch_storage(type, "memory_attention_backward", [&](auto zero) {
       using S = decltype(zero);

@@ -116,7 +116,7 @@ __device__ void for_elements(int64_t d, int lane, int lanes, Load load, Store st
 
 // The nearest prototype so far. A distance that is not a number stays; its index is then 0, as the reference has it.
 template <class T>
-struct Choice {
+struct alignas(2 * sizeof(T)) Choice {  // so that it travels as one
   T distance;
   int index;
 
@@ -172,9 +172,9 @@ void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cud
 
 // Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
-                     const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream);
+                     const Tensor& indices, const Tensor& distances, const Tensor& softmax, cudaStream_t stream);
 void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, const Tensor& tokens,
-                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& logsumexp,
+                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& softmax,
                      double temperature, const Tensor& grad_tokens, const Tensor& grad_prototypes, cudaStream_t stream);
 
 }  // namespace ppl_fast

@@ -137,6 +137,7 @@ __device__ void compare(ScreenShared& shared, int row, const S* token, const Row
       best.meet(squared_distance(token, prototypes.at + j * prototypes.stride, d), first + j);
     }
   }
+  __syncwarp();  // every lane has read them: shuffles and votes order no memory
   if (lane == 0) shared.upper[row] = upper, shared.best[row] = best;
 }
 

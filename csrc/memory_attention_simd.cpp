@@ -88,10 +88,10 @@ PPL_HD T exp2_one(T x) {
   return exp2<T>(Vec<T>{} + x)[0];
 }
 
-// weight[c] = 2^(c-th distance of the row, scaled, minus shift), for all columns.
+// weight[c] = 2^((least - distance[c]) sharpness), for all columns.
 template <class T>
-PPL_HD void softmax_weights(const T* distance, int64_t columns, T minus_scale, T shift, T* weight) {
-  for (int64_t c = 0; c < columns; c += kLanes<T>) store(weight + c, exp2<T>(load(distance + c) * minus_scale - shift));
+PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharpness, T* weight) {
+  for (int64_t c = 0; c < columns; c += kLanes<T>) store(weight + c, exp2<T>((least - load(distance + c)) * sharpness));
 }
 
 template <class T>
@@ -101,13 +101,13 @@ struct Best {  // the running choice of one token; in soft mode also its softmax
   bool not_a_number = false;
 
   // Returns the factor by which earlier softmax sums shrink, now that the smallest distance may have changed.
-  PPL_HD T meet(const T* row, int64_t columns, int64_t first, T scale) {
+  PPL_HD T meet(const T* row, int64_t columns, int64_t first, T sharpness) {
     const T before = distance;
     for (int64_t c = 0; c < columns; ++c) {
       not_a_number = not_a_number || row[c] != row[c];
       if (row[c] < distance) distance = row[c], index = first + c;  // strictly: the lowest index keeps a tie
     }
-    return before == distance ? T(1) : exp2_one((distance - before) * scale);
+    return before == distance ? T(1) : exp2_one((distance - before) * sharpness);
   }
 };
 
@@ -117,10 +117,9 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
   T* const values = out.values + b0 * stride + bank * a.d;
-  const T scaled = a.inverse_temperature * T(kLog2e);
   T row[kTokens * kPrototypes] = {}, weight[kPrototypes];
   Best<T> best[kTokens];
-  if (scaled > 0)
+  if (a.soft)
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < a.d; ++i) values[r * stride + i] = 0;
 
@@ -129,10 +128,10 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
     all_pairs(tokens, stride, rows, prototypes + j * a.d, columns, a.d, row, SquaredDifference());
     for (int64_t r = 0; r < rows; ++r) {
       const T* const distance = row + r * kPrototypes;
-      const T shrink = best[r].meet(distance, columns, j, scaled);
-      if (!(scaled > 0)) continue;
+      const T shrink = best[r].meet(distance, columns, j, a.sharpness);
+      if (!a.soft) continue;
       if (shrink != 1) scale(values + r * stride, shrink, a.d), best[r].sum *= shrink;
-      softmax_weights(distance, columns, -scaled, -best[r].distance * scaled, weight);
+      softmax_weights(distance, columns, best[r].distance, a.sharpness, weight);
       for (int64_t c = 0; c < columns; ++c) {
         best[r].sum += weight[c];
         add_scaled(values + r * stride, weight[c], prototypes + (j + c) * a.d, a.d);
@@ -141,55 +140,60 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
   }
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t at = (b0 + r) * a.m + bank;
+    const T least = best[r].distance;
     if (best[r].not_a_number) best[r].index = 0, best[r].distance = NAN;  // as the reference has it
     out.indices[at] = best[r].index;
     out.distances[at] = best[r].distance;
-    if (scaled > 0) {
+    if (a.soft) {
       scale(values + r * stride, 1 / best[r].sum, a.d);
-      out.logsumexp[at] = std::log(best[r].sum) - best[r].distance * a.inverse_temperature;
+      out.least[at] = least, out.total[at] = best[r].sum;
     } else {
       __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
     }
   }
 }
 
-// For one token and a row of distances and of g . p: weight = P and slope = s (see memory_attention.h).
+// weight[c] = P of one token and the prototypes of a row of distances.
 template <class T>
-PPL_HD void softmax_slopes(const Attention<T>& a, const T* distance, const T* g_dot_p, T g_dot_values, T logsumexp,
-                           int64_t columns, T* weight, T* slope) {
-  softmax_weights(distance, columns, -a.inverse_temperature * T(kLog2e), logsumexp * T(kLog2e), weight);
-  for (int64_t c = 0; c < columns; ++c)
-    slope[c] = softmax_gradient(weight[c], g_dot_p[c], g_dot_values, a.inverse_temperature);
+PPL_HD void probabilities(const Attention<T>& a, const AttentionGrad<T>& g, int64_t at, const T* distance,
+                          int64_t columns, T* weight) {
+  softmax_weights(distance, columns, g.least[at], a.sharpness, weight);
+  scale(weight, 1 / g.total[at], columns);
 }
 
 template <class T>
 void backward_tokens(const Attention<T>& a, const AttentionGrad<T>& g, int64_t bank, int64_t b0, int64_t b1) {
   const int64_t stride = a.m * a.d, rows = b1 - b0, first = b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
-  const bool soft = a.inverse_temperature > 0;
-  T dots[kTokens];
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t at = (b0 + r) * a.m + bank, row = first + r * stride;
     const T slope = 2 * g.grad_distances[at];
     const T *const token = a.tokens + row, *const nearest = prototypes + g.indices[at] * a.d;
     for (int64_t i = 0; i < a.d; ++i)
-      g.grad_tokens[row + i] = slope * (token[i] - nearest[i]) + (soft ? T(0) : g.grad_values[row + i]);
-    if (soft) dots[r] = dot(g.grad_values + row, g.values + row, a.d);
+      g.grad_tokens[row + i] = slope * (token[i] - nearest[i]) + (a.soft ? T(0) : g.grad_values[row + i]);
+    if (a.soft) g.g_dot_nearest[at] = dot(g.grad_values + row, nearest, a.d), g.q[at] = 0;
   }
-  if (!soft) return;
-  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes], slope[kPrototypes];
+  if (!a.soft) return;
+  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
+  const T pull = 2 * a.inverse_temperature;
   for (int64_t j = 0; j < a.k; j += kPrototypes) {
     const int64_t columns = a.k - j < kPrototypes ? a.k - j : kPrototypes;
     const T* const chunk = prototypes + j * a.d;
     all_pairs(a.tokens + first, stride, rows, chunk, columns, a.d, distance, SquaredDifference());
     all_pairs(g.grad_values + first, stride, rows, chunk, columns, a.d, g_dot_p, Product());
     for (int64_t r = 0; r < rows; ++r) {
-      softmax_slopes(a, distance + r * kPrototypes, g_dot_p + r * kPrototypes, dots[r],
-                     g.logsumexp[(b0 + r) * a.m + bank], columns, weight, slope);
-      for (int64_t c = 0; c < columns; ++c)
-        add_scaled(g.grad_tokens + first + r * stride, 2 * slope[c], chunk + c * a.d, a.d);
+      const int64_t at = (b0 + r) * a.m + bank;
+      probabilities(a, g, at, distance + r * kPrototypes, columns, weight);
+      for (int64_t c = 0; c < columns; ++c) {
+        const T share = weight[c] * (g_dot_p[r * kPrototypes + c] - g.g_dot_nearest[at]);
+        g.q[at] += share;
+        add_scaled(g.grad_tokens + first + r * stride, pull * share, chunk + c * a.d, a.d);
+      }
     }
   }
+  for (int64_t r = 0; r < rows; ++r)
+    add_scaled(g.grad_tokens + first + r * stride, -pull * g.q[(b0 + r) * a.m + bank], g.values + first + r * stride,
+               a.d);
 }
 
 template <class T>
@@ -197,11 +201,10 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
   const int64_t stride = a.m * a.d, columns = j1 - j0;
   const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
   T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
-  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes], slope[kPrototypes];
+  T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
   for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {
     const int64_t rows = a.b - b0 < kTokens ? a.b - b0 : kTokens, first = b0 * stride + bank * a.d;
-    const bool soft = a.inverse_temperature > 0;
-    if (soft) {
+    if (a.soft) {
       all_pairs(a.tokens + first, stride, rows, chunk, columns, a.d, distance, SquaredDifference());
       all_pairs(g.grad_values + first, stride, rows, chunk, columns, a.d, g_dot_p, Product());
     }
@@ -212,12 +215,14 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
         const T pull = 2 * g.grad_distances[at];
         for (int64_t i = 0; i < a.d; ++i) grad[nearest * a.d + i] -= pull * (token[i] - chunk[nearest * a.d + i]);
       }
-      if (!soft) continue;
-      softmax_slopes(a, distance + r * kPrototypes, g_dot_p + r * kPrototypes,
-                     dot(up, g.values + first + r * stride, a.d), g.logsumexp[at], columns, weight, slope);
-      for (int64_t c = 0; c < columns; ++c)
+      if (!a.soft) continue;
+      probabilities(a, g, at, distance + r * kPrototypes, columns, weight);
+      for (int64_t c = 0; c < columns; ++c) {
+        const T slope = 2 * softmax_slope(weight[c], g_dot_p[r * kPrototypes + c], g.g_dot_nearest[at], g.q[at],
+                                          a.inverse_temperature);
         for (int64_t i = 0; i < a.d; ++i)
-          grad[c * a.d + i] += weight[c] * up[i] + 2 * slope[c] * (token[i] - chunk[c * a.d + i]);
+          grad[c * a.d + i] += weight[c] * up[i] + slope * (token[i] - chunk[c * a.d + i]);
+      }
     }
   }
 }

@@ -21,14 +21,9 @@ struct alignas(16) SoftShared {
   typename Shape<T>::Shared pairs;
   T weight[kFar][kNear], slope[kFar][kNear];
   T shrink[kNear], total[kNear];
-  T dot[kFar];    // g . values of a token
+  T q[kNear];
   T pull[kNear];  // of a token to its nearest prototype, from the gradient of their distance
   const T* nearest[kNear];
-};
-
-template <class T>
-struct Softmax {
-  T scale, inverse_temperature;  // scale = log2(e) / temperature
 };
 
 // sums[r] += weight[c][r] * x_c[i] over the rows x_c; the sums of 16 rows at once.
@@ -45,7 +40,7 @@ template <class T>
 struct SoftOut {
   T* values;
   int64_t* indices;
-  T *distances, *logsumexp;
+  T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
 };
 
 template <class T>
@@ -69,10 +64,10 @@ __global__ void __launch_bounds__(kPairThreads, 1)
         nearest = fmin(nearest, distance[0][j]);
       }
     nearest = -lane_max<kSide>(-nearest);
-    const T shrink = power_of_two((nearest - least) * softmax.scale);
+    const T shrink = power_of_two((nearest - least) * softmax.sharpness);
     for (int j = 0; j < 4; ++j) {
       const int c = tx + kSide * j;
-      const T weight = c < prototypes.count ? power_of_two((nearest - distance[0][j]) * softmax.scale) : T(0);
+      const T weight = c < prototypes.count ? power_of_two((nearest - distance[0][j]) * softmax.sharpness) : T(0);
       shared.weight[c][ty] = weight, sum += weight;
     }
     least = nearest, total = total * shrink + lane_sum<kSide>(sum);
@@ -94,32 +89,38 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   if (tx != 0 || ty >= tokens.count) return;
   const int64_t at = (b0 + ty) * a.m + bank;
   out.indices[at] = best.nearest(), out.distances[at] = best.distance;
-  out.logsumexp[at] = log(total) - least * softmax.inverse_temperature;
+  out.least[at] = least, out.total[at] = total;
 }
 
 template <class T>
 struct SoftGrad {
   const T *grad_values, *grad_distances, *values;
   const int64_t* indices;
-  const T* logsumexp;
+  const T *least, *total;
+  T *g_dot_nearest, *q;  // (b, m): the tokens' kernel leaves them for the prototypes'
   T *grad_tokens, *grad_prototypes;
+
+  // P of the token at `at` and a prototype: of the same sum as in the forward, so that of the nearest it is 1 / total.
+  __device__ T weight(const Softmax<T>& softmax, int64_t at, T distance) const {
+    return power_of_two((least[at] - distance) * softmax.sharpness) / total[at];
+  }
 };
 
-// shared.dot[r] = g . values of each of the tokens.
+// x . y of two rows for each 16 threads, summed in the order of pair_sums: of equal rows the two are equal.
 template <class T>
-__device__ void dot_rows(const Rows<T>& g, const Rows<T>& values, int64_t d, T* dot) {
-  for (int r = threadIdx.x / kWarp; r < g.count; r += kPairThreads / kWarp) {
-    T sum = 0;
-    for (int64_t i = threadIdx.x % kWarp; i < d; i += kWarp)
-      sum = add_product(sum, g.at[r * g.stride + i], values.at[r * values.stride + i]);
-    sum = lane_sum<kWarp>(sum);
-    if (threadIdx.x % kWarp == 0) dot[r] = sum;
+__device__ T product_in_order(const T* x, const T* y, int64_t d) {
+  constexpr int chains = Shape<T>::chains;
+  static_assert(chains == Shape<T>::vector);
+  const int chain = threadIdx.x % kSide, first = threadIdx.x % kWarp / kSide * kSide;
+  T part = 0, sum = 0;
+  if (chain < chains)
+#pragma unroll 8
+    for (int64_t i = chain; i < d; i += chains) part = add_product(part, x[i], y[i]);
+  for (int c = 0; c < chains; ++c) {
+    const T next = __shfl_sync(kAllLanes, part, first + c);
+    sum = c == 0 ? next : sum + next;
   }
-}
-
-template <class T>
-__device__ T softmax_weight(const Softmax<T>& softmax, T distance, T logsumexp) {
-  return power_of_two(-distance * softmax.scale - logsumexp * T(kLog2e));
+  return sum;
 }
 
 template <class T>
@@ -130,37 +131,44 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int64_t b0 = int64_t(blockIdx.x) * kNear, bank = blockIdx.y;
   const Rows<T> tokens = a.token_rows(a.tokens, bank, b0, kNear), grads = a.token_rows(g.grad_values, bank, b0, kNear);
   T* const out = g.grad_tokens + (b0 * a.m + bank) * a.d;
-  dot_rows(grads, a.token_rows(g.values, bank, b0, kNear), a.d, shared.dot);
-  const int64_t own = (b0 + min(ty, tokens.count - 1)) * a.m + bank;
-  const T logsumexp = g.logsumexp[own];
-  if (tx == 0) {
-    shared.pull[ty] = 2 * g.grad_distances[own];
-    shared.nearest[ty] = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
-  }
+  const Rows<T> values = a.token_rows(g.values, bank, b0, kNear);
+  const int mine = min(ty, tokens.count - 1);
+  const int64_t own = (b0 + mine) * a.m + bank;
+  const T* const nearest = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
+  const T g_dot_nearest = product_in_order(grads.at + mine * grads.stride, nearest, a.d);
+  if (tx == 0) shared.pull[ty] = 2 * g.grad_distances[own], shared.nearest[ty] = nearest;
+  T q = 0;
   for (int64_t first = 0; first < a.k; first += kFar) {
     const Rows<T> prototypes = a.prototype_rows(bank, first, a.k, kFar);
     T distance[1][4], product[1][4];
     pair_sums<Shape<T>>(shared.pairs, tokens, prototypes, a.d, SquaredDifference(), distance);
     pair_sums<Shape<T>>(shared.pairs, grads, prototypes, a.d, Product(), product);
     for (int j = 0; j < 4; ++j) {
-      const T weight = softmax_weight(softmax, distance[0][j], logsumexp);
-      shared.slope[tx + kSide * j][ty] =
-          2 * softmax_gradient(weight, product[0][j], shared.dot[ty], softmax.inverse_temperature);
+      const int c = tx + kSide * j;
+      const T share = g.weight(softmax, own, distance[0][j]) * (product[0][j] - g_dot_nearest);
+      shared.slope[c][ty] = share;
+      if (c < prototypes.count) q += share;
+    }
+    const bool last = first + kFar >= a.k;
+    if (last) {
+      q = lane_sum<kSide>(q);
+      if (tx == 0) shared.q[ty] = q;
+      if (tx == 0 && ty < tokens.count) g.g_dot_nearest[own] = g_dot_nearest, g.q[own] = q;
     }
     __syncthreads();
     for (int64_t i = thread; i < a.d; i += kPairThreads) {
       T sums[kNear];
 #pragma unroll
-      for (int r = 0; r < kNear; ++r) {
-        sums[r] = 0;
-        if (r >= tokens.count) continue;
-        sums[r] = first > 0 ? out[r * a.m * a.d + i]
-                            : shared.pull[r] * (tokens.at[r * tokens.stride + i] - shared.nearest[r][i]);
-      }
+      for (int r = 0; r < kNear; ++r) sums[r] = first > 0 && r < tokens.count ? out[r * a.m * a.d + i] : T(0);
       add_weighted(shared.slope, prototypes, i, sums);
 #pragma unroll
-      for (int r = 0; r < kNear; ++r)
-        if (r < tokens.count) out[r * a.m * a.d + i] = sums[r];
+      for (int r = 0; r < kNear; ++r) {
+        if (r >= tokens.count) continue;
+        if (last)
+          sums[r] = 2 * softmax.inverse_temperature * (sums[r] - shared.q[r] * values.at[r * values.stride + i]) +
+                    shared.pull[r] * (tokens.at[r * tokens.stride + i] - shared.nearest[r][i]);
+        out[r * a.m * a.d + i] = sums[r];
+      }
     }
   }
 }
@@ -176,7 +184,6 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   for (int64_t first = 0; first < a.b; first += kFar) {
     const Rows<T> tokens = a.token_rows(a.tokens, bank, first, kFar),
                   grads = a.token_rows(g.grad_values, bank, first, kFar);
-    dot_rows(grads, a.token_rows(g.values, bank, first, kFar), a.d, shared.dot);
     T distance[1][4], product[1][4];
     pair_sums<Shape<T>>(shared.pairs, prototypes, tokens, a.d, SquaredDifference(), distance);
     pair_sums<Shape<T>>(shared.pairs, prototypes, grads, a.d, Product(), product);
@@ -184,8 +191,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       const int c = tx + kSide * j;
       if (c >= tokens.count) continue;
       const int64_t at = (first + c) * a.m + bank;
-      const T weight = softmax_weight(softmax, distance[0][j], g.logsumexp[at]);
-      const T slope = softmax_gradient(weight, product[0][j], shared.dot[c], softmax.inverse_temperature);
+      const T weight = g.weight(softmax, at, distance[0][j]);
+      const T slope = softmax_slope(weight, product[0][j], g.g_dot_nearest[at], g.q[at], softmax.inverse_temperature);
       shared.weight[c][ty] = weight;
       shared.slope[c][ty] = 2 * (slope - (g.indices[at] == j0 + ty ? g.grad_distances[at] : T(0)));
     }
@@ -209,11 +216,6 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   }
 }
 
-template <class T>
-Softmax<T> make_softmax(double temperature) {
-  return {T(kLog2e / temperature), T(1 / temperature)};
-}
-
 const ReportedKernels kReported{
     PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_fwd_kernel<float>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_tokens_kernel<float>),
@@ -223,25 +225,36 @@ const ReportedKernels kReported{
 }  // namespace
 
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
-                     const Tensor& indices, const Tensor& distances, const Tensor& logsumexp, cudaStream_t stream) {
+                     const Tensor& indices, const Tensor& distances, const Tensor& softmax, cudaStream_t stream) {
   dispatch(tokens.scalar_type(), "memory_attention", [&](auto zero) {
     using T = decltype(zero);
     const auto a = make_banks<T>(tokens, prototypes);
-    const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), write<T>(logsumexp)};
+    T* const least = write<T>(softmax);
+    const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + a.b * a.m};
     launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
            stream, a, make_softmax<T>(temperature), out);
   });
 }
 
 void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, const Tensor& tokens,
-                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& logsumexp,
+                     const Tensor& prototypes, const Tensor& values, const Tensor& indices, const Tensor& softmax,
                      double temperature, const Tensor& grad_tokens, const Tensor& grad_prototypes,
                      cudaStream_t stream) {
   dispatch(tokens.scalar_type(), "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
     const auto a = make_banks<T>(tokens, prototypes);
-    const SoftGrad<T> g = {read<T>(grad_values),     read<T>(grad_distances), read<T>(values),
-                           read<int64_t>(indices),   read<T>(logsumexp),      write<T>(grad_tokens),
+    const auto between = empty(tokens, {2, a.b * a.m}, tokens.scalar_type());
+    const T* const least = read<T>(softmax);
+    T* const g_dot_nearest = write<T>(between);
+    const SoftGrad<T> g = {read<T>(grad_values),
+                           read<T>(grad_distances),
+                           read<T>(values),
+                           read<int64_t>(indices),
+                           least,
+                           least + a.b * a.m,
+                           g_dot_nearest,
+                           g_dot_nearest + a.b * a.m,
+                           write<T>(grad_tokens),
                            write<T>(grad_prototypes)};
     launch(memory_attention_soft_bwd_tokens_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads,
            sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from ppl_fast.kernels._launch import launch, precision
 
+from ppl_fast.ops.memory_attention import usable_temperature
+
 HARD = {"BLOCK_T": 8, "BLOCK_K": 16, "BLOCK_D": 64, "CHUNK": 64, "num_warps": 4}
 SOFT = {"BLOCK_T": 16, "BLOCK_K": 16, "BLOCK_D": 32, "num_warps": 8}
 SUMS = {"BLOCK_T": 16, "BLOCK_K": 16, "CHUNK": 64, "num_warps": 4}
@@ -22,22 +24,20 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def pairwise(
-    x, y, x_mask, y_mask, d, PRODUCT: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr
-):
-    """|x - y|^2, or x . y, for all pairs of the rows of length d at the pointers x and y: (BLOCK_T, BLOCK_K)."""
+def pairwise(x, y, x_mask, y_mask, d, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr):
+    """|x - y|^2 for all pairs of the rows of length d at the pointers x and y: (BLOCK_T, BLOCK_K)."""
     total = tl.zeros([BLOCK_T, BLOCK_K, BLOCK_D], tl.float32)
     for start in tl.range(0, d, BLOCK_D, num_stages=3):
         c = start + tl.arange(0, BLOCK_D)[None, :]
         a = tl.load(x[:, None] + c, mask=x_mask[:, None] & (c < d), other=0).to(tl.float32)[:, None, :]
         b = tl.load(y[:, None] + c, mask=y_mask[:, None] & (c < d), other=0).to(tl.float32)[None, :, :]
-        total += a * b if PRODUCT else (a - b) * (a - b)
+        total += (a - b) * (a - b)
     return tl.sum(total, 2)
 
 
 @triton.jit
 def memory_attention_fwd_kernel(
-    tokens, prototypes, values, indices, distances, logsumexp, num_tokens, m, k, d, sharpness,
+    tokens, prototypes, values, indices, distances, smallest, totals, num_tokens, m, k, d, sharpness,
     SOFT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -54,23 +54,21 @@ def memory_attention_fwd_kernel(
     least = tl.full([BLOCK_T], float("inf"), tl.float32)
     nearest = tl.zeros([BLOCK_T], tl.int32)
     missing = tl.zeros([BLOCK_T], tl.int32)  # whether a distance is not a number
-    high = tl.full([BLOCK_T], float("-inf"), tl.float32)
     weight = tl.zeros([BLOCK_T], tl.float32)
     mixed = tl.zeros([BLOCK_T, CHUNK if SOFT else 1], tl.float32)
     for start in range(0, k, BLOCK_K):
         j = start + tl.arange(0, BLOCK_K)
         at = prototypes + j.to(tl.int64) * d
-        squared = pairwise(tokens + token * d, at, here, j < k, d, False, BLOCK_T, BLOCK_K, BLOCK_D)
+        squared = pairwise(tokens + token * d, at, here, j < k, d, BLOCK_T, BLOCK_K, BLOCK_D)
         squared = tl.where((j < k)[None, :], squared, float("inf"))
         missing |= tl.max((squared != squared).to(tl.int32), 1)
         block_least, block_nearest = tl.min(squared, 1, return_indices=True)
         nearest = tl.where(block_least < least, start + block_nearest, nearest)  # strictly: the lowest index on ties
-        least = tl.minimum(least, block_least)
-        if SOFT:
-            higher = tl.maximum(high, -sharpness * block_least)
-            p = tl.exp2(-sharpness * squared - higher[:, None])
-            shrink = tl.exp2(high - higher)
-            high, weight = higher, weight * shrink + tl.sum(p, 1)
+        before, least = least, tl.minimum(least, block_least)
+        if SOFT:  # differences first: see csrc/memory_attention.h
+            p = tl.exp2((least[:, None] - squared) * sharpness)
+            shrink = tl.exp2((least - before) * sharpness)
+            weight = weight * shrink + tl.sum(p, 1)
             vectors = tl.load(at[:, None] + c, mask=(j < k)[:, None] & (c < d), other=0).to(tl.float32)
             mixed = mixed * shrink[:, None] + tl.dot(p, vectors, input_precision=PRECISION)
 
@@ -80,7 +78,8 @@ def memory_attention_fwd_kernel(
         tl.store(indices + token, nearest.to(tl.int64), mask=here)
         tl.store(distances + token, least.to(distances.dtype.element_ty), mask=here)
         if SOFT:
-            tl.store(logsumexp + token, (high + tl.log2(weight)) / LOG2E, mask=here)
+            tl.store(smallest + token, least, mask=here)
+            tl.store(totals + token, weight, mask=here)
     at = values + token[:, None] * d
     if SOFT:
         mixed = mixed / weight[:, None]
@@ -141,7 +140,7 @@ def launch_sums(tokens, indices, prototypes, grad_distances, counts, sums) -> No
 
 def sharpness(temperature: float | None) -> float:
     """log2(e) / temperature: weights are 2^(-sharpness distance)."""
-    return 0.0 if temperature is None else LOG2E.value / temperature
+    return 0.0 if temperature is None else LOG2E.value / usable_temperature(temperature, torch.float32)
 
 
 def value_chunk(d: int) -> int:
@@ -150,20 +149,21 @@ def value_chunk(d: int) -> int:
 
 
 def memory_attention(tokens, prototypes, temperature):
-    """Values (B, m, d), indices (B, m), distances (B, m), logsumexp; see ops/memory_attention.py."""
+    """Values (B, m, d), indices (B, m), distances (B, m), softmax; see ops/memory_attention.py."""
     tokens, prototypes = tokens.contiguous(), prototypes.contiguous()
     (b, m, d), k = tokens.shape, prototypes.shape[1]
     soft = temperature is not None
     values, distances = torch.empty_like(tokens), tokens.new_empty((b, m))
     indices = tokens.new_empty((b, m), dtype=torch.int64)
-    logsumexp = tokens.new_empty((b, m) if soft else 0, dtype=torch.float32)
+    softmax = tokens.new_empty((2, b, m) if soft else 0, dtype=torch.float32)
+    relative = softmax.unbind(0) if soft else (softmax, softmax)
     options = {**SOFT, "CHUNK": value_chunk(d)} if soft else HARD
     programs = m * triton.cdiv(b, options["BLOCK_T"]) * (max(triton.cdiv(d, options["CHUNK"]), 1) if soft else 1)
     launch(
-        memory_attention_fwd_kernel, programs, tokens, prototypes, values, indices, distances, logsumexp, b, m, k, d,
+        memory_attention_fwd_kernel, programs, tokens, prototypes, values, indices, distances, *relative, b, m, k, d,
         sharpness(temperature), SOFT=soft, PRECISION=precision(tokens), **options,
     )  # fmt: skip
-    return values, indices, distances, logsumexp
+    return values, indices, distances, softmax
 
 
 def prototype_sums(tokens, indices, k):

@@ -38,36 +38,44 @@ def memory_attention_bwd_hard_kernel(
 
 
 @triton.jit
-def row_products(x, y, mask, d, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Products x . y of the rows of length d at the pointers x and y: (BLOCK_T,)."""
-    total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for start in range(0, d, BLOCK_D):
+def centred_products(
+    x, y, centre, x_mask, y_mask, d, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """X . (y - centre) for all pairs of the rows at x and y, each x with its own centre: (BLOCK_T, BLOCK_K)."""
+    total = tl.zeros([BLOCK_T, BLOCK_K, BLOCK_D], tl.float32)
+    for start in tl.range(0, d, BLOCK_D, num_stages=1):
         c = start + tl.arange(0, BLOCK_D)[None, :]
-        a = tl.load(x[:, None] + c, mask=mask[:, None] & (c < d), other=0).to(tl.float32)
-        total += a * tl.load(y[:, None] + c, mask=mask[:, None] & (c < d), other=0).to(tl.float32)
-    return tl.sum(total, 1)
+        mask = x_mask[:, None] & (c < d)
+        a = tl.load(x[:, None] + c, mask=mask, other=0).to(tl.float32)[:, None, :]
+        n = tl.load(centre[:, None] + c, mask=mask, other=0).to(tl.float32)[:, None, :]
+        b = tl.load(y[:, None] + c, mask=y_mask[:, None] & (c < d), other=0).to(tl.float32)[None, :, :]
+        total += a * (b - n)
+    return tl.sum(total, 2)
 
 
 @triton.jit
-def weight_gradients(
-    tokens, grads, prototypes, there, here, logsumexp, g_dot_values, d, sharpness,
+def weights_and_products(
+    tokens, grads, prototypes, nearest_rows, is_nearest, there, here, least, total, d, sharpness,
     BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """P and s = P (g . p - g . values) / temperature of the rows at the pointers, both (BLOCK_T, BLOCK_K)."""
-    squared = pairwise(tokens, prototypes, here, there, d, False, BLOCK_T, BLOCK_K, BLOCK_D)
-    products = pairwise(grads, prototypes, here, there, d, True, BLOCK_T, BLOCK_K, BLOCK_D)
-    p = tl.exp2(-sharpness * squared - (logsumexp * LOG2E)[:, None])
-    p = tl.where(here[:, None] & there[None, :], p, 0.0)
-    return p, p * (products - g_dot_values[:, None]) * (sharpness / LOG2E)
+    """P and h = g . (p - p_nearest) of the rows at the pointers, both (BLOCK_T, BLOCK_K).
+
+    Of the nearest both are known: rounding must not find another there than the forward did, nor any nearer one.
+    """
+    squared = pairwise(tokens, prototypes, here, there, d, BLOCK_T, BLOCK_K, BLOCK_D)
+    h = centred_products(grads, prototypes, nearest_rows, here, there, d, BLOCK_T, BLOCK_K, BLOCK_D)
+    gap = tl.where(is_nearest, 0.0, tl.minimum(least[:, None] - squared, 0.0))
+    p = tl.exp2(gap * sharpness) / total[:, None]
+    return tl.where(here[:, None] & there[None, :], p, 0.0), h
 
 
 @triton.jit
 def memory_attention_bwd_tokens_kernel(
-    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, grad_tokens, num_tokens, m, k, d,
-    sharpness,
+    grad_values, grad_distances, tokens, prototypes, values, indices, smallest, totals, q, grad_tokens, num_tokens, m,
+    k, d, sharpness,
     PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """grad_t = 2 sum_j s_j p_j + 2 g_distance (t - p_nearest)."""
+    """grad_t = 2 / temperature (sum_j P_j h_j p_j - q values) + 2 g_distance (t - p_nearest), q = sum_j P_j h_j."""
     chunks, blocks = tl.cdiv(d, CHUNK), tl.cdiv(num_tokens, BLOCK_T)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     bank = (rest // blocks).to(tl.int64)
@@ -77,36 +85,45 @@ def memory_attention_bwd_tokens_kernel(
     at = token * d
     prototypes += bank * k * d
     c = (chunk * CHUNK + tl.arange(0, CHUNK))[None, :]
-    g_dot_values = row_products(grad_values + at, values + at, here, d, BLOCK_T, BLOCK_D)
-    lse = tl.load(logsumexp + token, mask=here, other=0)
+    nearest = tl.load(indices + token, mask=here, other=0)
+    nearest_rows = prototypes + nearest * d
+    least, weight = tl.load(smallest + token, mask=here, other=0), tl.load(totals + token, mask=here, other=1)
 
     total = tl.zeros([BLOCK_T, CHUNK], tl.float32)
+    mean = tl.zeros([BLOCK_T], tl.float32)
     for start in range(0, k, BLOCK_K):
         j = start + tl.arange(0, BLOCK_K)
         vectors = prototypes + j.to(tl.int64) * d
-        _, s = weight_gradients(
-            tokens + at, grad_values + at, vectors, j < k, here, lse, g_dot_values, d, sharpness,
-            BLOCK_T, BLOCK_K, BLOCK_D,
+        p, h = weights_and_products(
+            tokens + at, grad_values + at, vectors, nearest_rows, nearest[:, None] == j[None, :], j < k, here, least,
+            weight, d, sharpness, BLOCK_T, BLOCK_K, BLOCK_D,
         )  # fmt: skip
+        share = p * h
+        mean += tl.sum(share, 1)
         p = tl.load(vectors[:, None] + c, mask=(j < k)[:, None] & (c < d), other=0).to(tl.float32)
-        total += tl.dot(s, p, input_precision=PRECISION)
+        total += tl.dot(share, p, input_precision=PRECISION)
 
     mask = here[:, None] & (c < d)
-    nearest = tl.load(indices + token, mask=here, other=0)
     g = tl.load(grad_distances + token, mask=here, other=0).to(tl.float32)
-    p = tl.load(prototypes + nearest[:, None] * d + c, mask=mask, other=0).to(tl.float32)
+    p = tl.load(nearest_rows[:, None] + c, mask=mask, other=0).to(tl.float32)
     t = tl.load(tokens + at[:, None] + c, mask=mask, other=0).to(tl.float32)
-    total = 2 * (total + g[:, None] * (t - p))
+    v = tl.load(values + at[:, None] + c, mask=mask, other=0).to(tl.float32)
+    total = 2 * ((total - mean[:, None] * v) * (sharpness / LOG2E) + g[:, None] * (t - p))
+    if chunk == 0:
+        tl.store(q + token, mean, mask=here)
     tl.store(grad_tokens + at[:, None] + c, total.to(grad_tokens.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def memory_attention_bwd_prototypes_kernel(
-    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, grad_prototypes, num_tokens, m, k, d,
+    grad_values, grad_distances, tokens, prototypes, indices, smallest, totals, q, grad_prototypes, num_tokens, m, k, d,
     sharpness,
     PRECISION: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """grad_p_j = sum_b P_bj g_b + c_bj (t_b - p_j), with c_bj = 2 s_bj - 2 g_distance where j is b's nearest."""
+    """grad_p_j = sum_b P_bj g_b + c_bj (t_b - p_j), with c_bj = 2 s_bj - 2 g_distance where j is b's nearest.
+
+    s_bj = P_bj (h_bj - q_b) / temperature, where the tokens' kernel has left q.
+    """
     chunks, blocks = tl.cdiv(d, CHUNK), tl.cdiv(k, BLOCK_K)
     chunk, rest = tl.program_id(0) % chunks, tl.program_id(0) // chunks
     bank = (rest // blocks).to(tl.int64)
@@ -121,15 +138,16 @@ def memory_attention_bwd_prototypes_kernel(
         here = row < num_tokens
         token = row.to(tl.int64) * m + bank
         at = token * d
-        g_dot_values = row_products(grad_values + at, values + at, here, d, BLOCK_T, BLOCK_D)
-        lse = tl.load(logsumexp + token, mask=here, other=0)
-        weights, s = weight_gradients(
-            tokens + at, grad_values + at, vectors, j < k, here, lse, g_dot_values, d, sharpness,
-            BLOCK_T, BLOCK_K, BLOCK_D,
+        least, total_weight = tl.load(smallest + token, mask=here, other=0), tl.load(totals + token, mask=here, other=1)
+        nearest = tl.load(indices + token, mask=here, other=0)
+        is_nearest = nearest[:, None] == j[None, :]
+        weights, h = weights_and_products(
+            tokens + at, grad_values + at, vectors, prototypes + (bank * k + nearest) * d, is_nearest, j < k, here,
+            least, total_weight, d, sharpness, BLOCK_T, BLOCK_K, BLOCK_D,
         )  # fmt: skip
-        nearest = tl.load(indices + token, mask=here, other=-1)
+        mean = tl.load(q + token, mask=here, other=0)
         g = tl.load(grad_distances + token, mask=here, other=0).to(tl.float32)
-        pull = 2 * (s - tl.where(nearest[:, None] == j[None, :], g[:, None], 0.0))
+        pull = 2 * (weights * (h - mean[:, None]) * (sharpness / LOG2E) - tl.where(is_nearest, g[:, None], 0.0))
         sum_c += tl.sum(pull, 0)
         mask = here[:, None] & (c < d)
         upstream = tl.load(grad_values + at[:, None] + c, mask=mask, other=0).to(tl.float32)
@@ -143,12 +161,12 @@ def memory_attention_bwd_prototypes_kernel(
 
 
 def memory_attention_backward(
-    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
+    grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
 ):
     """(grad_tokens, grad_prototypes); the second is empty unless asked for. See ops/memory_attention.py."""
     grad_values, grad_distances = grad_values.contiguous(), grad_distances.contiguous()
     tokens, prototypes, values = tokens.contiguous(), prototypes.contiguous(), values.contiguous()
-    indices, logsumexp = indices.contiguous(), logsumexp.contiguous()
+    indices, softmax = indices.contiguous(), softmax.contiguous()
     (b, m, d), k = tokens.shape, prototypes.shape[1]
     grad_tokens = torch.empty_like(tokens)
     grad_prototypes = torch.empty_like(prototypes) if needs_prototypes else prototypes.new_empty(0)
@@ -163,12 +181,13 @@ def memory_attention_backward(
         return grad_tokens, grad_prototypes
 
     options = {**SOFT, "CHUNK": value_chunk(d), "PRECISION": precision(tokens)}
-    inputs = (grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp)
+    inputs, q = (grad_values, grad_distances, tokens, prototypes), tokens.new_empty((b, m), dtype=torch.float32)
+    relative = (indices, *softmax.unbind(0), q)
     sizes = (b, m, k, d, sharpness(temperature))
     programs = m * triton.cdiv(d, options["CHUNK"]) * triton.cdiv(b, SOFT["BLOCK_T"])
-    launch(memory_attention_bwd_tokens_kernel, programs, *inputs, grad_tokens, *sizes, **options)
+    launch(memory_attention_bwd_tokens_kernel, programs, *inputs, values, *relative, grad_tokens, *sizes, **options)
     if needs_prototypes:
         options["CHUNK"] = min(options["CHUNK"], 256)  # with 512, two such operands do not fit the registers
         programs = m * triton.cdiv(d, options["CHUNK"]) * triton.cdiv(k, SOFT["BLOCK_K"])
-        launch(memory_attention_bwd_prototypes_kernel, programs, *inputs, grad_prototypes, *sizes, **options)
+        launch(memory_attention_bwd_prototypes_kernel, programs, *inputs, *relative, grad_prototypes, *sizes, **options)
     return grad_tokens, grad_prototypes

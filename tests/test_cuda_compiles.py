@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cuda_emulator
+import cycle_model
 import pytest
 import torch
 
@@ -219,6 +220,54 @@ def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
     assert text.count(".entry") == 3
     assert text.count("mma.sync") == 3 * products
     assert ("trap;" in text) == (products == 0)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_links_are_read_from_two_arrays(arch):
+    """Of rows of 16 bytes each, 256 rows apart: rows of 32 bytes would meet in the same banks of shared memory."""
+    instructions = sass("link_heatmap_cuda", "link_heatmap_fwd_kernelIf", arch)
+    loads = [re.search(r"\[(.*)\]", i)[1] for i in instructions if "LDS.128" in i]
+    second = [place for place in loads if place.endswith("+0x1000")]
+    assert len(second) == 5
+    assert all(place.removesuffix("+0x1000") in loads for place in second)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_loads_travel_together(arch):
+    """Eight elements of four tokens before the first sum; four choices of a lane, each in one piece."""
+    sums = sass("memory_attention_cuda", "memory_attention_sums_kernelIffLb0E", arch)
+    first = next(i for i, text in enumerate(sums) if "FADD" in text)
+    assert sum("LDG" in i for i in sums[:first]) >= 4 * 8
+    assert sum("LDG.E.64" in i for i in sass("memory_attention_cuda", "memory_attention_compare_kernelIf", arch)) >= 4
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_cycle_model_counts_what_a_reader_counts(arch):
+    """A point of affine_warp's backward, with its own keypoint, by hand from point_backward in the source."""
+    if cycle_model.tool() is None:
+        pytest.skip("there is no cuobjdump here; Triton's package has one")
+    (compiled,) = (build() / "temp").rglob("affine_warp_cuda.cu.o")
+    workload = cycle_model.WORKLOADS[0]
+    code = cycle_model.instructions(compiled, workload.kernel, int(arch))
+    names = [re.sub(r"^@\S+ ", "", text).split()[0].split(".")[0] for _, text in code]
+    # grad_theta: four products; grad_x and grad_y: two products each, and the sum's start, which is 0.
+    assert names.count("FMUL") + names.count("FFMA") + names.count("FADD") == 10
+    # Loads: the gradient, the point and the four elements of A; b is not needed.
+    assert names.count("LDG") == 2 + 2 + 4 and names.count("STG") == 6 + 2
+    issued = cycle_model.counts(code, workload.trips)
+    assert issued["memory"] == 8 + 8 + names.count("LDC") and issued["fma"] >= 10
+    assert sum(issued.values()) == sum(at <= cycle_model.last_exit(code) for at, _ in code)
+    (compiled,) = (build() / "temp").rglob("link_heatmap_cuda.cu.o")
+    workload = cycle_model.WORKLOADS[1]
+    issued = cycle_model.counts(cycle_model.instructions(compiled, workload.kernel, int(arch)), workload.trips)
+    assert issued["fma"] >= 4 * 5 * workload.trips[-1] and issued["special"] >= 4  # see test_one_power_of_two_a_pixel
+
+
+def test_the_cycle_model_asks_for_each_loop():
+    code = [(0, "MOV R1, R2"), (16, "FADD R1, R1, R2"), (32, "@!P0 BRA 0x10"), (48, "EXIT"), (64, "BRA 0x40")]
+    assert cycle_model.counts(code, (10,)) == {"alu": 1, "fma": 10, "control": 11}
+    with pytest.raises(ValueError, match="the workload names 0 loops, the kernel has 1: 0x10 to 0x20"):
+        cycle_model.counts(code, ())
 
 
 def inner_loop(instructions: list[str]) -> list[str]:

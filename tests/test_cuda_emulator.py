@@ -20,7 +20,14 @@ REFUSED = {
     "unreached_barrier": "thread 48 has ended",
     "unreached_shuffle": "thread 0 waits at the warp collective of faults.cu",
     "shuffle_outside_mask": "a shuffle reads from a lane outside its mask",
+    "masks_that_disagree": "lanes of a warp meet with the masks 0000ffff and ffffffff",
+    "one_collective_in_two_places": "thread 0 waits at the warp collective of faults.cu",
+    "collective_after_lanes_have_ended": "for lane 16, which has ended",
 }
+NO_BARRIER = "without a barrier between"
+WATCHED = {name: NO_BARRIER for name in DEPENDS_ON_ORDER if name != "race_of_blocks"}
+WATCHED |= {"lost_update_between_accesses": NO_BARRIER, "shuffle_that_orders_nothing": NO_BARRIER}
+WATCHED |= {"misaligned_vector": "an access is not aligned to its type"}
 SANITIZED = {
     "write_past_the_end": "heap-buffer-overflow",
     "shared_memory_past_the_end": "use-after-poison",
@@ -32,15 +39,15 @@ def library(kind="plain") -> Path:
 
 
 @functools.cache
-def loaded():
-    return cuda_emulator.load(library())
+def loaded(kind="plain"):
+    return cuda_emulator.load(library(kind))
 
 
-def run(name: str, fault: bool, order: str) -> tuple[list[int], str]:
+def run(name: str, fault: bool, order: str, kind: str = "plain") -> tuple[list[int], str]:
     """Return what the kernel wrote and the emulator's objection, if any."""
     out, message = (ctypes.c_int * 64)(), ctypes.create_string_buffer(1000)
-    with cuda_emulator.order_of_threads(loaded(), order, seed=1):
-        failed = loaded().run_fault(name.encode(), ctypes.c_bool(fault), out, message)
+    with cuda_emulator.order_of_threads(loaded(kind), order, seed=1):
+        failed = loaded(kind).run_fault(name.encode(), ctypes.c_bool(fault), out, message)
     assert failed != 2, f"faults.cu has no kernel {name}"
     assert bool(failed) == bool(message.value)
     return list(out), message.value.decode()
@@ -54,6 +61,25 @@ def test_a_race_depends_on_the_order_of_threads(name):
     right = [run(name, False, order) for order in ORDERS]
     assert right[0] == right[1] == right[2]
     assert right[0][1] == ""
+
+
+@pytest.mark.parametrize("order", cuda_emulator.INTERLEAVED)
+@pytest.mark.parametrize("name", list(WATCHED))
+def test_watching_finds_a_fault_in_every_order(name, order):
+    assert WATCHED[name] in run(name, True, order, "watched")[1]
+    assert run(name, False, order, "watched") == run(name, False, "forwards")
+
+
+def test_only_interleaving_loses_an_update_between_two_accesses():
+    """With nobody to find the race: threads that run one after the other get it right, whatever their order."""
+    name, library = "lost_update_between_accesses", loaded("watched")
+    library.cuda_emulator_find_races(False)
+    try:
+        assert [set(run(name, True, order, "watched")[0]) for order in ORDERS] == [{64}] * 3
+        assert max(run(name, True, "interleaved", "watched")[0]) < 64
+        assert set(run(name, False, "interleaved", "watched")[0]) == {64}
+    finally:
+        library.cuda_emulator_find_races(True)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -55,6 +55,13 @@ def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     check_choice(tokens, prototypes, found)
 
 
+def test_threads_of_the_tensor_core_kernel_do_not_race():
+    """They change places at each access to shared memory, which is watched."""
+    tokens, prototypes = torch.randn(18, 1, 37), torch.randn(1, 1060, 37)
+    with cuda_emulator.emulation("interleaved", "watched"), poisoned_memory():
+        check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
+
+
 @pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
 def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
     """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""

@@ -95,6 +95,10 @@ def test_no_result_depends_on_the_order_of_threads(op, case):
         with cuda_emulator.emulation(order), poisoned_memory():
             outputs, gradients, _ = evaluate(op, case.inputs(torch.float32), "emulated")
         results.append([x.nan_to_num(nan=-7.0) for x in outputs + gradients])
+    # Threads that change places at each access to shared memory, where it is watched too: see watch.cpp.
+    with cuda_emulator.emulation("interleaved", "watched"), poisoned_memory():
+        outputs, gradients, _ = evaluate(op, case.inputs(torch.float32), "emulated")
+    results.append([x.nan_to_num(nan=-7.0) for x in outputs + gradients])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert torch.equal(a, b)

@@ -10,14 +10,16 @@ from ppl_fast.ops._examples import normal
 # With D_j = |t - p_j|^2 and n the nearest prototype:
 #   hard:  values = p_n, gradient straight through to t;
 #   soft:  P = softmax(-D / temperature), values = sum_j P_j p_j. For an upstream gradient g, write
-#          s_j = P_j (g . p_j - g . values) / temperature; then sum_j s_j = 0, so
-#          grad_t = 2 sum_j s_j p_j   and   grad_p_j = P_j g + 2 s_j (t - p_j);
+#          h_j = g . (p_j - p_n) and q = sum_j P_j h_j; then
+#          grad_t = 2 (sum_j P_j h_j p_j - q values) / temperature   and   grad_p_j = P_j g + 2 s_j (t - p_j)
+#          with s_j = P_j (h_j - q) / temperature. All is relative to the nearest, since a temperature towards 0
+#          magnifies rounding: P_j = exp((D_n - D_j) / temperature) / total, and what is equal differs by 0;
 #   both:  distances = D_n, with gradient 2 (t - p_n) to t and its negative to p_n.
 
 _SCHEMA = "(Tensor tokens, Tensor prototypes, float? temperature) -> (Tensor, Tensor, Tensor, Tensor)"
 _SCHEMA_BACKWARD = (
     "(Tensor grad_values, Tensor grad_distances, Tensor tokens, Tensor prototypes, Tensor values, Tensor indices, "
-    "Tensor logsumexp, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)"
+    "Tensor softmax, float? temperature, bool needs_prototypes) -> (Tensor, Tensor)"
 )
 _SCHEMA_SUMS = "(Tensor tokens, Tensor indices, int k) -> (Tensor, Tensor)"
 
@@ -26,8 +28,17 @@ def _squared_distances(tokens, prototypes):
     return (tokens.unsqueeze(2) - prototypes).square().sum(-1)  # (B, m, k); differences, not |t|^2 - 2 t.p + |p|^2
 
 
+def usable_temperature(temperature, dtype):
+    """What to divide by in `dtype`: from its smallest normal number, which takes the nearest, to its inverse."""
+    tiny = torch.finfo(dtype).tiny
+    return min(max(temperature, tiny), 1 / tiny)
+
+
 def memory_attention_reference(tokens, prototypes, temperature):
-    """Values (B, m, d), indices (B, m), distances (B, m) and the log-sum-exp (B, m; empty in hard mode)."""
+    """Values (B, m, d), indices (B, m), distances (B, m) and softmax, which is empty in hard mode.
+
+    softmax (2, B, m) holds the smallest distance, not rounded, and the sum of the weights relative to it.
+    """
     compute = torch.promote_types(tokens.dtype, torch.float32)
     t, p = tokens.to(compute), prototypes.to(compute)
     squared = _squared_distances(t, p)
@@ -36,12 +47,12 @@ def memory_attention_reference(tokens, prototypes, temperature):
     indices = (squared == distances.unsqueeze(-1)).long().argmax(-1) if squared.numel() else indices
     if temperature is None:
         banks = torch.arange(t.shape[1], device=t.device)
-        values, logsumexp = p[banks, indices], t.new_empty(0)
+        values, softmax = p[banks, indices], t.new_empty(0)
     else:
-        logsumexp = torch.logsumexp(-squared / temperature, -1)
-        weights = torch.exp(-squared / temperature - logsumexp.unsqueeze(-1))
-        values = torch.einsum("bmk,mkd->bmd", weights, p).contiguous()
-    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), logsumexp
+        weights = torch.exp((distances.unsqueeze(-1) - squared) / usable_temperature(temperature, compute))
+        softmax = torch.stack([distances, weights.sum(-1)])
+        values = torch.einsum("bmk,mkd->bmd", weights / softmax[1].unsqueeze(-1), p).contiguous()
+    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), softmax
 
 
 def _formula(tokens, prototypes, temperature):
@@ -59,7 +70,7 @@ def _formula(tokens, prototypes, temperature):
 
 
 def memory_attention_backward_reference(
-    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
+    grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
 ):
     """(grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
@@ -71,10 +82,13 @@ def memory_attention_backward_reference(
     if temperature is None:
         grad_tokens += g
     else:
-        weights = torch.exp(-_squared_distances(t, p) / temperature - logsumexp.unsqueeze(-1))
-        centred = torch.einsum("bmd,mkd->bmk", g, p) - (g * values.to(compute)).sum(-1, keepdim=True)
-        s = weights * centred / temperature
-        grad_tokens += 2 * torch.einsum("bmk,mkd->bmd", s, p)
+        temperature = usable_temperature(temperature, compute)
+        least, total = softmax.unsqueeze(-1)
+        weights = torch.exp((least - _squared_distances(t, p)) / temperature) / total
+        h = (g.unsqueeze(2) * (p - p[banks, indices].unsqueeze(2))).sum(-1)
+        q = (weights * h).sum(-1, keepdim=True)
+        grad_tokens += 2 * (torch.einsum("bmk,mkd->bmd", weights * h, p) - q * values.to(compute)) / temperature
+        s = weights * (h - q) / temperature
         grad_prototypes += torch.einsum("bmk,bmd->mkd", weights, g)
         grad_prototypes += 2 * (torch.einsum("bmk,bmd->mkd", s, t) - s.sum(0).unsqueeze(-1) * p)
     empty = prototypes.new_empty(0)
@@ -94,12 +108,12 @@ def prototype_sums_reference(tokens, indices, k):
 def _fake(tokens, prototypes, temperature):
     b, m, d = tokens.shape
     compute = torch.promote_types(tokens.dtype, torch.float32)
-    logsumexp = tokens.new_empty(0 if temperature is None else (b, m), dtype=compute)
-    return tokens.new_empty((b, m, d)), tokens.new_empty((b, m), dtype=torch.long), tokens.new_empty((b, m)), logsumexp
+    softmax = tokens.new_empty(0 if temperature is None else (2, b, m), dtype=compute)
+    return tokens.new_empty((b, m, d)), tokens.new_empty((b, m), dtype=torch.long), tokens.new_empty((b, m)), softmax
 
 
 def _fake_backward(
-    grad_values, grad_distances, tokens, prototypes, values, indices, logsumexp, temperature, needs_prototypes
+    grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
 ):
     return tokens.new_empty(tokens.shape), prototypes.new_empty(prototypes.shape if needs_prototypes else 0)
 
@@ -112,11 +126,11 @@ def _fake_sums(tokens, indices, k):
 
 def _setup_context(ctx, inputs, output):
     tokens, prototypes, ctx.temperature = inputs
-    values, indices, _, logsumexp = output
-    ctx.save_for_backward(tokens, prototypes, values, indices, logsumexp)
+    values, indices, _, softmax = output
+    ctx.save_for_backward(tokens, prototypes, values, indices, softmax)
 
 
-def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_logsumexp):
+def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_softmax):
     needs_prototypes = ctx.needs_input_grad[1]
     grads = gradient(grad_values, grad_distances, *ctx.saved_tensors, ctx.temperature, needs_prototypes)
     return grads[0], grads[1] if needs_prototypes else None, None

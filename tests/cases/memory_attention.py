@@ -39,6 +39,13 @@ CASES = [
     Case("soft-odd-sizes", random_tokens(5, 3, 7, 13, temperature=2.0)),
     Case("soft-many-prototypes", random_tokens(18, 2, 150, 33, temperature=5.0)),
     Case("soft-cold", random_tokens(5, 2, 70, 16, temperature=1e-2)),
+    *(
+        Case(f"soft-{name}", random_tokens(5, 2, k, 16, temperature=temperature))
+        for name, k, temperature in (("colder", 70, 1e-6), ("coldest", 9, 1e-30), ("frozen", 5, 1e-300))
+    ),
+    Case("soft-frozen-ties", with_changes(random_tokens(6, 3, 8, 20, temperature=1e-12), prototypes=_twin_prototypes)),
+    Case("soft-hottest", random_tokens(5, 2, 7, 16, temperature=1e60)),
+    Case("soft-nan-token", with_changes(random_tokens(4, 2, 5, 9, 2.0), tokens=set_at("tokens", (1, 0, 3), torch.nan))),
     Case("soft-no-samples", random_tokens(0, 3, 4, 8, temperature=1.0)),
 ]
 

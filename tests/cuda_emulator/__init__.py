@@ -1,9 +1,10 @@
 """The CUDA kernels on a CPU: csrc/*_cuda.cu compiled by g++ against a stand-in for cuda_runtime.h, as a backend.
 
 `register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
-each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are three
+each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are four
 builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
-compiler may, which is what nvcc does, and ``sanitized`` watches memory.
+compiler may, which is what nvcc does, ``watched`` finds races in shared memory and accesses that are not aligned, and
+``sanitized`` accesses out of bounds.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ ROOT = HERE.parent.parent
 COVERAGE = ("--coverage",) if os.environ.get("PPL_FAST_COVERAGE") == "ON" else ()  # make coverage
 OBJECTS = ROOT / "build" / ("coverage/cuda_emulator" if COVERAGE else "cuda_emulator")
 TORCH = Path(torch.__file__).parent
-ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}
+ORDERS = {"forwards": 0, "backwards": 1, "shuffled": 2}  # threads of a block run one after the other, or
+INTERLEAVED = ORDERS | {"interleaved": 3}  # change places at accesses to shared memory, in the build ``watched``
+EMULATOR = tuple(HERE / f"{name}.cpp" for name in ("emulator", "shared_memory", "watch"))
 _chosen: ContextVar[str] = ContextVar("the build in use")
 # What a build is named after, and what it is compiled with besides.
 BUILDS = {
     "plain": ("-O1", "-ffp-contract=off"),
     "contracted": ("-O2", "-mfma", "-ffp-contract=fast"),
+    "watched": (
+        "-O1", "-ffp-contract=off", "-fsanitize=thread,alignment", "--param=tsan-instrument-func-entry-exit=0", "-g1",
+    ),
     "sanitized": (
         "-O1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
         "-fno-omit-frame-pointer", "-g1",
@@ -96,12 +102,15 @@ def build(sources: list[Path], kind: str = "plain") -> Path:
         key = common.copy()
         key.update(source.read_bytes())
         target = OBJECTS / f"{source.stem}-{key.hexdigest()[:16]}.o"
-        return _once(target, ["g++", *flags, "-x", "c++", "-c", str(source)])
+        own = ["-fno-sanitize=thread"] if source in EMULATOR else []
+        return _once(target, ["g++", *flags, *own, "-x", "c++", "-c", str(source)])
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        objects = list(pool.map(compile_one, [HERE / "emulator.cpp", *sources]))
+        objects = list(pool.map(compile_one, [*EMULATOR, *sources]))
     name = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:16]
-    link = ["g++", "-shared", "-fPIC", *BUILDS[kind], *COVERAGE, *map(str, objects), "-L", str(TORCH / "lib")]
+    # Without the compiler's library for threads, whose place watch.cpp takes.
+    libraries = BUILDS[kind] if kind == "sanitized" else ()
+    link = ["g++", "-shared", "-fPIC", *libraries, *COVERAGE, *map(str, objects), "-L", str(TORCH / "lib")]
     link += ["-Wl,--as-needed", "-ltorch_cpu", "-Wl,-Bsymbolic", f"-Wl,-rpath,{TORCH / 'lib'}"]
     return _once(OBJECTS / f"lib{name}.so", link)
 
@@ -173,7 +182,7 @@ def emulated(op: str):
 @contextlib.contextmanager
 def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
     """Let the threads of a block, and the blocks, take turns forwards, backwards or shuffled."""
-    library.cuda_emulator_set_order(ORDERS[order], seed)
+    library.cuda_emulator_set_order(INTERLEAVED[order], seed)
     try:
         yield
     finally:

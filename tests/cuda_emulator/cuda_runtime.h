@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <utility>
@@ -39,10 +40,13 @@ struct Site {
 // Waits for all threads of the block; returns how many came with a nonzero predicate.
 int block_barrier(bool predicate, Site site);
 // Waits for the lanes of the mask, hands in a value and returns the 32 lanes' values.
-const uint64_t* exchange(unsigned mask, uint64_t value, Site site);
+const uint64_t* exchange(unsigned mask, uint64_t value, Site site, bool orders_memory = false);
 int current_lane();
 // The virtual architecture that the kernels pretend to have been compiled for; CUDA_EMULATOR_COMPILED_FOR sets it.
-int compiled_for();
+inline int compiled_for() {
+  static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
+  return given ? std::atoi(given) : 90;
+}
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);
@@ -71,7 +75,7 @@ inline void __syncthreads(CUDA_EMULATOR_SITE) { cuda_emulator::block_barrier(fal
 inline int __syncthreads_or(int p, CUDA_EMULATOR_SITE) { return cuda_emulator::block_barrier(p, {file, line}) > 0; }
 inline int __syncthreads_count(int p, CUDA_EMULATOR_SITE) { return cuda_emulator::block_barrier(p, {file, line}); }
 inline void __syncwarp(unsigned mask = 0xffffffffu, CUDA_EMULATOR_SITE) {
-  cuda_emulator::exchange(mask, 0, {file, line});
+  cuda_emulator::exchange(mask, 0, {file, line}, true);
 }
 
 template <class T>
@@ -142,7 +146,7 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1.0f : 0.0f; }
 
 template <class T>
-T atomicAdd(T* address, T value) {  // threads take turns, so nothing can come between
+__attribute__((noinline, no_sanitize("thread"))) T atomicAdd(T* address, T value) {  // nothing comes between
   const T before = *address;
   *address += value;
   return before;

@@ -2,16 +2,16 @@
 //
 // A fibre runs until it waits at a barrier or a warp's collective, or ends. When no fibre can go on, waits that are
 // complete are released; when none is, a rule was broken and the launch throws. Fibres run in a chosen order between
-// two waits, blocks too, so a result that depends on the order is a race. Shared memory starts as NaN in every block.
+// two waits, blocks too, so a result that depends on the order is a race; in the order `interleaved` they also change
+// places at accesses to shared memory (watch.cpp). Shared memory starts as NaN in every block.
 #include "cuda_runtime.h"
+#include "watch.h"
 
-#include <link.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
+#include <cstdio>
 #include <mutex>
 #include <numeric>
 #include <random>
@@ -22,13 +22,8 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-
-extern "C" {
-alignas(64) __shared__ unsigned char ppl_fast_shared[48 * 1024];
-}
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -38,7 +33,7 @@ namespace {
 constexpr size_t kStack = 256 * 1024;  // of address space; pages are touched as needed
 
 enum class State { ready, at_block_barrier, at_warp_collective, ended };
-enum class Order { forwards, backwards, shuffled };
+enum class Order { forwards, backwards, shuffled, interleaved };
 
 struct Fibre {
   dim3 index;
@@ -47,8 +42,9 @@ struct Fibre {
   State state;
   Site site;
   unsigned mask;
-  uint64_t value;     // handed in
-  uint64_t seen[32];  // handed out
+  bool orders_memory;  // whether the collective it waits at does
+  uint64_t value;      // handed in
+  uint64_t seen[32];   // handed out
 };
 
 struct Scheduler {
@@ -110,6 +106,7 @@ void resume(int id) {
   __sanitizer_start_switch_fiber(&scheduler.main_fake_stack, scheduler.stacks + id * kStack, kStack);
 #endif
   swapcontext(&scheduler.main, &fibre.context);
+  scheduler.current = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(scheduler.main_fake_stack, nullptr, nullptr);
 #endif
@@ -124,16 +121,30 @@ void wait(State state, Site site) {
 
 bool same(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
 
+// Lanes that meet at one place must agree on who takes part, or not know of each other.
+void check_masks(const Fibre& fibre, const Fibre* lanes, int present) {
+  for (int lane = 0; lane < present; ++lane) {
+    const Fibre& other = lanes[lane];
+    if (other.state != State::at_warp_collective || !same(other.site, fibre.site) || other.mask == fibre.mask) continue;
+    if (!(other.mask & fibre.mask)) continue;
+    char masks[64];
+    std::snprintf(masks, sizeof(masks), "%08x and %08x", fibre.mask, other.mask);
+    throw std::runtime_error("CUDA emulator: " + name(fibre.site) + ": lanes of a warp meet with the masks " + masks);
+  }
+}
+
 // Releases the fibre's warp collective if all lanes of its mask are there.
 bool release_warp(Fibre& fibre, int warp) {
   Fibre* const lanes = scheduler.fibres.data() + warp * 32;
   const int present = std::min<int>(32, scheduler.fibres.size() - warp * 32);
+  check_masks(fibre, lanes, present);
   for (int lane = 0; lane < 32; ++lane) {
     if (!(fibre.mask >> lane & 1)) continue;
     if (lane >= present || lanes[lane].state != State::at_warp_collective || lanes[lane].mask != fibre.mask ||
         !same(lanes[lane].site, fibre.site))
       return false;
   }
+  if (fibre.orders_memory) watch_warp_barrier(warp, fibre.mask);
   const unsigned mask = fibre.mask;
   uint64_t values[32] = {};
   for (int lane = 0; lane < present; ++lane)
@@ -153,6 +164,7 @@ bool release_block() {
     predicates += fibre.value;
   }
   for (Fibre& fibre : scheduler.fibres) fibre.seen[0] = predicates, fibre.state = State::ready;
+  watch_block_barrier();
   return true;
 }
 
@@ -166,6 +178,14 @@ bool release_block() {
     if (std::find(said.begin(), said.end(), what) != said.end()) continue;
     text += (said.empty() ? " thread " : ", thread ") + std::to_string(id) + " " + what;
     said.push_back(what);
+    if (fibre.state != State::at_warp_collective) continue;
+    for (size_t lane = 0; lane < 32; ++lane) {
+      const size_t other = id / 32 * 32 + lane;
+      const bool there = other < scheduler.fibres.size() && scheduler.fibres[other].state != State::ended;
+      if (there || !(fibre.mask >> lane & 1)) continue;
+      text += " for lane " + std::to_string(lane) + ", which has ended";
+      break;
+    }
   }
   throw std::runtime_error("CUDA emulator: " + text);
 }
@@ -174,7 +194,7 @@ template <class T>
 void arrange(std::vector<T>& items) {
   std::iota(items.begin(), items.end(), T(0));
   if (scheduler.order == Order::backwards) std::reverse(items.begin(), items.end());
-  if (scheduler.order == Order::shuffled) std::shuffle(items.begin(), items.end(), scheduler.random);
+  if (scheduler.order >= Order::shuffled) std::shuffle(items.begin(), items.end(), scheduler.random);
 }
 
 void start_fibres() {
@@ -184,6 +204,7 @@ void start_fibres() {
     fibre.index = dim3(x, rest % blockDim.y, rest / blockDim.y);
     fibre.lane = id % 32;
     fibre.state = State::ready;
+    fibre.site = {};
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = scheduler.stacks + id * kStack;
     fibre.context.uc_stack.ss_size = kStack;
@@ -210,49 +231,20 @@ void run_block() {
   }
 }
 
-struct SharedMemory {    // of this library, static and dynamic: all that it has of thread_local
-  ptrdiff_t before = 0;  // bytes ahead of ppl_fast_shared
-  size_t size = 0;
-
-  SharedMemory() {
-    dl_iterate_phdr(
-        [](dl_phdr_info* library, size_t, void* found) {
-          const auto* const begin = static_cast<unsigned char*>(library->dlpi_tls_data);
-          for (int i = 0; i < library->dlpi_phnum; ++i) {
-            const auto& part = library->dlpi_phdr[i];
-            const bool here = begin && begin <= ppl_fast_shared && ppl_fast_shared < begin + part.p_memsz;
-            if (part.p_type != PT_TLS || !here) continue;
-            auto* const memory = static_cast<SharedMemory*>(found);
-            memory->before = ppl_fast_shared - begin, memory->size = part.p_memsz;
-            return 1;
-          }
-          return 0;
-        },
-        this);
-    if (!size) throw std::runtime_error("CUDA emulator: shared memory was not found");
-  }
-};
-
-void prepare_shared_memory([[maybe_unused]] size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(ppl_fast_shared, sizeof(ppl_fast_shared));
-#endif
-  ppl_fast_shared[0] = 0;  // the first touch in a thread is what makes the memory
-  static const SharedMemory memory;
-  std::memset(ppl_fast_shared - memory.before, 0xff, memory.size);  // not a number as any floating-point type
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_poison_memory_region(ppl_fast_shared + bytes, sizeof(ppl_fast_shared) - bytes);
-#endif
-}
-
 }  // namespace
 
 int current_lane() { return self().lane; }
 
-int compiled_for() {
-  static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
-  static const int version = given ? std::atoi(given) : 90;
-  return version;
+int current_thread() { return scheduler.current ? int(scheduler.current - scheduler.fibres.data()) : -1; }
+
+void give_way() {
+  if (scheduler.order == Order::interleaved && scheduler.random() % 4 == 0) leave(false);  // still ready
+}
+
+void fail_after(const std::string& what) {
+  scheduler.error = what + (self().site.file ? ", after " + name(self().site) : "");
+  leave(true);
+  __builtin_unreachable();
 }
 
 int block_barrier(bool predicate, Site site) {
@@ -261,10 +253,11 @@ int block_barrier(bool predicate, Site site) {
   return int(self().seen[0]);
 }
 
-const uint64_t* exchange(unsigned mask, uint64_t value, Site site) {
+const uint64_t* exchange(unsigned mask, uint64_t value, Site site, bool orders_memory) {
   if (!(mask >> self().lane & 1)) fail("a warp collective is called by a lane outside its mask", site);
   self().mask = mask;
   self().value = value;
+  self().orders_memory = orders_memory;
   wait(State::at_warp_collective, site);
   return self().seen;
 }
@@ -297,7 +290,7 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
   arrange(blocks);
   for (int64_t b : blocks) {
     blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
-    prepare_shared_memory(shared_bytes);
+    prepare_shared_memory(shared_bytes, threads);
     run_block();
   }
 }
@@ -305,7 +298,7 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
 }  // namespace cuda_emulator
 
 extern "C" {
-// 0: forwards, 1: backwards, 2: shuffled, by the seed.
+// 0: forwards, 1: backwards, 2: shuffled, 3: interleaved as well, both by the seed.
 __attribute__((visibility("default"))) void cuda_emulator_set_order(int order, unsigned seed) {
   cuda_emulator::scheduler.order = cuda_emulator::Order(order);
   cuda_emulator::scheduler.random.seed(seed);

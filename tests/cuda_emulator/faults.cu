@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <stdexcept>
 
-extern __shared__ __align__(16) unsigned char ppl_fast_shared[];
+extern __shared__ __align__(32) unsigned char ppl_fast_shared[];
 
 namespace {
 
@@ -50,6 +50,59 @@ __global__ void lost_update(Arguments a) {  // adds to a word that others add to
   }
   __syncthreads();
   a.out[threadIdx.x] = *sum;
+}
+
+__global__ void lost_update_between_accesses(Arguments a) {  // whichever order threads run in, one after the other
+  int* const sum = shared();
+  if (threadIdx.x == 0) *sum = 0;
+  __syncthreads();
+  if (a.fault)
+    *sum = *sum + 1;
+  else
+    atomicAdd(sum, 1);
+  __syncthreads();
+  a.out[threadIdx.x] = *sum;
+}
+
+__global__ void shuffle_that_orders_nothing(Arguments a) {  // a shuffle is no barrier for memory
+  shared()[threadIdx.x] = threadIdx.x;
+  if (a.fault)
+    __shfl_xor_sync(0xffffffffu, 0, 1);
+  else
+    __syncwarp();
+  a.out[threadIdx.x] = shared()[threadIdx.x ^ 1];
+}
+
+struct alignas(16) Four {
+  int at[4];
+};
+
+__global__ void misaligned_vector(Arguments a) {
+  for (int i = threadIdx.x; i < kThreads; i += kThreads) shared()[i] = i;
+  __syncthreads();
+  const Four four = *reinterpret_cast<const Four*>(shared() + threadIdx.x / 16 * 4 + (a.fault ? 1 : 0));
+  a.out[threadIdx.x] = four.at[threadIdx.x % 4];
+}
+
+__global__ void masks_that_disagree(Arguments a) {
+  const unsigned own = threadIdx.x % 32 < 16 ? 0x0000ffffu : 0xffff0000u;
+  const bool other = a.fault && threadIdx.x % 32 >= 16;
+  a.out[threadIdx.x] = __shfl_xor_sync(other ? 0xffffffffu : own, int(threadIdx.x), 1);
+}
+
+__global__ void one_collective_in_two_places(Arguments a) {
+  int value = threadIdx.x;
+  if (a.fault && threadIdx.x % 2)
+    value = __shfl_xor_sync(0xffffffffu, value, 2);
+  else
+    value = __shfl_xor_sync(a.fault ? 0xffffffffu : __ballot_sync(0xffffffffu, 1), value, 2);
+  a.out[threadIdx.x] = value;
+}
+
+__global__ void collective_after_lanes_have_ended(Arguments a) {
+  a.out[threadIdx.x] = 1;
+  if (threadIdx.x % 32 >= 16) return;
+  a.out[threadIdx.x] = __shfl_xor_sync(a.fault ? 0xffffffffu : 0x0000ffffu, 1, 1);
 }
 
 __global__ void divergent_barrier(Arguments a) {
@@ -113,6 +166,12 @@ const struct {
     {"race", race},
     {"race_of_blocks", race_of_blocks},
     {"lost_update", lost_update},
+    {"lost_update_between_accesses", lost_update_between_accesses},
+    {"shuffle_that_orders_nothing", shuffle_that_orders_nothing},
+    {"misaligned_vector", misaligned_vector},
+    {"masks_that_disagree", masks_that_disagree},
+    {"one_collective_in_two_places", one_collective_in_two_places},
+    {"collective_after_lanes_have_ended", collective_after_lanes_have_ended},
     {"divergent_barrier", divergent_barrier},
     {"unreached_barrier", unreached_barrier},
     {"unreached_shuffle", unreached_shuffle},

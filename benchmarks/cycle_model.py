@@ -1,0 +1,159 @@
+"""What the machine code of a CUDA kernel costs at least: instructions by pipe and bytes, as time on several GPUs.
+
+    python benchmarks/cycle_model.py OBJECT [--arch 90]
+
+reads the SASS of a compiled ``csrc/*_cuda.cu`` (build/temp*/.../*.cu.o, or a cubin) by cuobjdump and prints a row for
+each named workload whose kernel it holds. Every instruction outside of a loop counts once, one inside as often as the
+workload says; what lies behind the last exit (slow paths of divisions, diverged shuffles) is left out, and of branches
+both sides count. A bound, then, of what is issued, not a measurement: latency and bank conflicts come on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+# Warp instructions a multiprocessor takes in a cycle, by compute capability: "Throughput of Native Arithmetic
+# Instructions" in the CUDA C++ programming guide, over 32 lanes. One wavefront of shared memory or load a cycle.
+ISSUE = 4
+RATES = {
+    80: {"fma": 2, "alu": 2, "special": 0.5, "memory": 1, "fp64": 1},
+    89: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 1 / 16},
+    90: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 2},
+    100: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 2},
+}
+# Compute capability, multiprocessors, GHz (boost), bytes a second: data sheets.
+GPUS = {
+    "A100": (80, 108, 1.41, 2.0e12),
+    "RTX 4090": (89, 128, 2.52, 1.0e12),
+    "H100": (90, 132, 1.98, 3.35e12),
+    "H200": (90, 132, 1.98, 4.8e12),
+    "B200": (100, 148, 1.97, 8.0e12),
+}
+PIPES = {
+    "fma": r"FFMA|FMUL|FADD|IMAD|HFMA2|HMUL2|HADD2",
+    "special": r"MUFU|F2I|I2F|F2F|POPC|FLO|S2R",
+    "memory": r"LD|ST|SHFL|RED|ATOM",
+    "fp64": r"DFMA|DMUL|DADD|DSETP",
+    "control": r"BRA|BSSY|BSYNC|EXIT|BAR|WARPSYNC|CALL|RET|NOP|DEPBAR|VOTE|ELECT|U[A-Z]|R2UR|S2UR|CS2R|HMMA",
+}  # and the rest is the pipe for integers and comparisons
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Launches of one kernel: `trips` of a warp through its loops, in the order of their first instructions."""
+
+    name: str
+    kernel: str
+    warps: int
+    trips: tuple[float, ...]
+    bytes: float
+
+
+# B = 64, N = 16, 128 x 128, thickness 1e-3: of 120 links, a lane of a warp sees four; 24 are left, and 7.8 are walked.
+WORKLOADS = [
+    Workload("affine_warp backward, 64 x 16 points", "affine_warp_bwd_own_kernelIf", 32, (), 1024 * 72),
+    Workload(
+        "link_heatmap forward, 64 x 16 keypoints", "link_heatmap_fwd_kernelIf", 8192, (1, 1, 4, 4, 6, 1, 6, 7.8), 6.3e6
+    ),
+]
+
+
+def tool() -> str | None:
+    """Return cuobjdump, from Triton's package where the toolkit has none."""
+    places = [os.environ["PATH"]]
+    try:
+        import triton
+
+        places.insert(0, str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin"))
+    except ImportError:
+        pass
+    return shutil.which("cuobjdump", path=os.pathsep.join(places))
+
+
+def instructions(compiled: Path, kernel: str, arch: int) -> list[tuple[int, str]]:
+    """Return (address, text) of a kernel's instructions; `kernel` is part of its mangled name."""
+    command = [tool(), "-arch", f"sm_{arch}", "-sass", str(compiled)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{compiled}: {done.stderr.strip()}")
+    found = [part for part in done.stdout.split("Function : ")[1:] if kernel in part.split("\n")[0]]
+    if len(found) != 1:
+        raise LookupError(f"{compiled} holds {len(found)} kernels for sm_{arch} whose name has {kernel}")
+    return [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(.*?) ;", found[0])]
+
+
+def last_exit(code: list[tuple[int, str]]) -> int:
+    return max(at for at, text in code if "EXIT" in text)
+
+
+def loops(code: list[tuple[int, str]]) -> list[tuple[int, int]]:
+    """Return the first and last address of each loop: a branch backwards ends one."""
+    found: dict[int, int] = {}
+    end = last_exit(code)
+    for at, text in code:
+        branch = re.match(r"(?:@\S+ )?BRA (?:!?U?P\d, )?0x([0-9a-f]+)", text)
+        if branch and int(branch[1], 16) <= at < end:
+            first = int(branch[1], 16)
+            found[first] = max(at, found.get(first, 0))
+    return sorted(found.items())
+
+
+def pipe_of(text: str) -> str:
+    name = re.sub(r"^@\S+ ", "", text)
+    return next((pipe for pipe, pattern in PIPES.items() if re.match(pattern, name)), "alu")
+
+
+def counts(code: list[tuple[int, str]], trips: tuple[float, ...]) -> Counter:
+    """Return what a warp issues, by pipe."""
+    ranges = loops(code)
+    if len(ranges) != len(trips):
+        places = ", ".join(f"{first:#x} to {last:#x}" for first, last in ranges)
+        raise ValueError(f"the workload names {len(trips)} loops, the kernel has {len(ranges)}: {places or 'none'}")
+    end = last_exit(code)
+    total: Counter = Counter()
+    for at, text in code:
+        inside = [n for (first, last), n in zip(ranges, trips, strict=True) if first <= at <= last]
+        if at <= end:
+            total[pipe_of(text)] += math.prod(inside)
+    return total
+
+
+def bound(workload: Workload, code: list[tuple[int, str]], gpu: str) -> dict[str, float]:
+    """Return microseconds by pipe, for all that is issued, and for the bytes; the largest is the bound."""
+    arch, multiprocessors, clock, bandwidth = GPUS[gpu]
+    issued = counts(code, workload.trips)
+    cycles = {pipe: issued[pipe] / rate for pipe, rate in RATES[arch].items()} | {"issue": sum(issued.values()) / ISSUE}
+    scale = workload.warps / multiprocessors / clock / 1e3
+    return {pipe: value * scale for pipe, value in cycles.items()} | {"bytes": workload.bytes / bandwidth * 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("object", type=Path, help="a compiled csrc/*_cuda.cu")
+    parser.add_argument("--arch", type=int, default=90, choices=sorted(RATES), help="whose code is read")
+    arguments = parser.parse_args()
+    if tool() is None:
+        parser.error("there is no cuobjdump on the PATH; Triton's package has one")
+    for workload in WORKLOADS:
+        try:
+            code = instructions(arguments.object, workload.kernel, arguments.arch)
+        except LookupError:
+            continue
+        issued = counts(code, workload.trips)
+        print(f"{workload.name}: {sum(issued.values()):.0f} instructions a warp, {dict(issued)}")
+        for gpu in (name for name, (arch, *_) in GPUS.items() if arch == arguments.arch):
+            times = bound(workload, code, gpu)
+            row = ", ".join(f"{pipe} {value:.2f}" for pipe, value in times.items())
+            print(f"  {gpu}: {max(times.values()):.2f} us at least ({row})")
+
+
+if __name__ == "__main__":
+    main()
