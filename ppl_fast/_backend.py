@@ -146,10 +146,10 @@ def _against_triton(op: str, kind: str, device: str) -> str | None:
         major, minor = torch.cuda.get_device_capability(device)
         if major < 7:
             return f"Triton needs a GPU of compute capability 7.0 or later, this one has {major}.{minor}"
-    from ppl_fast import kernels
+    from ppl_fast.kernels import implementation
 
     for name in _library.OPERATORS[op].ops:
-        if kernels.implementation(name) is None:
+        if implementation(name) is None:
             return f"ppl_fast.kernels has no kernel of {name}"
     return None
 
@@ -194,7 +194,7 @@ def _usable(op: str, backend: str, device: str) -> bool:
 
 # What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, triton and all, with ppl_fast.
 for _function in (reason_against, failed_test, _usable, _capturing):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    _function._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
 def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:

@@ -1,19 +1,28 @@
 """Argument checks. Every message names the operator, the argument, what was expected and what came."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+Shape = Sequence[int | str]
 
 
-def _spell(shape) -> str:
+def _spell(shape: Shape) -> str:
     """A shape as text: symbolic sizes by name, free ones as `*`."""
     sizes = ", ".join(str(s) for s in shape)
     return f"({sizes},)" if len(shape) == 1 else f"({sizes})"
 
 
-def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch.Tensor | None = None) -> None:
+def tensor(
+    op: str,
+    name: str,
+    value: object,
+    *shapes: Shape,
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    like: torch.Tensor | None = None,
+) -> None:
     """Check that `value` is a tensor of one of `shapes`, of one of `dtypes`, on the device of `like`.
 
     A shape lists integers, which must match, and strings, which stand for any size and name it in the message.
@@ -37,7 +46,7 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
 
 
-def _matches(actual, shape) -> bool:
+def _matches(actual: torch.Size, shape: Shape) -> bool:
     if len(actual) != len(shape):
         return False
     for got, want in zip(actual, shape, strict=True):  # noqa: SIM110 - a generator costs as much as a small kernel
@@ -46,7 +55,7 @@ def _matches(actual, shape) -> bool:
     return True
 
 
-def positive(op: str, name: str, value) -> float:
+def positive(op: str, name: str, value: object) -> float:
     """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
@@ -55,7 +64,7 @@ def positive(op: str, name: str, value) -> float:
     return float(value)
 
 
-def size(op: str, name: str, value) -> tuple[int, int]:
+def size(op: str, name: str, value: object) -> tuple[int, int]:
     """(height, width) from an int or a pair of ints above zero."""
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):

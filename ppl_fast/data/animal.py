@@ -112,7 +112,9 @@ def draw(canvas: Canvas, joints: np.ndarray, build: Outfit, thickness: float, rn
     _head(canvas, nose, head, build)
 
 
-def _leg(canvas, start, joints, build: Outfit, thickness: float, light: float, hind: bool) -> None:
+def _leg(
+    canvas: Canvas, start: np.ndarray, joints: np.ndarray, build: Outfit, thickness: float, light: float, hind: bool
+) -> None:
     """One leg from shoulder or hip over the knee to the foot; the far ones are darker."""
     knee, foot = joints
     coat, socks, hoof = (_dim(paint, light) for paint in (build.coat, build.socks, Paint(rgb("3a322c"))))

@@ -22,17 +22,19 @@ class Scene:
         self.y = self.x.T
         self.image = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
 
-    def fill(self, distance: np.ndarray, colour, opacity: float = 1.0) -> None:
+    def fill(self, distance: np.ndarray, colour: np.ndarray, opacity: float = 1.0) -> None:
         """Paint where the signed distance to a shape's edge is negative."""
         cover = (opacity * np.clip(0.5 - distance * self.size, 0, 1))[..., None]
         self.image += cover * (colour - self.image)
 
-    def box(self, left, top, right, bottom, colour, opacity: float = 1.0) -> None:
+    def box(
+        self, left: float, top: float, right: float, bottom: float, colour: np.ndarray, opacity: float = 1.0
+    ) -> None:
         """Paint a rectangle, its sides in the scene's units."""
         beside, beyond = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
         self.fill(np.maximum(beside, beyond), colour, opacity)
 
-    def disc(self, x, y, radius, colour, opacity: float = 1.0) -> None:
+    def disc(self, x: float, y: float, radius: float, colour: np.ndarray, opacity: float = 1.0) -> None:
         """Paint a disc around (x, y)."""
         self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour, opacity)
 

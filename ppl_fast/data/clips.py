@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from ppl_fast._options import integer
 from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
 from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
 from ppl_fast.data.video import VIDEO_SUFFIXES, Video
+
+Place = tuple[int, Video, int, int | None]  # of a frame: row of the file, video, number, timestamp
 
 
 class ClipFolder(ImageFiles):
@@ -46,7 +49,15 @@ class ClipFolder(ImageFiles):
         ImportError: there are videos, and PyAV is not installed.
     """
 
-    def __init__(self, root, image_size: int, *, every: int = 1, cache: bool = False, max_bad_share: float = 0.1):
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        image_size: int,
+        *,
+        every: int = 1,
+        cache: bool = False,
+        max_bad_share: float = 0.1,
+    ):
         image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
         every = integer("ClipFolder", "every", every, low=1)
         images, videos, self.ignored = find_media(Path(root))
@@ -98,11 +109,13 @@ class VideoFrames:
     """
 
     def __init__(self, videos: dict[str, Path], image_size: int, every: int = 1, max_bad_share: float = 0.1):
-        self.image_size, self.names = image_size, []
-        self._places: dict[str, tuple[int, Video, int, int | None]] = {}  # row of the file, video, number, timestamp
+        self.image_size = image_size
+        self.names: list[str] = []
+        self._places: dict[str, Place] = {}
         folder = tempfile.mkdtemp(prefix="ppl_fast_frames_")
         self.remove = weakref.finalize(self, _remove, folder, os.getpid())
-        self._file, self._rows = Path(folder, "frames"), None
+        self._file = Path(folder, "frames")
+        self._rows: np.ndarray | None = None  # of the file, once a frame is asked for
         opened, self.skipped = open_videos(videos)
         expected = sum(-(-(video.length or 0) // every) for video in opened.values())
         try:
@@ -137,13 +150,14 @@ class VideoFrames:
         _, video, number, pts = self._places[name]
         return video.image(number, pts)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """For a loading process, which maps the file anew, and does not remove it."""
         return self.__dict__ | {"_rows": None, "remove": None}
 
-    def _decode(self, name: str, video: Video, every: int, file, bar: tqdm) -> None:
+    def _decode(self, name: str, video: Video, every: int, file: BinaryIO, bar: tqdm) -> None:
         """Append a video's frames to file and names, or nothing and the reason to `skipped`."""
-        start, row, places = file.tell(), len(self.names), {}
+        start, row = file.tell(), len(self.names)
+        places: dict[str, Place] = {}
         try:
             for frame in video.frames(every):
                 file.write(resized(frame.image, self.image_size).numpy().tobytes())

@@ -1,5 +1,6 @@
 """Drawn articulated figures: a data set to learn from where no footage is at hand, with labels to measure by."""
 
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,7 @@ _MARGIN, _SCATTER, _SCALES = 0.05, (0.048, 0.034), (0.92, 1.08)
 
 
 def make_figures(
-    directory,
+    directory: str | os.PathLike[str],
     count: int,
     size: int = 64,
     seed: int = 0,

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class ImageFiles(ImageSet):
     Arguments, attributes and errors are those of `ImageSet`; `names` are paths below `root`, forward slashes.
     """
 
-    def __init__(self, root, names: list[str], image_size: int, **options):
+    def __init__(self, root: str | os.PathLike[str], names: list[str], image_size: int, **options: Any):
         super().__init__(Path(root), names, image_size, **options)
 
     def _size(self, name: str) -> tuple[int, int]:
@@ -77,7 +78,9 @@ class ImageFolder(ImageFiles):
         ValueError: missing or empty folder, too many unreadable images, sizes out of range.
     """
 
-    def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
+    def __init__(
+        self, root: str | os.PathLike[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1
+    ):
         names, self.ignored = list_files(Path(root))
         if not names:
             raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
@@ -89,7 +92,8 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
     if not root.is_dir():
         state = "not a folder" if root.exists() else "missing"
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         # A link to a folder above would be followed for ever.

@@ -47,7 +47,13 @@ def regression_error(
     return float(np.nansum(per_joint)), per_joint
 
 
-def nearer_sides(predicted, joints, visible, swap, norm: str = "l2") -> tuple[np.ndarray, np.ndarray]:
+def nearer_sides(
+    predicted: np.ndarray,
+    joints: np.ndarray,
+    visible: np.ndarray,
+    swap: Sequence[tuple[int, int]] | None,
+    norm: str = "l2",
+) -> tuple[np.ndarray, np.ndarray]:
     """Joints and visibility with left and right swapped in each image where that is nearer to `predicted`."""
     if not swap:
         return joints, visible
@@ -90,7 +96,9 @@ def permutation_of(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
     return permutation
 
 
-def nearer_swapped(predicted, joints, visible, permutation, norm: str) -> np.ndarray:
+def nearer_swapped(
+    predicted: np.ndarray, joints: np.ndarray, visible: np.ndarray, permutation: np.ndarray, norm: str
+) -> np.ndarray:
     """(n,) bool: are the labels with left and right swapped nearer to what was predicted?"""
     errors = joint_errors(predicted, joints, visible, norm)
     swapped = joint_errors(predicted, joints[:, permutation], visible[:, permutation], norm)

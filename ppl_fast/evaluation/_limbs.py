@@ -57,7 +57,7 @@ def limb_share(
     if not len(bones) or bones.min() < 0 or bones.max() >= targets.shape[1]:
         expected = f"pairs of joint numbers below {targets.shape[1]}"
         raise ValueError(f"limb_share: skeleton must hold {expected}, got {skeleton}")
-    bone_shown = shown[:, bones].all(axis=2)
+    bone_shown = np.all(shown[:, bones], axis=2)
     if not bone_shown.any():
         raise ValueError("limb_share: at least one bone must have both ends visible, got none")
 

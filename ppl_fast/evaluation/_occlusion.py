@@ -136,7 +136,9 @@ def occlusion(
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
     passes = 1 + rounds if model.iterative else 1
 
-    clean, found, device, first = [], [[[] for _ in range(passes)] for _ in masks], device_of(model), 0
+    clean: list[np.ndarray] = []
+    found: list[list[list[np.ndarray]]] = [[[] for _ in range(passes)] for _ in masks]
+    device, first = device_of(model), 0
     for _, batch in read(Images(images, name="occluded poses"), batch_size, progress):
         batch = batch.to(device)
         clean.append(regression_map(model.estimate(batch)))

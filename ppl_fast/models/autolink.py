@@ -96,7 +96,8 @@ class AutoLink(LinkModel):
         size = self.settings.detector_size
         if size != self.settings.image_size:
             images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-        return self.detector(images)
+        keypoints, attention = self.detector(images)
+        return keypoints, attention
 
     @torch.no_grad()
     def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:

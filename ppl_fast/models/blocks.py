@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,8 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, tokens, channels) -> the same shape."""
         x = x + self.token_mlp(self.token_norm(x).mT).mT
-        return x + self.channel_mlp(self.channel_norm(x))
+        z: Tensor = self.channel_mlp(self.channel_norm(x))
+        return x + z
 
 
 def init_kaiming(module: nn.Module) -> None:
@@ -82,14 +84,14 @@ def init_kaiming(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, int], like: Tensor) -> Tensor:
+def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, ...], like: Tensor) -> Tensor:
     """(batch, 1, H, W) of 0 and 1: each of the blocks x blocks cells is 0 with probability `ratio`."""
     keep = torch.rand(batch, 1, blocks, blocks, device=like.device) > ratio
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module):
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module is back in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

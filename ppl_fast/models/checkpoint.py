@@ -16,7 +16,9 @@ from ppl_fast._files import replacing, write_text
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+def save(
+    directory: str | os.PathLike[str], architecture: str, config: dict[str, Any], state: dict[str, Tensor]
+) -> None:
     """Write both files, each under a temporary name first, so that no half-written one is ever found.
 
     Raises:
@@ -39,7 +41,7 @@ def safetensors() -> ModuleType:
     return safetensors
 
 
-def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+def read_config(directory: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """The architecture and the options in config.json.
 
     Raises:
@@ -56,7 +58,7 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error
 
 
-def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:
+def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     """Load model.safetensors into `model`; every key and shape must match.
 
     Raises:

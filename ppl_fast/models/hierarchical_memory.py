@@ -92,11 +92,13 @@ class HierarchicalMemory(nn.Module):
     def encode(self, keypoints: Tensor) -> Tensor:
         """(B, N, 2) -> tokens (B, m, d)."""
         x = self.encoder(keypoints.to(self.to_token.weight.dtype))
-        return self.to_token(self.to_banks(x.mT).mT)
+        tokens: Tensor = self.to_token(self.to_banks(x.mT).mT)
+        return tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, m, d) -> keypoints (B, N, 2)."""
-        return self.decoder(self.from_banks(tokens.mT).mT)
+        keypoints: Tensor = self.decoder(self.from_banks(tokens.mT).mT)
+        return keypoints
 
     @torch.no_grad()
     def prior(self) -> Tensor:

@@ -70,24 +70,24 @@ def assumed(found: Checkpoint, options: Mapping[str, Any]) -> list[str]:
 
 def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:
     """`load` of a checkpoint that was read already."""
-    model = MODELS[found.architecture]
-    asked, cls = cls, model if cls is None else registry.narrower(cls, model)
-    if cls is None:
+    held, asked = MODELS[found.architecture], cls or LinkModel
+    model_class = registry.narrower(asked, held)
+    if model_class is None:
         raise ValueError(
-            f"{found.where}: expected {_a(asked)} checkpoint, got one of {_a(model)}: "
-            f"load it with ppl_fast.{model.__name__}"
+            f"{found.where}: expected {_a(asked)} checkpoint, got one of {_a(held)}: "
+            f"load it with ppl_fast.{held.__name__}"
         )
     try:
-        sizes = {} if found.own else layout_of(model).sizes(found.state)
+        sizes = {} if found.own else layout_of(held).sizes(found.state)
         options = sizes | found.options | options
         with torch.device("meta"):
-            blank = cls(**options)
+            blank = model_class(**options)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{found.where}: not a whole state dict of {_a(model)}: {error} is missing") from error
+        raise ValueError(f"{found.where}: not a whole state dict of {_a(held)}: {error} is missing") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{found.where}: {error}") from error
     check(found.where, found.state, blank, found.own)
-    model = cls(**options)
+    model = model_class(**options)
     model.load_state_dict(found.state if found.own else converted(found.state, model, found.where))
     return model
 
@@ -190,7 +190,8 @@ def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
 
 
 def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:
-    names, given = {name for layout in LAYOUTS for name in layout.options}, {}
+    names = {name for layout in LAYOUTS for name in layout.options}
+    given: dict[str, Any] = {}
     for values in fields:
         given |= {key: _plain(where, key, value) for key, value in _fields(values).items() if key in names}
     state = _tensors(where, state)
@@ -230,7 +231,8 @@ def _plain(where: str, key: Any, value: Any) -> Any:
 
 def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The state dict of a pickled module, and the attributes of it and of each module inside it."""
-    state, fields, seen, waiting = {}, [], set(), [("", root)]
+    state: dict[str, Any] = {}
+    fields, seen, waiting = [], set(), [("", root)]
     while waiting:
         prefix, module = waiting.pop(0)
         if not isinstance(module, StandIn) or id(module) in seen:

@@ -99,7 +99,7 @@ class PosePriorLearner(nn.Module):
 
     def regressor(self, frame: Tensor, template: Tensor) -> Tensor:
         """Affine maps (B, N, 2, 3) of frame (B, 3, S, S) and template (B, N, 2), from and to (row, column)."""
-        affine = self.model.regressor(frame, template.flip(-1))
+        affine: Tensor = self.model.regressor(frame, template.flip(-1))
         return affine.flatten(2)[..., AFFINE_ORDER].view_as(affine)
 
     def skeleton_scalar_matrix(self) -> Tensor:
@@ -153,7 +153,9 @@ class PosePriorLearner(nn.Module):
 
     # State dicts in the published names
 
-    def state_dict(self, *, destination: dict | None = None, prefix: str = "", keep_vars: bool = False) -> dict:
+    def state_dict(  # type: ignore[override]  # torch has two overloads, for a destination given and for none
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         """The published state dict, as copies; `vgg_loss.*` is in it once VGG16's weights are loaded."""
         found = PPLLayout().to_published(self.model)
         if not self.use_alpha:
@@ -162,7 +164,7 @@ class PosePriorLearner(nn.Module):
         destination.update({prefix + key: value for key, value in found.items()})
         return destination
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Put our names in place of the published ones, before torch goes on to `model`."""
         given = {key.removeprefix(prefix): state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
         checkpoints.check("PosePriorLearner.load_state_dict", given, self.model)

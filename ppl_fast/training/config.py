@@ -87,7 +87,7 @@ def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}{hint(key, valid, otherwise=known)}")
 
 
-def read_config(path: str | os.PathLike) -> dict[str, Any]:
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file with the optional keys architecture, data (text), model and train (mappings of options).
 
     Raises:
@@ -108,7 +108,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def check_options(path: str | os.PathLike, config: dict[str, Any], architecture: str) -> None:
+def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> None:
     """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
 
     Raises:

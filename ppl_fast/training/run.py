@@ -1,6 +1,7 @@
 """Run directories: where a run starts, restoring it, and finding the model in it."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ def restored(
     return state, model
 
 
-def load_model(path) -> KeypointModel:
+def load_model(path: str | os.PathLike[str]) -> KeypointModel:
     """The model of a run directory (its latest), of a checkpoint, or of any directory by `save_pretrained`.
 
     Raises:

@@ -39,7 +39,8 @@ def _oklch(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
     )
     linear = np.clip(to_rgb @ (to_lms @ np.array([lightness, a, b])) ** 3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return tuple(int(v) for v in np.round(encoded * 255))
+    red, green, blue = (int(v) for v in np.round(encoded * 255))
+    return red, green, blue
 
 
 def opacities(weights: np.ndarray, keypoints: int) -> np.ndarray:
@@ -131,5 +132,5 @@ def to_image(image: Any, side: int, caller: str) -> Image.Image:
 
 def in_picture(keypoints: np.ndarray, size: tuple[int, int], resolution: tuple[int, int]) -> np.ndarray:
     """Keypoints (N, 2) in [-1, 1] of an image of `resolution` (W, H), as pixels of it scaled to `size` (W, H)."""
-    resolution, size = np.asarray(resolution, float), np.asarray(size, float)
-    return ((keypoints + 1) / 2 * (resolution - 1) + 0.5) * size / resolution - 0.5
+    seen, drawn = np.asarray(resolution, float), np.asarray(size, float)
+    return ((keypoints + 1) / 2 * (seen - 1) + 0.5) * drawn / seen - 0.5

@@ -42,9 +42,12 @@ def save_prototypes(
     """
     points, ends, heavy = _prototype_arrays("save_prototypes", prototypes, links, weights)
     shown = np.argsort(-points.std(axis=1).mean(axis=(1, 2)), kind="stable")[:banks]
-    style = {"extent": extent_of(points[shown, :vectors]), "size": 1.2}
+    extent = extent_of(points[shown, :vectors])
     rows = [
-        [panel(cell, pose, ends, heavy, ghost=points[bank].mean(0), **style) for pose in points[bank, :vectors]]
+        [
+            panel(cell, pose, ends, heavy, ghost=points[bank].mean(0), extent=extent, size=1.2)
+            for pose in points[bank, :vectors]
+        ]
         for bank in shown
     ]
     save_png(path, sheet(rows, row_labels=[f"bank {bank + 1}" for bank in shown]))

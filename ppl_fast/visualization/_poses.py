@@ -152,7 +152,9 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
     return image
 
 
-def _posed(image: np.ndarray, points: np.ndarray, links, weights, cell: int, caller: str) -> Image.Image:
+def _posed(
+    image: np.ndarray, points: np.ndarray, links: np.ndarray, weights: np.ndarray, cell: int, caller: str
+) -> Image.Image:
     picture = to_image(image, cell, caller)
     return draw_pose(picture, in_picture(points, picture.size, image.shape[:0:-1]), links, weights)
 

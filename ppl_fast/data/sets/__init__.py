@@ -4,13 +4,12 @@ Each reads the layout that its authors, AutoLink or PPL published; nothing is do
 asked for.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import Dataset
 
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder, list_files
@@ -18,7 +17,7 @@ from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
-from ppl_fast.data.sets.layout import LayoutError
+from ppl_fast.data.sets.layout import LayoutError, Published
 from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
 from ppl_fast.data.video import VIDEO_SUFFIXES
 
@@ -27,21 +26,21 @@ __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_s
 SPLITS = ("train", "fit", "test")
 
 
-def _taichi(root, image_size: int, split: str, **options) -> TaichiVideos | TaichiFrames:
+def _taichi(root: str | os.PathLike[str], image_size: int, split: str, **options: Any) -> TaichiVideos | TaichiFrames:
     """Videos to train on, other frames to fit the regression on and to test."""
     if split == "train":
         return TaichiVideos(root, image_size, split, **options)
     return TaichiFrames(root, image_size, "train" if split == "fit" else "test", **options)
 
 
-def _same(kind: Callable) -> Callable:
+def _same(kind: Callable[..., Published]) -> Callable[..., Published]:
     """A data set whose regression is fitted on the images trained on."""
     return lambda root, image_size, split, **options: kind(
         root, image_size, "train" if split == "fit" else split, **options
     )
 
 
-SETS: dict[str, Callable[..., Dataset]] = {
+SETS: dict[str, Callable[..., Published]] = {
     **{
         kind.name: _same(kind)
         for kind in (Human36M, Human36MMasked, CUB, CUBThree, CUB001, CUB002, CUB003, Hands, Horses, Zebras, Dogs)
@@ -76,14 +75,19 @@ class LabelledSet:
         return self.read_labels()
 
 
-def known_name(spec) -> str | None:
+def known_name(spec: str | os.PathLike[str]) -> str | None:
     """The published data set that `spec` names, as in `human36m:ROOT`; None for anything else, and for folders."""
     name, colon, _ = str(spec).partition(":")
     return name if colon and name in SETS and not Path(spec).exists() else None
 
 
 def open_set(
-    spec, image_size: int, *, split: str = "train", cache: bool = False, max_bad_share: float = 0.1
+    spec: str | os.PathLike[str],
+    image_size: int,
+    *,
+    split: str = "train",
+    cache: bool = False,
+    max_bad_share: float = 0.1,
 ) -> LabelledSet:
     """A folder of images, or a published data set by name.
 
@@ -103,7 +107,7 @@ def open_set(
     """
     if split not in SPLITS:
         raise ValueError(f"open_set: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    options = {"cache": cache, "max_bad_share": max_bad_share}
+    options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share}
     name = known_name(spec)
     if name:
         root = Path(str(spec).partition(":")[2]).expanduser()

@@ -1,6 +1,8 @@
 """CUB-200-2011: birds cropped to their boxes, with 15 parts, in AutoLink's HDF5 files."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from ppl_fast.data.sets.h5 import H5Labelled
 
@@ -24,10 +26,10 @@ class CUB(H5Labelled):
     name = "cub"
     file = "cub.h5"
     tree = "cub.h5 with {train,test}_{img,kp,vis}"
-    parts = {"train": ("train",), "test": ("test",)}
+    parts: dict[str, tuple[str, ...]] = {"train": ("train",), "test": ("test",)}
     joints = PARTS
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         root = Path(root)
         super().__init__(root if root.is_file() else root / self.file, self.parts[split], image_size, **options)
 

@@ -1,6 +1,8 @@
 """Data sets that are folders of images without labels: hands, horses and zebras, flowers, dogs."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.images import ImageFiles, list_files
@@ -22,7 +24,7 @@ class Folder(Published, ImageFiles):
 
     folders = {"train": ".", "test": "."}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / self.folders[split]
         names, self.ignored = list_files(folder) if folder.is_dir() else ([], [])
         if not names:
@@ -66,7 +68,7 @@ class Dogs(Published, ClipFolder):
     name = "dogs"
     tree = "<clip>/<frame>.jpg or <clip>.mp4, alone or below train and test"
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / split if (Path(root) / split).is_dir() else Path(root)
         try:
             find_media(folder)
@@ -91,7 +93,7 @@ class FlowersSplit(Published, ImageFiles):
     name, tree = Flowers.name, Flowers.tree
     arrays = {"train": "tstid", "test": "trnid"}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         if not (Path(root) / "jpg").is_dir():
             raise LayoutError(self.name, Path(root), self.tree, "no folder jpg")
         numbers = sorted(matlab(Path(root) / "setid.mat", self.arrays[split]).ravel().tolist())
@@ -103,12 +105,16 @@ class FlowersH5(H5Images):
 
     name, tree = Flowers.name, Flowers.tree
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         super().__init__(Path(root) / "flower.h5", (split,), image_size, **options)
 
 
-def flowers(root, image_size: int, split: str, **options):
+def flowers(
+    root: str | os.PathLike[str], image_size: int, split: str, **options: Any
+) -> Flowers | FlowersSplit | FlowersH5:
     """Flowers-102 in whichever of its three layouts `root` has."""
-    layouts = {"flower.h5": FlowersH5, "setid.mat": FlowersSplit}
-    kind = next((kind for file, kind in layouts.items() if (Path(root) / file).is_file()), Flowers)
-    return kind(root, image_size, split, **options)
+    if Path(root, "flower.h5").is_file():
+        return FlowersH5(root, image_size, split, **options)
+    if Path(root, "setid.mat").is_file():
+        return FlowersSplit(root, image_size, split, **options)
+    return Flowers(root, image_size, split, **options)

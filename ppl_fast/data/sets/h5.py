@@ -1,6 +1,7 @@
 """Images and labels in HDF5 files, as AutoLink's preprocessing writes them for CUB and flowers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,7 +28,7 @@ class H5Images(Published, ImageSet):
         ValueError: no readable HDF5 file, or an array of another shape or type.
     """
 
-    def __init__(self, file: Path, parts: tuple[str, ...], image_size: int, **options):
+    def __init__(self, file: Path, parts: tuple[str, ...], image_size: int, **options: Any):
         self._arrays = {part: f"{part}_img" for part in parts}
         names, self._sizes = [], {}
         for part, array in self._arrays.items():
@@ -91,7 +92,7 @@ class H5Labelled(H5Images):
             return opened[array][...]
 
 
-def _open(file: Path):
+def _open(file: Path) -> Any:
     """The file, opened for reading.
 
     Raises:

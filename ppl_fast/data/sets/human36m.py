@@ -1,7 +1,9 @@
 """Human3.6M, in the simplified form that AutoLink, BKinD and PPL read: frames of 128 x 128 with 32 joints."""
 
+import os
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +54,7 @@ class Human36M(Published, ImageFiles):
     tree = "S<1, 5, 6, 7, 8, 9, 11>/WithBackground/<action ...>/<frame>.jpg\nS<...>/Landmarks/<action ...>/<frame>.mat"
     protocol = {"swap": SWAP}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         root = Path(root)
         names = [
             f"{folder.relative_to(root).as_posix()}/{frame}"

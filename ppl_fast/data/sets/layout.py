@@ -65,7 +65,7 @@ def matlab(path: Path, name: str) -> np.ndarray:
     return content[name]
 
 
-def joints(points, count: int, where: str, what: str) -> np.ndarray:
+def joints(points: Any, count: int, where: str, what: str) -> np.ndarray:
     """`points` as a float64 array (..., count, 2).
 
     Raises:

@@ -1,6 +1,8 @@
 """Taichi-HD: videos to learn from, and single frames with 18 joints to measure on (Siarohin et al., 2020)."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ class TaichiVideos(Published, ClipFolder):
     name = "taichi"
     tree = TREE
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / split
         if not folder.is_dir():
             raise LayoutError(self.name, Path(root), TREE, f"no folder {split}")
@@ -60,7 +62,7 @@ class TaichiFrames(Published, ImageFolder):
     # The sum over joints of |dx| + |dy| in pixels at 256, of a regression with an intercept.
     protocol = {"summed_at": SIDE, "intercept": True, "norm": "l1"}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder, self._table = f"eval_images/taichi-256/{split}", Path(root) / "landmark" / f"taichi_{split}_gt.pkl"
         if not (Path(root) / folder).is_dir():
             raise LayoutError(self.name, Path(root), TREE, f"no folder {folder}")
