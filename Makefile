@@ -34,7 +34,7 @@ lint: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files
 
 clean:
-	rm -rf build dist *.egg-info ppl_fast/*.so .pytest_cache .ruff_cache .hypothesis runs $(VENV)/.kernels
+	rm -rf build dist *.egg-info ppl_fast/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis runs $(VENV)/.kernels
 
 # The package as a wheel holds it, with C++ that counts its lines, is tested in place of the one in the tree: pytest's
 # script, unlike python -m pytest, does not put the working directory first. TESTS chooses, as for make test.

@@ -2,7 +2,7 @@
 
     python benchmarks/cycle_model.py OBJECT [--arch 90]
 
-reads the SASS of a compiled ``csrc/*_cuda.cu`` (build/temp*/.../*.cu.o, or a cubin) by cuobjdump and prints a row for
+reads the SASS of a compiled `csrc/*_cuda.cu` (build/temp*/.../*.cu.o, or a cubin) by cuobjdump and prints a row for
 each named workload whose kernel it holds. Every instruction outside of a loop counts once, one inside as often as the
 workload says; what lies behind the last exit (slow paths of divisions, diverged shuffles) is left out, and of branches
 both sides count. A bound, then, of what is issued, not a measurement: latency and bank conflicts come on top.
@@ -66,7 +66,7 @@ def workloads() -> list[Workload]:
 
 
 def tool() -> str | None:
-    """Return cuobjdump, from Triton's package where the toolkit has none."""
+    """Cuobjdump, from Triton's package where the toolkit has none."""
     places = [os.environ["PATH"]]
     try:
         import triton
@@ -78,7 +78,7 @@ def tool() -> str | None:
 
 
 def instructions(compiled: Path, kernel: str, arch: int) -> list[tuple[int, str]]:
-    """Return (address, text) of a kernel's instructions; `kernel` is part of its mangled name."""
+    """(address, text) of a kernel's instructions; `kernel` is part of its mangled name."""
     command = [tool(), "-arch", f"sm_{arch}", "-sass", str(compiled)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -94,7 +94,7 @@ def last_exit(code: list[tuple[int, str]]) -> int:
 
 
 def loops(code: list[tuple[int, str]]) -> list[tuple[int, int]]:
-    """Return the first and last address of each loop: a branch backwards ends one."""
+    """The first and last address of each loop: a branch backwards ends one."""
     found: dict[int, int] = {}
     end = last_exit(code)
     for at, text in code:
@@ -111,7 +111,7 @@ def pipe_of(text: str) -> str:
 
 
 def counts(code: list[tuple[int, str]], trips: tuple[float, ...]) -> Counter:
-    """Return what a warp issues, by pipe."""
+    """What a warp issues, by pipe."""
     ranges = loops(code)
     if len(ranges) != len(trips):
         places = ", ".join(f"{first:#x} to {last:#x}" for first, last in ranges)
@@ -126,7 +126,7 @@ def counts(code: list[tuple[int, str]], trips: tuple[float, ...]) -> Counter:
 
 
 def bound(workload: Workload, code: list[tuple[int, str]], gpu: str) -> dict[str, float]:
-    """Return microseconds by pipe, for all that is issued, and for the bytes; the largest is the bound."""
+    """Microseconds by pipe, for all that is issued, and for the bytes; the largest is the bound."""
     arch, multiprocessors, clock, bandwidth = GPUS[gpu]
     issued = counts(code, workload.trips)
     cycles = {pipe: issued[pipe] / rate for pipe, rate in RATES[arch].items()} | {"issue": sum(issued.values()) / ISSUE}

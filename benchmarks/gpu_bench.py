@@ -51,7 +51,7 @@ def compiled(op: str):
 
 
 def prepare(workload, name, make, dtype=torch.float32, device=DEVICE):
-    """Return two functions that run one implementation on one input: forward, and forward and backward."""
+    """Two functions that run one implementation on one input: forward, and forward and backward."""
     op = workload.op
     function = compiled(op) if name == "compiled" else implementation(op, name, suites()[op].FORMULA)
     inputs = Case(workload.label, make).inputs(dtype, device)
@@ -81,7 +81,7 @@ def gate(workload, name) -> None:
 
 
 def eager_time(call) -> float:
-    """Return the median time in microseconds, launches included."""
+    """The median time in microseconds, launches included."""
     if REHEARSE:
         call()
         return 0.0
@@ -91,7 +91,7 @@ def eager_time(call) -> float:
 
 
 def graph_time(call) -> float | None:
-    """Return the median time in microseconds of a call in the replay of a CUDA graph, None if it is not captured."""
+    """The median time in microseconds of a call in the replay of a CUDA graph, None if it is not captured."""
     if REHEARSE:
         return 0.0
     from triton.testing import do_bench_cudagraph
@@ -105,7 +105,7 @@ def graph_time(call) -> float | None:
 
 
 def peak_memory(call) -> float:
-    """Return the most GPU memory, in MB, that the call held above what was allocated before."""
+    """The most GPU memory, in MB, that the call held above what was allocated before."""
     if REHEARSE:
         return 0.0
     gc.collect()
@@ -129,7 +129,7 @@ def measure(workload, name) -> dict:
 
 
 def available(name: str) -> str | None:
-    """Return why an implementation cannot be measured here, or None."""
+    """Why an implementation cannot be measured here, or None."""
     if name in KERNELS:
         return next(filter(None, (_backend.reason_against(op, name, DEVICE) for op in OPERATORS)), None)
     return None
@@ -170,7 +170,7 @@ def machine() -> dict:
 
 
 def copy_bandwidth() -> float:
-    """Return GB/s, read and written, of a large copy: the ceiling of what only moves bytes."""
+    """GB/s, read and written, of a large copy: the ceiling of what only moves bytes."""
     source = torch.empty(1 << 30, device=DEVICE, dtype=torch.float32)
     target = torch.empty_like(source)
     return round(2 * source.nbytes / eager_time(lambda: target.copy_(source)) / 1e3, 1)

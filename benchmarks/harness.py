@@ -71,7 +71,7 @@ def parameters(workloads: list[Workload]) -> list:
 
 @functools.cache
 def implementation(op: str, name: str, formula=None):
-    """Return the function behind ``formula``, ``compiled`` (the formula through torch.compile) or a backend's name."""
+    """The function behind `formula`, `compiled` (the formula through torch.compile) or a backend's name."""
     if name == "formula":
         return formula
     if name == "compiled":
@@ -135,7 +135,7 @@ def measure(benchmark, workload: Workload, name: str, direction: str, formula) -
 
 
 def peak_memory(workload: Workload, name: str) -> float:
-    """Return the peak resident memory, in MB above the inputs, of one forward and backward in a fresh process."""
+    """The peak resident memory, in MB above the inputs, of one forward and backward in a fresh process."""
     module = f"bench_{workload.op}"
     command = [sys.executable, str(HERE / "peak.py"), module, workload.label, name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

@@ -59,7 +59,7 @@ def write(result: dict, out: Path) -> None:
 
 
 def machine() -> dict:
-    """Return what the figures depend on."""
+    """What the figures depend on."""
     kernels = _library.loaded("_C_cpu")
     model = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line

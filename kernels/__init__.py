@@ -11,7 +11,7 @@ from ppl_fast import _library
 
 @functools.cache
 def implementation(op: str) -> Callable[..., Any] | None:
-    """Return the function that computes ppl_fast::`op` with Triton, with its arguments; None where there is none.
+    """The function that computes ppl_fast::`op` with Triton, with its arguments; None where there is none.
 
     It has the op's name and lies in a file of that name, or else in the file of the operator that the op belongs to.
     """

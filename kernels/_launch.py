@@ -10,7 +10,7 @@ COMPILER = {"enable_fp_fusion": True}  # multiply-adds, whatever the default of 
 def launch(kernel, programs: int, *arguments, **options) -> None:
     """Run `programs` instances of `kernel` on the device of its first argument, a tensor, and on its current stream.
 
-    `options` are the kernel's constants and Triton's own (``num_warps``). No synchronisation and no allocation of its
+    `options` are the kernel's constants and Triton's own (`num_warps`). No synchronisation and no allocation of its
     own: launches can be captured in a CUDA graph once the kernel is compiled, which the first call does.
     """
     if programs:
@@ -19,7 +19,7 @@ def launch(kernel, programs: int, *arguments, **options) -> None:
 
 
 def precision(tensor: torch.Tensor) -> str:
-    """Return how tl.dot is to multiply float32: in three tf32 products, or plainly before sm_80, which has no tf32."""
+    """How tl.dot is to multiply float32: in three tf32 products, or plainly before sm_80, which has no tf32."""
     old = tensor.is_cuda and torch.cuda.get_device_capability(tensor.device) < (8, 0)
     return "ieee" if old else "tf32x3"
 

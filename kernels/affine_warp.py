@@ -89,7 +89,7 @@ def affine_warp_bwd_kernel(
 
 
 def affine_warp(keypoints, affine):
-    """Return points (B, N, 2); see ops/affine_warp.py."""
+    """Points (B, N, 2); see ops/affine_warp.py."""
     keypoints, affine = keypoints.contiguous(), affine.contiguous()
     b, n = affine.shape[:2]
     points = keypoints.new_empty((b, n, 2))
@@ -100,7 +100,7 @@ def affine_warp(keypoints, affine):
 
 
 def affine_warp_backward(grad_points, keypoints, affine):
-    """Return (grad_keypoints, grad_affine); see ops/affine_warp.py."""
+    """(grad_keypoints, grad_affine); see ops/affine_warp.py."""
     grad_points, keypoints, affine = grad_points.contiguous(), keypoints.contiguous(), affine.contiguous()
     b, n = affine.shape[:2]
     grad_keypoints, grad_affine = torch.empty_like(keypoints), torch.empty_like(affine)

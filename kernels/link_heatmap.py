@@ -50,7 +50,7 @@ def ends_of(keypoints, links, e, mask, num_keypoints):
 
 @triton.jit
 def scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOCK: tl.constexpr):
-    """Return whether a sample is poisoned, whether a weight is positive, and its largest coordinate, up to `limit`."""
+    """Whether a sample is poisoned, whether a weight is positive, and its largest coordinate, up to `limit`."""
     lane = tl.arange(0, BLOCK)
     wrong = tl.zeros([BLOCK], tl.int32)
     positive = tl.zeros([BLOCK], tl.int32)
@@ -70,7 +70,7 @@ def scan_sample(keypoints, weights, links, num_keypoints, num_links, limit, BLOC
 
 @triton.jit
 def make_link(px, py, qx, qy, scale):
-    """Return a = p, (dx, dy) = b - a and (ux, uy) = (b - a) / |b - a|^2, which is 0 for a link of zero length, scaled.
+    """The scaled a = p, (dx, dy) = b - a and (ux, uy) = (b - a) / |b - a|^2, which is 0 for a link of zero length.
 
     The difference of the ends comes first, and it is divided by the square: see make_link in csrc/link_heatmap.h.
     """
@@ -82,7 +82,7 @@ def make_link(px, py, qx, qy, scale):
 
 @triton.jit
 def residual(x, y, dx, dy, ux, uy):
-    """Return t and r of pixels at (x, y) from end a."""
+    """Parameter t and residual r of pixels at (x, y) from end a."""
     t = tl.minimum(tl.maximum(x * ux + y * uy, 0.0), 1.0)
     return t, x - t * dx, y - t * dy
 
@@ -94,7 +94,7 @@ def log_value(lw, rx, ry):
 
 @triton.jit
 def centre_of(pixel, last, step):
-    """Return the scaled coordinate of a pixel's centre; `last` is the last pixel (1 where there is one alone)."""
+    """The scaled coordinate of a pixel's centre; `last` is the last pixel (1 where there is one alone)."""
     return (2 * pixel - last).to(tl.float32) * step
 
 
@@ -149,7 +149,7 @@ def load_link(table, e):
 
 @triton.jit
 def see_links(table, start, num_links, x, y):
-    """Return the log2 values and r at (x, y) of the 32 links from `start`, one a lane; -inf past the last."""
+    """The log2 values and r at (x, y) of the 32 links from `start`, one a lane; -inf past the last."""
     e = start + tl.arange(0, 32)
     mask = (e < num_links)[:, None]
     at = table + (e * FIELDS)[:, None] + tl.arange(0, 4)[None, :]
@@ -161,7 +161,7 @@ def see_links(table, start, num_links, x, y):
 
 @triton.jit
 def best_at_centre(table, num_links, x, y, hx, hy):
-    """Return the index of the best link at the tile's centre, and the highest value that any reaches on the tile.
+    """The index of the best link at the tile's centre, and the highest value that any reaches on the tile.
 
     |r|^2 is convex in the pixel, so it lies above its tangent at the centre.
     """
@@ -178,7 +178,7 @@ def best_at_centre(table, num_links, x, y, hx, hy):
 
 @triton.jit
 def make_rival(table, e, x, y, hx, hy):
-    """Return r of the link `e` at the tile's centre and what another must reach there to win a pixel of the tile.
+    """The residual r of the link `e` at the tile's centre, and what another must reach there to win a pixel of it.
 
     |r_e|^2 lies above its tangent, |r_f|^2 below |p - (f's nearest point to the centre)|^2, so v_e - v_f grows by at
     most 2 |r_e - r_f| . h + |h|^2. What rounding can take is allowed for as in csrc/link_heatmap.h.
@@ -196,7 +196,7 @@ def may_win(v, rx, ry, fx, fy, hx, hy, threshold):
 
 @triton.jit
 def lowest_bit(word):
-    """Return the lowest set bit of a uint32 and its position, from the exponent of the power of two as a float."""
+    """The lowest set bit of a uint32 and its position, from the exponent of the power of two as a float."""
     bit = word & (0 - word)
     return bit, (bit.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 127
 
@@ -248,13 +248,13 @@ def link_heatmap_fwd_kernel(
 
 
 def scaling(height: int, width: int, thickness: float) -> tuple[float, float, float]:
-    """Return the scale of the coordinates and half the distance of neighbouring pixels in x and y, scaled."""
+    """The scale of the coordinates and half the distance of neighbouring pixels in x and y, scaled."""
     scale = math.sqrt(math.log2(math.e) / thickness)
     return scale, scale / max(width - 1, 1), scale / max(height - 1, 1)
 
 
 def link_heatmap(keypoints, weights, links, height, width, thickness):
-    """Return heatmap (B, 1, H, W) and winner (B, H, W); see ops/link_heatmap.py."""
+    """Heatmap (B, 1, H, W) and winner (B, H, W); see ops/link_heatmap.py."""
     b, n = keypoints.shape[:2]
     e = links.shape[0]
     heatmap = keypoints.new_empty((b, 1, height, width))

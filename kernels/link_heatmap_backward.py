@@ -148,7 +148,7 @@ def link_heatmap_bwd_keypoints_kernel(
 
 
 def tile_for(num_links: int) -> tuple[int, int]:
-    """Return the side of a tile and its warps.
+    """The side of a tile and its warps.
 
     The more links, the larger: the sums take 21 bytes for each link and tile, which up to 4,096 links stays below six
     heatmaps in float32.
@@ -157,7 +157,7 @@ def tile_for(num_links: int) -> tuple[int, int]:
 
 
 def link_heatmap_backward(grad_heatmap, keypoints, weights, links, winner, thickness):
-    """Return (grad_keypoints, grad_weights); see ops/link_heatmap.py."""
+    """(grad_keypoints, grad_weights); see ops/link_heatmap.py."""
     (b, n), e = keypoints.shape[:2], links.shape[0]
     height, width = winner.shape[1:]
     if b == 0 or e == 0:

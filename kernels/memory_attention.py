@@ -25,7 +25,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def pairwise(x, y, x_mask, y_mask, d, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Return |x - y|^2 for all pairs of the rows of length d at the pointers x and y: (BLOCK_T, BLOCK_K)."""
+    """|x - y|^2 for all pairs of the rows of length d at the pointers x and y: (BLOCK_T, BLOCK_K)."""
     total = tl.zeros([BLOCK_T, BLOCK_K, BLOCK_D], tl.float32)
     for start in tl.range(0, d, BLOCK_D, num_stages=3):
         c = start + tl.arange(0, BLOCK_D)[None, :]
@@ -139,17 +139,17 @@ def launch_sums(tokens, indices, prototypes, grad_distances, counts, sums) -> No
 
 
 def sharpness(temperature: float | None) -> float:
-    """Return log2(e) / temperature: weights are 2^(-sharpness distance)."""
+    """log2(e) / temperature: weights are 2^(-sharpness distance)."""
     return 0.0 if temperature is None else LOG2E.value / usable_temperature(temperature, torch.float32)
 
 
 def value_chunk(d: int) -> int:
-    """Return how many columns of the soft values one program sums: with more, distances are computed again."""
+    """How many columns of the soft values one program sums: with more, distances are computed again."""
     return min(max(triton.next_power_of_2(d), 16), 512)
 
 
 def memory_attention(tokens, prototypes, temperature):
-    """Return values (B, m, d), indices (B, m), distances (B, m), softmax; see ops/memory_attention.py."""
+    """Values (B, m, d), indices (B, m), distances (B, m), softmax; see ops/memory_attention.py."""
     tokens, prototypes = tokens.contiguous(), prototypes.contiguous()
     (b, m, d), k = tokens.shape, prototypes.shape[1]
     soft = temperature is not None
@@ -167,7 +167,7 @@ def memory_attention(tokens, prototypes, temperature):
 
 
 def prototype_sums(tokens, indices, k):
-    """Return counts (m, k) and sums (m, k, d); see ops/memory_attention.py."""
+    """Counts (m, k) and sums (m, k, d); see ops/memory_attention.py."""
     tokens, indices = tokens.contiguous(), indices.contiguous()
     m, d = tokens.shape[1:]
     counts = tokens.new_empty((m, k), dtype=torch.float32)

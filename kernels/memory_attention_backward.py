@@ -41,7 +41,7 @@ def memory_attention_bwd_hard_kernel(
 def centred_products(
     x, y, centre, x_mask, y_mask, d, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """Return x . (y - centre) for all pairs of the rows at x and y, each x with its own centre: (BLOCK_T, BLOCK_K)."""
+    """X . (y - centre) for all pairs of the rows at x and y, each x with its own centre: (BLOCK_T, BLOCK_K)."""
     total = tl.zeros([BLOCK_T, BLOCK_K, BLOCK_D], tl.float32)
     for start in tl.range(0, d, BLOCK_D, num_stages=1):
         c = start + tl.arange(0, BLOCK_D)[None, :]
@@ -58,7 +58,7 @@ def weights_and_products(
     tokens, grads, prototypes, nearest_rows, is_nearest, there, here, least, total, d, sharpness,
     BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Return P and h = g . (p - p_nearest) of the rows at the pointers, both (BLOCK_T, BLOCK_K).
+    """P and h = g . (p - p_nearest) of the rows at the pointers, both (BLOCK_T, BLOCK_K).
 
     Of the nearest both are known: rounding must not find another there than the forward did, nor any nearer one.
     """
@@ -163,7 +163,7 @@ def memory_attention_bwd_prototypes_kernel(
 def memory_attention_backward(
     grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
 ):
-    """Return (grad_tokens, grad_prototypes); the second is empty unless asked for. See ops/memory_attention.py."""
+    """(grad_tokens, grad_prototypes); the second is empty unless asked for. See ops/memory_attention.py."""
     grad_values, grad_distances = grad_values.contiguous(), grad_distances.contiguous()
     tokens, prototypes, values = tokens.contiguous(), prototypes.contiguous(), values.contiguous()
     indices, softmax = indices.contiguous(), softmax.contiguous()

@@ -1,7 +1,7 @@
 """ppl_fast: the Pose Prior Learner (PPL, ICLR 2026, arXiv 2410.03858) in PyTorch, on fused kernels with autograd.
 
 Everywhere, keypoints are (x, y), x to the right, y down, with -1 and +1 at the centres of the first and the last
-pixel (``align_corners=True``).
+pixel (`align_corners=True`).
 """
 
 from importlib import import_module

@@ -1,9 +1,9 @@
-"""Which implementation runs: ``auto`` takes cpp, then triton, then reference; one asked for by name runs or raises.
+"""Which implementation runs: `auto` takes cpp, then triton, then reference; one asked for by name runs or raises.
 
 On a GPU cpp comes before triton since it needs no compiling at run time and is predicted to take less, launches
 included: 29 against 42 us for link_heatmap forward and backward at the published size on an H200, and as long as triton
 for the others (the arithmetic is at the top of the files in csrc/ and kernels/). No GPU has measured it yet; so there
-``auto`` puts each kernel to a test before it trusts it.
+`auto` puts each kernel to a test before it trusts it.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _in_force = _InForce("ppl_fast._backend._in_force")
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """Let `backend` stand wherever an operator is called with ``backend="auto"``, in models too.
+    """Let `backend` stand wherever an operator is called with `backend="auto"`, in models too.
 
-    Holds for the code inside of the ``with`` in this thread (or asyncio task), and for gradients of what was computed
+    Holds for the code inside of the `with` in this thread (or asyncio task), and for gradients of what was computed
     there. A compiled function is compiled anew for another backend.
 
     Args:
-        backend: ``cpp``, ``triton`` or ``reference``, which run or raise; ``auto`` undoes an outer `use_backend`.
+        backend: `cpp`, `triton` or `reference`, which run or raise; `auto` undoes an outer `use_backend`.
 
     Raises:
         ValueError: an unknown name. What a backend cannot run, the operator called says.
@@ -73,7 +73,7 @@ def _check_name(caller: str, backend: str) -> None:
 
 
 def reason_against(op: str, backend: str, device: str) -> str | None:
-    """Return why `backend` cannot run `op` on a device (``cpu``, ``cuda``, ``cuda:1``, ...), or None where it can."""
+    """Why `backend` cannot run `op` on a device (`cpu`, `cuda`, `cuda:1`, ...), or None where it can."""
     if backend == "reference":
         return None
     kind = device.partition(":")[0]
@@ -106,7 +106,7 @@ def _against_gpu(kernels: ModuleType, device: str) -> str | None:
 
 
 def _serves(architecture: str, capability: tuple[int, int]) -> bool:
-    """Return whether code for ``90-real``, or PTX as ``100-virtual``, runs on a GPU; ``90a`` runs on 9.0 alone."""
+    """Whether code for `90-real`, or PTX as `100-virtual`, runs on a GPU; `90a` runs on 9.0 alone."""
     number, _, kind = architecture.partition("-")
     compiled = divmod(int(number.rstrip("af")), 10)
     if number.endswith("a"):
@@ -115,7 +115,7 @@ def _serves(architecture: str, capability: tuple[int, int]) -> bool:
 
 
 def _rebuild(kind: str, capability: str = "") -> str:
-    """Return what adds the kernels to the package as it is installed here."""
+    """What adds the kernels to the package as it is installed here."""
     if kind == "cuda" and torch.version.cuda is None:
         return "a torch for CUDA has to be installed first"
     tools = "a C++ compiler" if kind == "cpu" else "nvcc and a C++ compiler"
@@ -125,7 +125,7 @@ def _rebuild(kind: str, capability: str = "") -> str:
 
 
 def _source() -> str:
-    """Return where this package was installed from, as its metadata has it, for pip to do so again."""
+    """Where this package was installed from, as its metadata has it, for pip to do so again."""
     try:
         text = importlib.metadata.distribution("ppl_fast").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
@@ -146,16 +146,16 @@ def _against_triton(op: str, kind: str, device: str) -> str | None:
         major, minor = torch.cuda.get_device_capability(device)
         if major < 7:
             return f"Triton needs a GPU of compute capability 7.0 or later, this one has {major}.{minor}"
-    from ppl_fast import kernels
+    from ppl_fast.kernels import implementation
 
     for name in _library.OPERATORS[op].ops:
-        if kernels.implementation(name) is None:
+        if implementation(name) is None:
             return f"ppl_fast.kernels has no kernel of {name}"
     return None
 
 
 def failed_test(op: str, backend: str, device: str) -> str | None:
-    """Return what the self-test found wrong with a backend on a GPU, None where nothing; it runs once a process.
+    """What the self-test found wrong with a backend on a GPU, None where nothing; it runs once a process.
 
     Not run are kernels that a result file covers, for the CPU, and with PPL_FAST_SELF_TEST=off. While a CUDA graph is
     captured, which a test would break, kernels are taken on trust.
@@ -194,16 +194,18 @@ def _usable(op: str, backend: str, device: str) -> bool:
 
 # What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, triton and all, with ppl_fast.
 for _function in (reason_against, failed_test, _usable, _capturing):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    _function._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
 def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Callable[..., Any]:
-    """Return the op overload that implements `op` under `backend` on `device`.
+    """The op overload that implements `op` under `backend` on `device`.
 
     Inside of torch.func's transforms it is a function that they can transform (see `_transforms`).
 
-    Raises ValueError for an unknown name, TypeError for a `dtype` that the backend asked for does not take and
-    RuntimeError, with the reason and the remedy, for one that cannot run.
+    Raises:
+        ValueError: an unknown name.
+        TypeError: a `dtype` that the backend asked for does not take.
+        RuntimeError: a backend asked for that cannot run, with the reason and the remedy.
     """
     if backend == "auto":
         backend = _in_force.backend

@@ -1,23 +1,35 @@
 """Argument checks. Every message names the operator, the argument, what was expected and what came."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+Shape = Sequence[int | str]
 
 
-def _spell(shape) -> str:
-    """Return a shape as text: symbolic sizes by name, free ones as ``*``."""
+def _spell(shape: Shape) -> str:
+    """A shape as text: symbolic sizes by name, free ones as `*`."""
     sizes = ", ".join(str(s) for s in shape)
     return f"({sizes},)" if len(shape) == 1 else f"({sizes})"
 
 
-def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch.Tensor | None = None) -> None:
+def tensor(
+    op: str,
+    name: str,
+    value: object,
+    *shapes: Shape,
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    like: torch.Tensor | None = None,
+) -> None:
     """Check that `value` is a tensor of one of `shapes`, of one of `dtypes`, on the device of `like`.
 
     A shape lists integers, which must match, and strings, which stand for any size and name it in the message.
-    Raises TypeError for a non-tensor or a wrong dtype, ValueError for a wrong shape or device.
+
+    Raises:
+        TypeError: no tensor, or a wrong dtype.
+        ValueError: a wrong shape or device.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
@@ -34,7 +46,7 @@ def tensor(op: str, name: str, value, *shapes: tuple, dtypes=FLOATS, like: torch
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
 
 
-def _matches(actual, shape) -> bool:
+def _matches(actual: torch.Size, shape: Shape) -> bool:
     if len(actual) != len(shape):
         return False
     for got, want in zip(actual, shape, strict=True):  # noqa: SIM110 - a generator costs as much as a small kernel
@@ -43,8 +55,8 @@ def _matches(actual, shape) -> bool:
     return True
 
 
-def positive(op: str, name: str, value) -> float:
-    """Return `value` as a float; raise TypeError or ValueError unless it is a finite number above zero."""
+def positive(op: str, name: str, value: object) -> float:
+    """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
@@ -52,8 +64,8 @@ def positive(op: str, name: str, value) -> float:
     return float(value)
 
 
-def size(op: str, name: str, value) -> tuple[int, int]:
-    """Return (height, width) from an int or a pair of ints above zero."""
+def size(op: str, name: str, value: object) -> tuple[int, int]:
+    """(height, width) from an int or a pair of ints above zero."""
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):
         raise TypeError(f"{op}: {name} must be an int or a pair (height, width) of ints, got {value!r}")

@@ -1,4 +1,4 @@
-"""Devices by name, through torch.accelerator: which there are, and the one that ``auto`` means."""
+"""Devices by name, through torch.accelerator: which there are, and the one that `auto` means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def accelerator() -> torch.device | None:
-    """The kind of accelerator that torch finds here (``cuda``, ``mps``, ``xpu``, ...), or None."""
+    """The kind of accelerator that torch finds here (`cuda`, `mps`, `xpu`, ...), or None."""
     return torch.accelerator.current_accelerator(check_available=True)
 
 
@@ -18,9 +18,10 @@ def available() -> list[torch.device]:
 
 
 def pick(name: str = "auto") -> torch.device:
-    """The device of a name: ``auto`` the accelerator, else the CPU; or as torch writes them, such as ``cuda:1``.
+    """The device of a name: `auto` the accelerator, else the CPU; or as torch writes them, such as `cuda:1`.
 
-    Raises: ValueError for no name of a device, and for one that is not here.
+    Raises:
+        ValueError: no name of a device, or one that is not here.
     """
     if name == "auto":
         return accelerator() or torch.device("cpu")

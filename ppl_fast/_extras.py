@@ -43,12 +43,12 @@ def needing(who: str, extra: str, otherwise: str = "") -> Iterator[None]:
 
 
 def on_first_use(package: str, homes: Mapping[str, str], extra: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package whose public names are imported when they are first used.
+    """The `__getattr__` of a package whose public names are imported when they are first used.
 
     What needs an extra is then named only where it is needed.
 
     Args:
-        package: its ``__name__``.
+        package: its `__name__`.
         homes: public name to the module within the package that it lives in.
         extra: that these modules need.
     """

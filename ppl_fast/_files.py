@@ -17,12 +17,12 @@ NAME_SHOWN = 50  # characters of a target in its temporary name: file systems en
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write a file to; it takes the place of ``path`` when the block ends well.
+    """A temporary name beside `path` to write a file to; it takes the place of `path` when the block ends well.
 
-    When the block raises, or is interrupted, the temporary file is removed and ``path`` stays as it was.
+    When the block raises, or is interrupted, the temporary file is removed and `path` stays as it was.
 
     Raises:
-        FileNotFoundError: the folder of ``path`` is missing.
+        FileNotFoundError: the folder of `path` is missing.
         OSError: it cannot be written.
     """
     path = Path(path)
@@ -40,23 +40,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8 that takes the place of ``path`` whole or not at all. Raises as `replacing` does."""
+    """Write a text file in UTF-8 that takes the place of `path` whole or not at all. Raises as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to fill; it becomes ``path`` when the block ends well, and else is removed.
+    """A temporary folder beside `path` to fill; it becomes `path` when the block ends well, and else is removed.
 
-    Missing folders above ``path`` are made.
+    Missing folders above `path` are made.
 
     Args:
         path: new, or an empty folder.
         durable: have its files on the disk before it gets its name, so that a power cut leaves no empty ones there.
 
     Raises:
-        FileExistsError: ``path`` is a file, or a folder that holds something.
+        FileExistsError: `path` is a file, or a folder that holds something.
         OSError: it cannot be written.
     """
     path = Path(path)
@@ -79,9 +79,9 @@ def new_folder(path: str | os.PathLike[str], *, durable: bool = False) -> Iterat
 
 @contextmanager
 def filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder within ``folder``, whose files move to the same places in ``folder`` when the block ends well.
+    """A temporary folder within `folder`, whose files move to the same places in `folder` when the block ends well.
 
-    What ``folder`` already holds stays, but for files of the same names. Missing folders are made.
+    What `folder` already holds stays, but for files of the same names. Missing folders are made.
 
     Raises:
         OSError: it cannot be written.

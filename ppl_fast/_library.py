@@ -16,11 +16,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
 SIBLINGS = ("", "_reference", "_triton")
+Op = Callable[..., Any]  # a torch op, or a function with the arguments of one
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _library = torch.library.Library("ppl_fast", "FRAGMENT")
@@ -46,18 +47,18 @@ _load("_C_cpu")
 _load("_C_cuda")
 
 
-def loaded(name: str) -> Any:
-    """Return the compiled library `name` (``_C_cpu`` or ``_C_cuda``), or None where it did not load."""
+def loaded(name: str) -> ModuleType | None:
+    """The compiled library `name` (`_C_cpu` or `_C_cuda`), or None where it did not load."""
     return _loaded.get(name)
 
 
 def failure(name: str) -> str | None:
-    """Return why the compiled library `name` did not load, or None where it did."""
+    """Why the compiled library `name` did not load, or None where it did."""
     return _failures.get(name)
 
 
 def has_kernel(op: str, key: str) -> bool:
-    """Return whether a kernel of the torch op `op` is registered under a dispatch key such as ``CPU`` or ``CUDA``."""
+    """Whether a kernel of the torch op `op` is registered under a dispatch key such as `CPU` or `CUDA`."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"ppl_fast::{op}", key)
 
 
@@ -65,14 +66,22 @@ class Definition(NamedTuple):
     """One torch op: its schema, its PyTorch reference, and a function that gives empty outputs of the right shapes."""
 
     schema: str
-    reference: Callable[..., Any]
-    fake: Callable[..., Any]
+    reference: Op
+    fake: Op
+
+
+class Context(Protocol):
+    """What autograd keeps of a call for its backward."""
+
+    saved_tensors: tuple[torch.Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    save_for_backward: Callable[..., None]
 
 
 class Autograd(NamedTuple):
     """How an operator is differentiated.
 
-    `backward(op, ctx, *grads)` gets the sibling's own ``<op>_backward`` as its first argument, so that a gradient is
+    `backward(op, ctx, *grads)` gets the sibling's own `<op>_backward` as its first argument, so that a gradient is
     computed by the backend that computed the value.
     """
 
@@ -97,9 +106,7 @@ class Operator:
     differentiable: tuple[str, ...]
     example: Callable[[torch.Generator], dict[str, Any]]
 
-    def __init__(
-        self, name: str, ops: dict[str, Definition], autograd: Autograd | None, formula: Callable[..., Any] | None
-    ):
+    def __init__(self, name: str, ops: dict[str, Definition], autograd: Autograd | None, formula: Op | None):
         self.name, self.ops, self.autograd = name, ops, autograd
         self.formula = formula or ops[name].reference
         self.home = ops[name].reference.__module__.rpartition(".")[2]
@@ -121,7 +128,7 @@ class Operator:
 
         return enter
 
-    def add_sibling(self, suffix: str, implementation: Callable[[str], Callable[..., Any] | None]) -> None:
+    def add_sibling(self, suffix: str, implementation: Callable[[str], Op | None]) -> None:
         """Define the ops with this suffix: same schema, fake and autograd.
 
         `implementation(op)` gives what serves every device that has no kernel; None leaves it to the kernels.
@@ -143,7 +150,7 @@ def define(
     forward: Definition,
     backward: Definition | None = None,
     autograd: Autograd | None = None,
-    formula: Callable[..., Any] | None = None,
+    formula: Op | None = None,
 ) -> Operator:
     """Define ppl_fast::`name`, its backward and their siblings; `Operator.public` completes the record.
 
@@ -152,7 +159,7 @@ def define(
     ops = {name: forward} | ({f"{name}_backward": backward} if backward else {})
     operator = Operator(name, ops, autograd, formula)
 
-    def reference(op: str) -> Callable[..., Any]:
+    def reference(op: str) -> Op:
         return ops[op].reference
 
     for suffix in SIBLINGS:
@@ -160,13 +167,13 @@ def define(
     return operator
 
 
-def _triton(op: str) -> Callable[..., Any]:
-    """Return a function that calls the Triton implementation of `op`, importing triton when it is first called."""
+def _triton(op: str) -> Op:
+    """A function that calls the Triton implementation of `op`, importing triton when it is first called."""
 
     def run(*arguments: Any) -> Any:
-        from ppl_fast import kernels
+        from ppl_fast.kernels import implementation
 
-        function = kernels.implementation(op)
+        function = implementation(op)
         if function is None:
             raise NotImplementedError(f"ppl_fast::{op}_triton: ppl_fast.kernels has no kernel of {op}")
         return function(*arguments)
@@ -175,7 +182,7 @@ def _triton(op: str) -> Callable[..., Any]:
 
 
 def home_of(op: str) -> str:
-    """Return the basename of the files that hold the torch op `op`."""
+    """The basename of the files that hold the torch op `op`."""
     return next(operator.home for operator in OPERATORS.values() if op in operator.ops)
 
 

@@ -39,7 +39,7 @@ def option(
 def check(owner: str, options: Any) -> None:
     """Check every `option` of a dataclass instance, and make it plain: NumPy's numbers and paths do not stay.
 
-    An int where a float is expected becomes one. Frozen instances are set too: this is for ``__post_init__``.
+    An int where a float is expected becomes one. Frozen instances are set too: this is for `__post_init__`.
 
     Args:
         owner: whose options they are, for messages.

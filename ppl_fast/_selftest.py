@@ -37,7 +37,7 @@ def _no_modes() -> AbstractContextManager[Any]:
 
 
 def run(op: str, backend: str, device: torch.device | str, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Return the floating-point outputs of the example of `op`, and the gradients of its differentiable arguments."""
+    """The floating-point outputs of the example of `op`, and the gradients of its differentiable arguments."""
     operator = OPERATORS[op]
     arguments = operator.example(torch.Generator().manual_seed(0))
     for name, value in arguments.items():

@@ -7,18 +7,17 @@ none, are computed from torch's own operations: the operator's `formula`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch._C._functorch import TransformType, get_interpreter_stack, peek_interpreter_stack
 from torch.autograd import forward_ad
 
-from ppl_fast._library import Operator
+from ppl_fast._library import Op, Operator
 
 
 def in_force() -> str | None:
-    """What serves under the transforms in force: ``kernels``, the ``formula``, or None, the ops as ever."""
+    """What serves under the transforms in force: `kernels`, the `formula`, or None, the ops as ever."""
     if forward_ad._current_level >= 0:
         return "formula"
     if peek_interpreter_stack() is None:
@@ -35,7 +34,7 @@ in_force._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def through_kernels(operator: Operator, suffix: str) -> Callable[..., Any]:
+def through_kernels(operator: Operator, suffix: str) -> Op:
     """The sibling of an operator with this suffix, as a function that torch.func can transform."""
     value = _mapped(operator.overload(suffix))
     if operator.autograd is None:
@@ -52,7 +51,8 @@ def through_kernels(operator: Operator, suffix: str) -> Callable[..., Any]:
         def backward(ctx: Any, *grads: torch.Tensor) -> Any:
             return backward(gradient.apply, ctx, *grads)
 
-    return Differentiable.apply
+    transformed: Op = Differentiable.apply
+    return transformed
 
 
 def _mapped(overload: torch._ops.OpOverload) -> type[torch.autograd.Function]:
@@ -72,7 +72,7 @@ def _mapped(overload: torch._ops.OpOverload) -> type[torch.autograd.Function]:
             def sample(i: int) -> list[Any]:
                 return [a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)]
 
-            outputs = [cls.apply(*sample(i)) for i in range(info.batch_size)]
+            outputs = [cls.apply(*sample(i)) for i in range(info.batch_size)]  # type: ignore[no-untyped-call]
             if isinstance(outputs[0], torch.Tensor):
                 return torch.stack(outputs), 0
             stacked = tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))

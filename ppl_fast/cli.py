@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 
 COMMANDS = {
@@ -43,10 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_USAGE if isinstance(error, EXPECTED) else EXIT_UNEXPECTED
 
 
-def _command(name: str):
+def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         raise ValueError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}")
-    return import_module(f"ppl_fast.commands.{name.replace('-', '_')}").main
+    command: Callable[[list[str]], int] = import_module(f"ppl_fast.commands.{name.replace('-', '_')}").main
+    return command
 
 
 def _sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ppl_fast.models import PPL, AutoLinkConfig, KeypointModel
 from ppl_fast.training import TrainConfig, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "num_keypoints": 16,
     "image_size": 64,
     "thickness": 5e-3,
@@ -54,7 +54,7 @@ MODEL = {
     "stray_weight": 1.6,
     "prior_weight": 100.0,
 }
-TRAIN = {
+TRAIN: dict[str, Any] = {
     "batch_size": 8,
     "lr": 1e-3,
     "betas": (0.9, 0.99),
@@ -122,12 +122,12 @@ def run_demo(
         for split, count in (("train", images), ("test", test_images))
     }
     drawn = time.perf_counter()
-    model = _trained("extended-ppl", MODEL, steps, seed, folders["train"], run)
+    model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run))
     trained = time.perf_counter()
     beside = run.with_name(f"{run.name}-autolink")
     baseline = _trained("extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside)
     compared = time.perf_counter()
-    metrics, test = _measure({"PPL": model, "AutoLink": baseline}, folders)
+    metrics, test = _measure(model, baseline, folders)
     _draw(run, model, metrics, test)
     metrics["demo"] = {
         "seed": seed,
@@ -163,13 +163,15 @@ def _trained(
     return train(model, config, figures, run, resume=begun, architecture=architecture)
 
 
-def _measure(models: dict[str, KeypointModel], folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
+def _measure(model: PPL, baseline: KeypointModel, folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
     """Metrics on the held-out figures, and those figures. Only here are labels read."""
     pairs = {name: (ImageFolder(folder, MODEL["image_size"]), load_labels(folder)) for name, folder in folders.items()}
     metrics = side_by_side(
-        {name: evaluate_model(model, *pairs["train"], *pairs["test"], rounds=ROUNDS) for name, model in models.items()}
+        {
+            name: evaluate_model(each, *pairs["train"], *pairs["test"], rounds=ROUNDS)
+            for name, each in {"PPL": model, "AutoLink": baseline}.items()
+        }
     )
-    model = models["PPL"]
     perplexity, dead = model.usage()
     mean_pose = predict(model, pairs["test"][0], progress=False).mean(axis=0)
     prior = model.prior().keypoints.cpu().double().numpy()
@@ -199,6 +201,6 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
     rounds = model.estimate_rounds(seen, SHOWN_ROUNDS, visible=visible)
     save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
-    hidden = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
-    save_occlusion(run / "occlusion_curve.png", hidden, metrics["regression"]["baseline"])
+    curves = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
+    save_occlusion(run / "occlusion_curve.png", curves, metrics["regression"]["baseline"])
     save_prototypes(run / "memory.png", model.prototype_poses(), links, weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
+from typing import cast
 
 import torch
 
@@ -72,8 +73,8 @@ def _no_gpu_reason() -> str:
 
 def _print_operator(op: str, device: torch.device) -> bool:
     """Print one operator's backends on one device; return whether any of them disagrees with the reference."""
-    chosen = _backend.select(op, "auto", device).name()
-    chosen = chosen.removeprefix(f"ppl_fast::{op}").strip("_") or "cpp"
+    overload = cast("torch._ops.OpOverload", _backend.select(op, "auto", device))  # an op, outside of torch.func
+    chosen = overload.name().removeprefix(f"ppl_fast::{op}").strip("_") or "cpp"
     print(f"  {op}: auto uses {chosen}")
     failed = False
     for backend in ("cpp", "triton", "reference"):

@@ -1,7 +1,11 @@
 """What every test module shares: backends and devices that can run here."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
+from torch import nn
 
 from ppl_fast import _backend, _library
 
@@ -57,6 +61,23 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """A folder of clips, as frames and as videos; tests leave it as it is."""
+    pytest.importorskip("av", reason="videos need the video extra")
     from video_files import write_clips
 
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def published_class(monkeypatch):
+    """A class of any name in any module, there only until `monkeypatch` is undone."""
+
+    def make(module, name, base=nn.Module):
+        parts = module.split(".")
+        for count in range(1, len(parts) + 1):
+            if ".".join(parts[:count]) not in sys.modules:
+                monkeypatch.setitem(sys.modules, ".".join(parts[:count]), ModuleType(".".join(parts[:count])))
+        made = type(name, (base,), {"__module__": module})
+        monkeypatch.setattr(sys.modules[module], name, made, raising=False)
+        return made
+
+    return make

@@ -32,7 +32,7 @@ def poisoned_memory():
 
 @contextlib.contextmanager
 def running(backend: str):
-    """Choose the backend ``name`` or ``cpp:isa`` and yield the name that the operators take."""
+    """Choose the backend `name` or `cpp:isa` and yield the name that the operators take."""
     name, _, isa = backend.partition(":")
     if not isa:
         yield name

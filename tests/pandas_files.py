@@ -39,7 +39,7 @@ def _new_Index(kind, content):
 def pickled(columns: dict[str, list], manager="pandas.core.internals.managers") -> bytes:
     """The columns, of objects, as pandas 0.14.1 to 1.2 pickles a DataFrame, in protocol 2.
 
-    ``manager`` is the module of BlockManager: pandas.core.internals before 0.24.
+    `manager` is the module of BlockManager: pandas.core.internals before 0.24.
     """
     rows = len(next(iter(columns.values())))
     values = np.empty((len(columns), rows), dtype=object)

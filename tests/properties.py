@@ -32,7 +32,7 @@ BACKENDS = [*cpu_backends(), _emulated]
 
 @contextlib.contextmanager
 def suffix_of(backend: str):
-    """Choose one of BACKENDS; yields what its operators' names end in: ``torch.ops.ppl_fast.<op><suffix>``."""
+    """Choose one of BACKENDS; yields what its operators' names end in: `torch.ops.ppl_fast.<op><suffix>`."""
     if backend == "emulated":
         with cuda_emulator.emulation():
             yield "_plain"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ppl_fast.models import PPL, AutoLink
 
@@ -31,6 +32,7 @@ SMALL_PPL = SMALL | {
     "regressor_base": 4,
     "regressor_levels": 3,
 }
+PUBLISHED = {"thick": 2e-3, "sklr": 256.0, "block": 8, "missing": 0.9}  # attributes and hyper-parameters
 SMALL_AUTOLINK = SMALL | {"detector_size": 32, "detector_base": 4, "detector_levels": 3}
 
 
@@ -75,6 +77,32 @@ def arguments(**changed) -> SimpleNamespace:
         "alpha": 1.0,
     }
     return SimpleNamespace(**(defaults | changed))
+
+
+def grow(root, state):
+    """Modules and buffers under `root`, as a state dict names them."""
+    for key, value in state.items():
+        *path, leaf = key.split(".")
+        module = root
+        for name in path:
+            if name not in module._modules:
+                module.add_module(name, nn.Module())
+            module = module._modules[name]
+        if value.is_floating_point() and leaf not in ("running_mean", "running_var", "codebook"):
+            module.register_parameter(leaf, nn.Parameter(value))
+        else:
+            module.register_buffer(leaf, value)
+    return root
+
+
+def pickled_module(published_class, state, **attributes):
+    """The published PPL as an object, with other state and attributes."""
+    root = grow(published_class("models.pose_prior_learner", "PosePriorLearner")(), state)
+    root.memory.__class__ = published_class("models.pose_prior_learner", "Memory")
+    root.regressor.__class__ = published_class("models.modules", "ResNetConditionalParameterRegressor")
+    root.register_buffer("scratch", torch.ones(3), persistent=False)
+    vars(root).update(attributes, aug=torch.ones(5, 1), num_parts=5, use_alpha=True)
+    return root
 
 
 def zipped(path: Path, program: bytes, entries: dict[str, bytes] | None = None, compression=zipfile.ZIP_STORED) -> Path:

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def suffix_in_force() -> str:
-    """Which sibling ``auto`` takes."""
+    """Which sibling `auto` takes."""
     return _backend.select(OP, "auto", CPU).name().removeprefix(f"ppl_fast::{OP}")
 
 

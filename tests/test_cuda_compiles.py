@@ -39,7 +39,7 @@ pytestmark = [
 
 @functools.cache
 def build() -> Path:
-    """Build the package and return the folder: ``lib`` is what a wheel holds, ``temp`` has the objects, ``log`` is what
+    """Build the package and return the folder: `lib` is what a wheel holds, `temp` has the objects, `log` is what
     ptxas said. What was compiled is kept under build/ by the hash of what went in."""
     version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
     sources = [ROOT / "setup.py", ROOT / "CMakeLists.txt", *(ROOT / "cmake").iterdir(), *(ROOT / "csrc").iterdir()]

@@ -80,7 +80,7 @@ def test_plain_containers(tmp_path):
 
 
 class Evil:
-    """Pickles as a call of ``function``."""
+    """Pickles as a call of `function`."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

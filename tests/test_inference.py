@@ -1,14 +1,8 @@
-"""Poses from Python: sources, batches one at a time, and files by format."""
+"""Poses from Python: sources, and batches one at a time."""
 
-import csv
-import json
-import os
-import re
 import subprocess
 import sys
 import weakref
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,49 +10,11 @@ import torch
 
 pytest.importorskip("PIL", reason="images need the data extra")
 
+from inference_cases import Counted, Finder, S
+
 from ppl_fast import evaluation
-from ppl_fast.data import ImageFolder, load_labels, to_pixels
-from ppl_fast.inference import FORMATS, collect, estimate, open_source, predict, write
-
-S = 32
-KEYPOINTS = 3
-
-
-class Finder(torch.nn.Module):
-    """Keypoints that depend on the image alone: its mean colours, and the number of passes."""
-
-    config = {"image_size": S, "num_keypoints": KEYPOINTS}
-    links = torch.tensor([[0, 1], [1, 2]])
-
-    def link_weights(self):
-        return torch.tensor([1.0, 0.5])
-
-    def estimate(self, images, iterations=1):
-        level = images.mean(dim=(2, 3))
-        return torch.stack([0.5 * level, -0.3 * level * iterations], dim=2)
-
-
-class Counted(torch.utils.data.Dataset):
-    """Grey images, and how many of them were loaded."""
-
-    def __init__(self, count):
-        self.count, self.loaded = count, 0
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        self.loaded += 1
-        return torch.full((3, S, S), index / self.count)
-
-
-@pytest.fixture(scope="module")
-def footage(tmp_path_factory):
-    """A folder of clips, as frames and as videos."""
-    pytest.importorskip("av", reason="videos need the video extra")
-    from video_files import write_clips
-
-    return write_clips(tmp_path_factory.mktemp("footage"))
+from ppl_fast.data import ImageFolder, to_pixels
+from ppl_fast.inference import collect, estimate, open_source, predict
 
 
 def found(images, sizes, iterations=1):
@@ -81,10 +37,10 @@ def test_a_folder_of_images(images):
     np.testing.assert_array_equal(np.asarray(batches[1].image(2)), np.asarray(dataset.original(6)))
 
 
-def test_a_video_and_a_folder_with_videos(footage):
+def test_a_video_and_a_folder_with_videos(clips):
     from ppl_fast.data.video import Video
 
-    video = Video(footage / "clip3.mp4")
+    video = Video(clips / "clip3.mp4")
     for source in (video.path, str(video.path), video):
         batches = list(estimate(Finder(), source, batch_size=5))
         assert [poses.frames for poses in batches] == [[0, 1, 2, 3, 4], [5, 6]]
@@ -96,13 +52,13 @@ def test_a_video_and_a_folder_with_videos(footage):
     assert batches[1].unique_names == ["clip3.mp4/000005", "clip3.mp4/000006"]
     np.testing.assert_array_equal(np.asarray(batches[1].image(1)), np.asarray(frames[6].image))
 
-    estimation = estimate(Finder(), footage, batch_size=4)
+    estimation = estimate(Finder(), clips, batch_size=4)
     assert "2 videos\n14 images in" in estimation.media.report
     batches = list(estimation)
     assert [{*poses.names} for poses in batches if poses.video] == [{"clip3.mp4"}] * 2 + [{"far/b.avi"}] * 2
     together = collect(batches)
     assert len(together) == 14 + 7 + 5 and together.unique_names[-1] == "far/b.avi/000004"
-    alone = collect(estimate(Finder(), footage / "clip3.mp4"))
+    alone = collect(estimate(Finder(), clips / "clip3.mp4"))
     np.testing.assert_allclose(together.keypoints[14:21], alone.keypoints, atol=1e-5)
 
 
@@ -131,7 +87,7 @@ def test_one_batch_at_a_time_is_loaded_and_kept():
     assert number == 100
 
 
-def test_one_batch_of_frames_at_a_time_is_decoded_and_kept(footage, monkeypatch):
+def test_one_batch_of_frames_at_a_time_is_decoded_and_kept(clips, monkeypatch):
     from ppl_fast.data.video import Video
 
     decoded, kept, frames = [], [], Video.frames
@@ -143,83 +99,13 @@ def test_one_batch_of_frames_at_a_time_is_decoded_and_kept(footage, monkeypatch)
             yield frame
 
     monkeypatch.setattr(Video, "frames", counted)
-    estimation = estimate(Finder(), footage / "clip3.mp4", batch_size=2)
+    estimation = estimate(Finder(), clips / "clip3.mp4", batch_size=2)
     assert not decoded
     next(estimation)
     assert decoded == [0, 1]
     for _ in estimation:
         assert sum(image() is not None for image in kept) <= 5  # two batches, and the frame in between
     assert len(decoded) == 7
-
-
-def test_files_by_format(footage, tmp_path):
-    outputs = {"csv": tmp_path / "p.csv", "coco": tmp_path / "p.json", "overlay": tmp_path / "drawn"}
-    assert write(estimate(Finder(), footage, batch_size=4), **outputs) == 26
-    poses = collect(estimate(Finder(), footage, batch_size=4))
-    header, *rows = csv.reader(outputs["csv"].open())
-    assert header[:5] == ["file", "frame", "time", "keypoint_00_x", "keypoint_00_y"]
-    assert [row[:2] for row in rows] == [
-        [name, "" if frame is None else str(frame)] for name, frame in zip(poses.names, poses.frames, strict=True)
-    ]
-    np.testing.assert_allclose(np.array([row[3:] for row in rows], float), poses.keypoints.reshape(26, -1), atol=6e-4)
-    labels = load_labels(outputs["coco"])
-    assert labels.files == poses.unique_names and labels.skeleton == [(0, 1), (1, 2)]
-    drawn = {str(path.relative_to(tmp_path / "drawn")) for path in (tmp_path / "drawn").rglob("*") if path.is_file()}
-    assert drawn == {f"{name}.{'mp4' if name.endswith(('.mp4', '.avi')) else 'png'}" for name in poses.names}
-    assert write(estimate(Finder(), footage / "clip3.mp4"), overlay=tmp_path / "one.mkv", csv=None) == 7
-    assert sorted(os.listdir(tmp_path)) == ["drawn", "one.mkv", "p.csv", "p.json"]
-
-
-def test_files_of_images_alone_have_no_frames(images, tmp_path):
-    write(estimate(Finder(), images), csv=tmp_path / "p.csv")
-    assert next(csv.reader((tmp_path / "p.csv").open()))[:2] == ["file", "keypoint_00_x"]
-
-
-def test_an_interrupted_estimation_leaves_no_files(footage, tmp_path, monkeypatch):
-    estimated = []
-
-    def interrupted(self, images, iterations=1):
-        estimated.append(len(images))
-        if sum(estimated) > 20:  # within the first video, after all images
-            raise KeyboardInterrupt
-        return torch.zeros(len(images), KEYPOINTS, 2)
-
-    monkeypatch.setattr(Finder, "estimate", interrupted)
-    (tmp_path / "drawn").mkdir()
-    (tmp_path / "drawn" / "mine.txt").touch()
-    outputs = {"csv": tmp_path / "p.csv", "coco": tmp_path / "p.json", "overlay": tmp_path / "drawn"}
-    with pytest.raises(KeyboardInterrupt):
-        write(estimate(Finder(), footage, batch_size=4), **outputs)
-    assert sum(estimated) > 20
-    assert os.listdir(tmp_path) == ["drawn"] and os.listdir(tmp_path / "drawn") == ["mine.txt"]
-
-
-def test_a_further_format_is_one_function(images, tmp_path, monkeypatch):
-    @contextmanager
-    def counts(path, schema):
-        numbers = []
-        yield lambda poses: numbers.append(len(poses))
-        path.write_text(json.dumps([numbers, schema.links.tolist()]))
-
-    monkeypatch.setitem(FORMATS, "counts", counts)
-    write(estimate(Finder(), images, batch_size=4), counts=tmp_path / "counts.json")
-    assert json.loads((tmp_path / "counts.json").read_text()) == [[4, 4, 2], [[0, 1], [1, 2]]]
-
-
-def test_outputs_are_refused_before_any_work(footage, tmp_path):
-    video = footage / "clip3.mp4"
-    before = video.read_bytes()
-    dataset = Counted(3)
-    with pytest.raises(TypeError, match="unknown format 'ccsv'; did you mean 'csv'"):
-        write(estimate(Finder(), dataset), ccsv=tmp_path / "p.csv")
-    with pytest.raises(FileNotFoundError, match="the folder .*nowhere is missing"):
-        write(estimate(Finder(), dataset), csv=tmp_path / "nowhere" / "p.csv")
-    assert dataset.loaded == 0
-    with pytest.raises(ValueError, match="csv must not be the input itself"):
-        write(estimate(Finder(), video), csv=video)
-    with pytest.raises(ValueError, match="must end in .mkv, .mov, .mp4 to be written as a video"):
-        write(estimate(Finder(), video), overlay=tmp_path / "drawn")
-    assert video.read_bytes() == before and not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -295,15 +181,3 @@ def test_the_command_names_the_extra_before_any_work():
     assert result.stderr.endswith(
         "ppl-fast estimate needs Pillow, which is not installed: pip install 'ppl_fast[data]'\n"
     )
-
-
-def test_the_format_of_the_documentation(images, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "inference.md").read_text()
-    code = re.findall("```python\n(.*?)```", page, re.DOTALL)[-1]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").symlink_to(images)
-    monkeypatch.setattr("ppl_fast.inference.writers.FORMATS", FORMATS.copy())
-    monkeypatch.setattr("ppl_fast.inference.FORMATS", sys.modules["ppl_fast.inference.writers"].FORMATS)
-    exec(code, {"write": write, "estimate": estimate, "model": Finder()})
-    with np.load("poses.npz") as saved:
-        np.testing.assert_array_equal(saved["keypoints"], collect(estimate(Finder(), images)).keypoints)

@@ -107,3 +107,31 @@ def test_the_figures_are_those_measured():
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:#.2g}"
+
+
+def test_quantize_and_move(page):
+    """As the published memory has it: distances, a one-hot product, and moving averages with Laplace smoothing."""
+    tokens = torch.randn(7, 3, 4, dtype=torch.float64, requires_grad=True)
+    codebook = torch.randn(3, 5, 4, dtype=torch.float64)
+    squared = (tokens.unsqueeze(2) - codebook).square().sum(-1)
+    chosen = F.one_hot(squared.argmin(-1), 5).double()
+    expected = torch.einsum("bmk,mkd->bmd", chosen, codebook)
+    values, indices, commitment = page.quantize(tokens, codebook)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(commitment, F.mse_loss(tokens, expected))
+    upstream = torch.randn_like(values)
+    assert torch.equal(torch.autograd.grad(values, tokens, upstream)[0], upstream)
+
+    sizes, sums = torch.rand(3, 5, dtype=torch.float64) + 1, torch.randn(3, 5, 4, dtype=torch.float64)
+    averaged = 0.9 * sizes + 0.1 * chosen.sum(0)
+    total = averaged.sum(1, keepdim=True)
+    smoothed = (averaged + 1e-5) / (total + 5e-5) * total
+    expected = 0.9 * sums + 0.1 * torch.einsum("bmk,bmd->mkd", chosen, tokens.detach())
+    page.move(codebook, sizes, sums, tokens, indices)
+    torch.testing.assert_close((sizes, sums, codebook), (smoothed, expected, expected / smoothed.unsqueeze(2)))
+
+
+def test_transform(page):
+    template, theta = torch.rand(6, 2, dtype=torch.float64), torch.randn(4, 6, 2, 3, dtype=torch.float64)
+    homogeneous = torch.cat([template, torch.ones(6, 1)], dim=1)
+    torch.testing.assert_close(page.transform(template, theta), (theta @ homogeneous.unsqueeze(-1)).squeeze(-1))

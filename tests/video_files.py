@@ -22,7 +22,7 @@ def bar_at(image: Image.Image) -> int:
 
 
 def encode(path, count=12, rate=25, size=SIZE, times=None, matrix=None, metadata=None):
-    """A video of `drawn` frames, a key frame every fifth; ``times`` in ticks of 1 / rate."""
+    """A video of `drawn` frames, a key frame every fifth; `times` in ticks of 1 / rate."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(CODECS[path.suffix[1:]], rate=rate)

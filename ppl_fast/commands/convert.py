@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from ppl_fast._files import is_taken, new_folder, replacing
-
-from .options import check_outputs, command_parser, parse
+from ppl_fast.commands.options import check_outputs, command_parser, parse
 
 DESCRIPTION = """Turn a checkpoint of the published PPL or AutoLink code into a model directory for the other commands,
 without running anything that is in it; or, with --to-published, a model into the published state dict."""

@@ -2,7 +2,7 @@
 
 import re
 
-from .options import command_parser, parse
+from ppl_fast.commands.options import command_parser, parse
 
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
 WRITTEN = {
@@ -19,9 +19,8 @@ WRITTEN = {
 
 def main(arguments: list[str]) -> int:
     """Run the command; its options are the arguments of `run_demo`."""
+    from ppl_fast.commands.evaluate import table
     from ppl_fast.demo import run_demo
-
-    from .evaluate import table
 
     # As everywhere else, words may be joined by hyphens, where the function's arguments have underscores.
     arguments = [re.sub(r"^--[a-z-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", a) for a in arguments]

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast._extras import needing
-
-from .options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one video, in
 pixels of the originals."""

@@ -1,10 +1,17 @@
 """ppl-fast evaluate: a trained model, or two side by side, against labels, by every protocol."""
 
-import json
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from .options import add_compute, check_outputs, command_parser, parse, ready_model
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+
+if TYPE_CHECKING:
+    from ppl_fast.data.sets import LabelledSet
+    from ppl_fast.models import KeypointModel
 
 DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
 keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
@@ -81,7 +88,7 @@ def _masks(text: str) -> list[tuple[str, float]]:
     return masks
 
 
-def _models(options: Any) -> dict[str, Any]:
+def _models(options: Any) -> dict[str, KeypointModel]:
     """The models by the names to print: their architectures, or where those are the same, the runs."""
     runs = [options.run] if options.beside is None else [options.run, options.beside]
     models = [ready_model(run, options) for run in runs]
@@ -93,20 +100,23 @@ def _models(options: Any) -> dict[str, Any]:
     return dict(zip(names, models, strict=True))
 
 
-def _measure(models: dict[str, Any], options: Any, masks) -> dict[str, dict[str, Any]]:
+def _measure(
+    models: dict[str, KeypointModel], options: Any, masks: Sequence[tuple[str, float]]
+) -> dict[str, dict[str, Any]]:
     from ppl_fast.evaluation import evaluate_model
 
-    sets: dict[int, list] = {}
+    sets: dict[int, list[LabelledSet]] = {}
     results = {}
     for name, model in models.items():
         size = model.config["image_size"]
         if size not in sets:
             sets[size] = _open_sets(options, size)
+        images_and_labels: list[Any] = [part for labelled in sets[size] for part in (labelled.dataset, labelled.labels)]
         if len(models) > 1:
             print(f"{name}:")
         results[name] = evaluate_model(
             model,
-            *(part for labelled in sets[size] for part in (labelled.dataset, labelled.labels)),
+            *images_and_labels,
             protocol=sets[size][-1].protocol,
             iterations=options.iterations,
             threshold=options.threshold,
@@ -119,7 +129,7 @@ def _measure(models: dict[str, Any], options: Any, masks) -> dict[str, dict[str,
     return results
 
 
-def _open_sets(options: Any, image_size: int) -> list:
+def _open_sets(options: Any, image_size: int) -> list[LabelledSet]:
     """The labelled set to divide, or one to fit on and one to measure on: a published data set has its own splits."""
     from ppl_fast.data import open_set
     from ppl_fast.data.sets import known_name
@@ -136,7 +146,8 @@ def _open_sets(options: Any, image_size: int) -> list:
 def table(metrics: dict[str, Any]) -> str:
     """The measurements as text: numbers, baselines and protocols, then the errors under occlusion round by round.
 
-    metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
+    Args:
+        metrics: of one model by `evaluate_model`, or of several by `side_by_side`.
     """
     models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
     width = max(len(name) for name in models) + 2 * (len(models) > 1)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from .options import command_parser, parse
+from ppl_fast.commands.options import command_parser, parse
 
 DESCRIPTION = """Draw articulated figures in random poses as PNG files, with keypoints.npz beside them for 'evaluate'.
 The same options give the same files; the splits of one seed share backgrounds and clothing, not poses."""

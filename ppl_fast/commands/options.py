@@ -5,13 +5,16 @@ import re
 from argparse import ArgumentError
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ppl_fast._extras import needing
 from ppl_fast._options import nearest
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from ppl_fast.models import KeypointModel
 
 
 def command_parser(name: str, description: str, usage: str) -> ArgumentParser:
@@ -78,7 +81,7 @@ def _check_folder(folder: Path) -> None:
         raise PermissionError(f"output folder {folder} is not writable")
 
 
-def ready_model(run: str, options: Any):
+def ready_model(run: str, options: Any) -> "KeypointModel":
     """The model of a run on the device asked for, with the number of threads asked for."""
     import torch
 
@@ -95,7 +98,7 @@ def ready_model(run: str, options: Any):
 
 
 def _sentence(parser: ArgumentParser, message: str) -> str:
-    """jsonargparse's report as one sentence; an unknown option gets the nearest valid one."""
+    """The report of jsonargparse as one sentence; an unknown option gets the nearest valid one."""
     wrong = re.search(r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.*)', message)
     if wrong:
         key, kind, value = wrong.groups()

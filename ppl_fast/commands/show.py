@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .options import check_outputs, command_parser, parse
+from ppl_fast.commands.options import check_outputs, command_parser, parse
 
 DESCRIPTION = """Draw what a run has learned, without any image: the keypoint prior, the connectivity matrix, the poses
 that the memory's vectors stand for, one varied at a time, and how much of the memory is used.

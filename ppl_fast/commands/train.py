@@ -1,12 +1,17 @@
 """ppl-fast train: learn a pose prior from a folder of images."""
 
+from __future__ import annotations
+
 import contextlib
 from argparse import ArgumentError, Namespace
 from argparse import ArgumentParser as PlainParser
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .options import ArgumentParser, add_dataclass, command_parser, parse
+from ppl_fast.commands.options import add_dataclass, command_parser, parse
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.

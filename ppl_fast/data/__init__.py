@@ -1,12 +1,13 @@
 """Images in, labels beside them, published data sets, and drawn figures to try things on.
 
-Needs the ``data`` extra (Pillow, tqdm; h5py and scipy for some data sets); ``to_pixels`` and ``from_pixels`` alone need
+Needs the `data` extra (Pillow, tqdm; h5py and scipy for some data sets); `to_pixels` and `from_pixels` alone need
 only numpy and torch.
 """
 
-from ppl_fast._extras import on_first_use
+from typing import TYPE_CHECKING
 
-from .coordinates import from_pixels, to_pixels
+from ppl_fast._extras import on_first_use
+from ppl_fast.data.coordinates import from_pixels, to_pixels
 
 _HOMES = {
     "ClipFolder": "clips",
@@ -22,6 +23,16 @@ _HOMES = {
     "write_csv": "predictions",
 }
 
-__all__ = ["from_pixels", "to_pixels", *_HOMES]
+__all__ = ["ClipFolder", "ImageFolder", "LabelledSet", "Labels", "LayoutError", "from_pixels", "load_labels"]
+__all__ += ["make_figures", "open_set", "to_pixels", "training_loader", "write_coco", "write_csv"]
 
-__getattr__ = on_first_use(__name__, _HOMES, "data")
+if TYPE_CHECKING:  # so that type checkers, too, find what `_HOMES` lists
+    from ppl_fast.data.clips import ClipFolder
+    from ppl_fast.data.figures import make_figures
+    from ppl_fast.data.images import ImageFolder
+    from ppl_fast.data.labels import Labels, load_labels
+    from ppl_fast.data.loading import training_loader
+    from ppl_fast.data.predictions import write_coco, write_csv
+    from ppl_fast.data.sets import LabelledSet, LayoutError, open_set
+else:
+    __getattr__ = on_first_use(__name__, _HOMES, "data")

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .backgrounds import meadow
-from .drawing import Canvas, Paint, rgb
+from ppl_fast.data.backgrounds import meadow
+from ppl_fast.data.drawing import Canvas, Paint, rgb
 
 NAMES = [
     "nose", "head", "withers", "shoulder", "rump", "hip", "tail",
@@ -86,7 +86,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _ahead(angle: float) -> np.ndarray:
-    """Unit vector ``angle`` radians above straight ahead, which is to the right."""
+    """Unit vector `angle` radians above straight ahead, which is to the right."""
     return np.array([np.cos(angle), -np.sin(angle)])
 
 
@@ -112,7 +112,9 @@ def draw(canvas: Canvas, joints: np.ndarray, build: Outfit, thickness: float, rn
     _head(canvas, nose, head, build)
 
 
-def _leg(canvas, start, joints, build: Outfit, thickness: float, light: float, hind: bool) -> None:
+def _leg(
+    canvas: Canvas, start: np.ndarray, joints: np.ndarray, build: Outfit, thickness: float, light: float, hind: bool
+) -> None:
     """One leg from shoulder or hip over the knee to the foot; the far ones are darker."""
     knee, foot = joints
     coat, socks, hoof = (_dim(paint, light) for paint in (build.coat, build.socks, Paint(rgb("3a322c"))))

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from .drawing import rgb
+from ppl_fast.data.drawing import rgb
 
 _WALLS = ["d9d0c1", "c6d2d4", "dac7bc", "ccd5c0", "c9c8da", "e2d7b4", "b7c5c4", "d3d3d1"]
 _FLOORS = ["a88a6a", "8f9095", "7d6b5c", "b3a88f", "77858d", "96785c"]
@@ -22,22 +22,28 @@ class Scene:
         self.y = self.x.T
         self.image = np.broadcast_to(colour, (size, size, 3)).astype(np.float32)
 
-    def fill(self, distance: np.ndarray, colour, opacity: float = 1.0) -> None:
+    def fill(self, distance: np.ndarray, colour: np.ndarray, opacity: float = 1.0) -> None:
         """Paint where the signed distance to a shape's edge is negative."""
         cover = (opacity * np.clip(0.5 - distance * self.size, 0, 1))[..., None]
         self.image += cover * (colour - self.image)
 
-    def box(self, left, top, right, bottom, colour, opacity: float = 1.0) -> None:
+    def box(
+        self, left: float, top: float, right: float, bottom: float, colour: np.ndarray, opacity: float = 1.0
+    ) -> None:
+        """Paint a rectangle, its sides in the scene's units."""
         beside, beyond = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
         self.fill(np.maximum(beside, beyond), colour, opacity)
 
-    def disc(self, x, y, radius, colour, opacity: float = 1.0) -> None:
+    def disc(self, x: float, y: float, radius: float, colour: np.ndarray, opacity: float = 1.0) -> None:
+        """Paint a disc around (x, y)."""
         self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour, opacity)
 
     def brighten(self, factor: np.ndarray) -> None:
+        """Multiply each pixel by its factor, (size, size)."""
         self.image *= factor[..., None]
 
     def finished(self) -> np.ndarray:
+        """The image, float32 (size, size, 3) in [0, 1]."""
         return self.image.clip(0, 1)
 
 
@@ -91,12 +97,12 @@ def ground_shadow(scene: np.ndarray, feet: np.ndarray) -> np.ndarray:
 
 
 def _near(rng: np.random.Generator, code: str, spread: float) -> np.ndarray:
-    """A colour, moved at random by up to ``spread`` in each channel."""
+    """A colour, moved at random by up to `spread` in each channel."""
     return (rgb(code) + rng.uniform(-spread, spread, 3)).clip(0, 1).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise (size, size) of about unit spread, ``cells`` bumps a side."""
+    """Smooth noise (size, size) of about unit spread, `cells` bumps a side."""
     grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
 

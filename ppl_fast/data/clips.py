@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -13,33 +14,34 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._options import integer
+from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
+from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
+from ppl_fast.data.video import VIDEO_SUFFIXES, Video
 
-from .image_set import SMALLEST_SIDE, first_few, natural, resized
-from .images import IMAGE_SUFFIXES, ImageFiles, list_files
-from .video import VIDEO_SUFFIXES, Video
+Place = tuple[int, Video, int, int | None]  # of a frame: row of the file, video, number, timestamp
 
 
 class ClipFolder(ImageFiles):
-    """All frames of all clips below a folder, each resized to a square: an :class:`ImageFolder` that knows clips.
+    """All frames of all clips below a folder, each resized to a square: an `ImageFolder` that knows clips.
 
     A clip is a folder that holds images, or a video file; both kinds may stand side by side. Frame 12 of the video
-    ``walk.mp4`` goes by the name ``walk.mp4/000012``, as if the video were a folder, so that a frame's clip is always
+    `walk.mp4` goes by the name `walk.mp4/000012`, as if the video were a folder, so that a frame's clip is always
     the folder in its name. Clips, and the frames of a clip, are in natural order: 2 before 10.
 
-    Images are read as by :class:`ImageFiles`. Videos are decoded when the set is built (see :class:`VideoFrames`);
+    Images are read as by `ImageFiles`. Videos are decoded when the set is built (see `VideoFrames`);
     those that do not decode to their end are skipped, with the reason.
 
     Args:
         root: the folder, or a single video file.
-        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         every: keep each n-th frame of every clip.
         cache: keep the resized frames in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images, or of unreadable videos, the folder is refused.
 
     Attributes:
         clips: per frame, the number of its clip.
-        clip_names: name of each clip: its folder's or file's relative path, "." for images in ``root`` itself.
-        paths, original_sizes, skipped, ignored: as those of :class:`ImageFolder`.
+        clip_names: name of each clip: its folder's or file's relative path, "." for images in `root` itself.
+        paths, original_sizes, skipped, ignored: as those of `ImageFolder`.
 
     Raises:
         ValueError: missing or empty folder, too many unreadable images or videos, options out of range.
@@ -47,7 +49,15 @@ class ClipFolder(ImageFiles):
         ImportError: there are videos, and PyAV is not installed.
     """
 
-    def __init__(self, root, image_size: int, *, every: int = 1, cache: bool = False, max_bad_share: float = 0.1):
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        image_size: int,
+        *,
+        every: int = 1,
+        cache: bool = False,
+        max_bad_share: float = 0.1,
+    ):
         image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
         every = integer("ClipFolder", "every", every, low=1)
         images, videos, self.ignored = find_media(Path(root))
@@ -80,7 +90,7 @@ class ClipFolder(ImageFiles):
 class VideoFrames:
     """The frames of videos by name, in any order: each video is decoded once, to frames of the size that is needed.
 
-    They lie in a temporary file, 3 * S * S bytes each, in the folder that ``TMPDIR`` names; the file goes when the
+    They lie in a temporary file, 3 * S * S bytes each, in the folder that `TMPDIR` names; the file goes when the
     object does.
 
     Args:
@@ -99,11 +109,13 @@ class VideoFrames:
     """
 
     def __init__(self, videos: dict[str, Path], image_size: int, every: int = 1, max_bad_share: float = 0.1):
-        self.image_size, self.names = image_size, []
-        self._places: dict[str, tuple[int, Video, int, int | None]] = {}  # row of the file, video, number, timestamp
+        self.image_size = image_size
+        self.names: list[str] = []
+        self._places: dict[str, Place] = {}
         folder = tempfile.mkdtemp(prefix="ppl_fast_frames_")
         self.remove = weakref.finalize(self, _remove, folder, os.getpid())
-        self._file, self._rows = Path(folder, "frames"), None
+        self._file = Path(folder, "frames")
+        self._rows: np.ndarray | None = None  # of the file, once a frame is asked for
         opened, self.skipped = open_videos(videos)
         expected = sum(-(-(video.length or 0) // every) for video in opened.values())
         try:
@@ -138,13 +150,14 @@ class VideoFrames:
         _, video, number, pts = self._places[name]
         return video.image(number, pts)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """For a loading process, which maps the file anew, and does not remove it."""
         return self.__dict__ | {"_rows": None, "remove": None}
 
-    def _decode(self, name: str, video: Video, every: int, file, bar: tqdm) -> None:
-        """Append a video's frames to file and names, or nothing and the reason to ``skipped``."""
-        start, row, places = file.tell(), len(self.names), {}
+    def _decode(self, name: str, video: Video, every: int, file: BinaryIO, bar: tqdm) -> None:
+        """Append a video's frames to file and names, or nothing and the reason to `skipped`."""
+        start, row = file.tell(), len(self.names)
+        places: dict[str, Place] = {}
         try:
             for frame in video.frames(every):
                 file.write(resized(frame.image, self.image_size).numpy().tobytes())
@@ -162,7 +175,8 @@ class VideoFrames:
 def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     """Images, videos with their paths, and other files below a folder, named by relative path; or one video alone.
 
-    Raises ValueError where there is neither image nor video.
+    Raises:
+        ValueError: there is neither image nor video.
     """
     kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
@@ -189,7 +203,7 @@ def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[s
 
 
 def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float) -> None:
-    """Raise a ValueError where all, or more than a share, of ``count`` videos were skipped."""
+    """Raise a ValueError where all, or more than a share, of `count` videos were skipped."""
     if skipped and (len(skipped) > max_bad_share * count or len(skipped) == count):
         raise ValueError(
             f"{len(skipped)} of {count} videos are unusable, at most a share of {max_bad_share:g} may be, and not all: "

@@ -1,10 +1,14 @@
 """Between normalised keypoints and pixels of the original image."""
 
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 
+Points = TypeVar("Points", torch.Tensor, np.ndarray)
 
-def to_pixels(keypoints, image_size: int, original_size):
+
+def to_pixels(keypoints: Points, image_size: int, original_size: Any) -> Points:
     """Normalised keypoints, as the model gives them, in pixels of the original image.
 
     The model sees the original resized to S x S with half-pixel centres, so with u = (x + 1) / 2 * (S - 1) the
@@ -16,20 +20,20 @@ def to_pixels(keypoints, image_size: int, original_size):
         original_size: (W, H) of the original, or (n, 2) of them for keypoints of shape (n, N, 2).
 
     Returns:
-        Same type and shape as ``keypoints``: (x, y) in pixels of the original, integers at pixel centres.
+        Same type and shape as `keypoints`: (x, y) in pixels of the original, integers at pixel centres.
     """
     scale = _scale("to_pixels", keypoints, image_size, original_size)
     return ((keypoints + 1) * ((image_size - 1) / 2) + 0.5) * scale - 0.5
 
 
-def from_pixels(keypoints, image_size: int, original_size):
-    """Pixels of the original image as normalised keypoints: the inverse of :func:`to_pixels`."""
+def from_pixels(keypoints: Points, image_size: int, original_size: Any) -> Points:
+    """Pixels of the original image as normalised keypoints: the inverse of `to_pixels`."""
     scale = _scale("from_pixels", keypoints, image_size, original_size)
     return ((keypoints + 0.5) / scale - 0.5) * (2 / (image_size - 1)) - 1
 
 
-def _scale(caller: str, keypoints, image_size: int, original_size):
-    """Original pixels per resized pixel, (2,) or (n, 1, 2), of the type of ``keypoints``."""
+def _scale(caller: str, keypoints: Points, image_size: int, original_size: Any) -> Points:
+    """Original pixels per resized pixel, (2,) or (n, 1, 2), of the type of `keypoints`."""
     if keypoints.shape[-1:] != (2,):
         raise ValueError(f"{caller}: keypoints must have shape (..., 2), got {tuple(keypoints.shape)}")
     if image_size < 2:

@@ -5,10 +5,14 @@ times the size of the image in each direction; averaging 3 x 3 cells makes the e
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
+Point = Sequence[float] | np.ndarray  # (x, y)
+Pair = tuple[float, float] | np.ndarray  # one at each end of a part
 OVERSAMPLING = 3
 _AMBIENT, _DIFFUSE = 0.56, 0.52
 
@@ -37,7 +41,7 @@ class Paint:
 
     def at(self, across: np.ndarray, along: np.ndarray) -> np.ndarray:
         """Colours, (n, 3) or one (3,), at n places given in the part's own directions."""
-        if self.pattern == "plain":
+        if self.pattern == "plain" or self.second is None:
             return self.colour
         u, v = across / self.period + self.phase, along / self.period + self.phase
         if self.pattern == "hoops":
@@ -61,19 +65,30 @@ class Canvas:
         light: direction towards the light, (x, y, towards the viewer), of any length.
     """
 
-    def __init__(self, size: int, light=(-0.5, -0.6, 0.65)):
+    def __init__(self, size: int, light: tuple[float, float, float] = (-0.5, -0.6, 0.65)):
         self.size, self.cells = size, size * OVERSAMPLING
         self.light = [component / math.hypot(*light) for component in light]
         self.colour = np.zeros((self.cells**2, 3), dtype=np.float32)
         self.covered = np.zeros(self.cells**2, dtype=np.float32)
         self.centres = ((np.arange(self.cells) + 0.5) / self.cells).astype(np.float32)
 
-    def part(self, a, b, radii, paint: Paint, *, widths=(0, 0), until=1.0, beyond: Paint | None = None, caps=0.35):
-        """A body part around the axis from ``a`` to ``b``, lit as if it were round.
+    def part(
+        self,
+        a: Point,
+        b: Point,
+        radii: Pair,
+        paint: Paint,
+        *,
+        widths: Pair = (0, 0),
+        until: float = 1.0,
+        beyond: Paint | None = None,
+        caps: float = 0.35,
+    ) -> None:
+        """A body part around the axis from `a` to `b`, lit as if it were round.
 
-        Its outline is the trapezoid with half-widths ``widths`` at the two ends, grown by ``radii``; with no width
-        that is a tapered limb with round ends. From the share ``until`` of the axis on it is painted ``beyond``.
-        ``caps`` says how round the ends are lit: 1 as a ball, 0 as a cut tube, whose joints show no seam.
+        Its outline is the trapezoid with half-widths `widths` at the two ends, grown by `radii`; with no width
+        that is a tapered limb with round ends. From the share `until` of the axis on it is painted `beyond`.
+        `caps` says how round the ends are lit: 1 as a ball, 0 as a cut tube, whose joints show no seam.
         """
         where, (cos, sin), across, along, shares, side, end = self._cells(a, b, radii, widths)
         if until <= 0 and beyond is not None:
@@ -88,11 +103,20 @@ class Canvas:
         self.colour[where] = colours * (_AMBIENT + _DIFFUSE * np.maximum(lit, 0))[:, None]
         self.covered[where] = 1
 
-    def dot(self, centre, radius: float, paint: Paint) -> None:
+    def dot(self, centre: Point, radius: float, paint: Paint) -> None:
         """A small ball."""
         self.part(centre, np.asarray(centre) + 1e-4, (radius, radius), paint, caps=1)
 
-    def shadow(self, a, b, radii, *, widths=(0, 0), strength: float = 0.3, offset: float = 0.012):
+    def shadow(
+        self,
+        a: Point,
+        b: Point,
+        radii: Pair,
+        *,
+        widths: Pair = (0, 0),
+        strength: float = 0.3,
+        offset: float = 0.012,
+    ) -> None:
         """Darken what lies behind a part that is about to be painted, on the side away from the light."""
         dx, dy = (offset * component for component in self.light[:2])
         where = self._cells((a[0] - dx, a[1] - dy), (b[0] - dx, b[1] - dy), radii, widths)[0]
@@ -106,10 +130,12 @@ class Canvas:
 
     def _average(self, cells: np.ndarray) -> np.ndarray:
         """(S, S, channels) means of squares of cells; sums of slices, several times faster than mean over axes."""
-        rows = sum(cells[i::OVERSAMPLING] for i in range(OVERSAMPLING))
-        return sum(rows[:, i::OVERSAMPLING] for i in range(OVERSAMPLING)) / OVERSAMPLING**2
+        rows = reduce(np.add, [cells[i::OVERSAMPLING] for i in range(OVERSAMPLING)])
+        return reduce(np.add, [rows[:, i::OVERSAMPLING] for i in range(OVERSAMPLING)]) / OVERSAMPLING**2
 
-    def _cells(self, a, b, radii, widths):
+    def _cells(
+        self, a: Point, b: Point, radii: Pair, widths: Pair
+    ) -> tuple[np.ndarray, tuple[float, float], np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Cells inside a part.
 
         Returns their flat indices, the axis as a unit vector, and for each cell its distance across and along the

@@ -1,5 +1,6 @@
 """Drawn articulated figures: a data set to learn from where no footage is at hand, with labels to measure by."""
 
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -9,11 +10,10 @@ from tqdm import tqdm
 
 from ppl_fast._files import is_taken, new_folder
 from ppl_fast._options import integer
-
-from . import animal, person
-from .backgrounds import ground_shadow
-from .drawing import Canvas
-from .labels import LABEL_FILE, Labels
+from ppl_fast.data import animal, person
+from ppl_fast.data.backgrounds import ground_shadow
+from ppl_fast.data.drawing import Canvas
+from ppl_fast.data.labels import LABEL_FILE, Labels
 
 KINDS: dict[str, ModuleType] = {"person": person, "animal": animal}
 # difficulty -> (number of backgrounds, number of outfits); None draws a new one for each image.
@@ -25,7 +25,7 @@ _MARGIN, _SCATTER, _SCALES = 0.05, (0.048, 0.034), (0.92, 1.08)
 
 
 def make_figures(
-    directory,
+    directory: str | os.PathLike[str],
     count: int,
     size: int = 64,
     seed: int = 0,
@@ -33,11 +33,11 @@ def make_figures(
     difficulty: str = "lab",
     split: str = "train",
 ) -> Labels:
-    """Draw figures in random poses as PNG files, with their joints in ``keypoints.npz``.
+    """Draw figures in random poses as PNG files, with their joints in `keypoints.npz`.
 
-    The same arguments give the same bytes, and the first figures of a larger ``count`` are those of a smaller one.
-    Backgrounds and outfits follow from ``seed``, ``kind`` and ``difficulty`` alone, so that the splits of one seed
-    share them; poses follow from ``seed`` and ``split``.
+    The same arguments give the same bytes, and the first figures of a larger `count` are those of a smaller one.
+    Backgrounds and outfits follow from `seed`, `kind` and `difficulty` alone, so that the splits of one seed
+    share them; poses follow from `seed` and `split`.
 
     Args:
         directory: new or empty folder; it appears whole or not at all.
@@ -82,7 +82,7 @@ def make_figures(
 
 
 class Artist:
-    """Draws the i-th figure of a set; see :func:`make_figures` for the arguments."""
+    """Draws the i-th figure of a set; see `make_figures` for the arguments."""
 
     def __init__(self, size: int, seed: int, kind: str, difficulty: str, split: str):
         self.size, self.seed, self.kind, self.wild = size, seed, KINDS[kind], difficulty == "wild"

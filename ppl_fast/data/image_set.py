@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,17 +21,17 @@ SMALLEST_SIDE = 8
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class ImageSet(Dataset):
+class ImageSet(Dataset[torch.Tensor]):
     """Named images, each resized to a square: the part that is the same wherever they are stored.
 
-    A subclass says by name how large an image is and how to get it, ``_size`` and ``_picture``, and where there is a
-    faster way to its resized form than by the whole image, ``_load``.
-    All images are measured when the set is built, and with ``cache`` loaded; those that fail are skipped.
+    A subclass says by name how large an image is and how to get it, `_size` and `_picture`, and where there is a
+    faster way to its resized form than by the whole image, `_load`.
+    All images are measured when the set is built, and with `cache` loaded; those that fail are skipped.
 
     Args:
         root: where the images are, for messages.
         names: one name an image, distinct, in order.
-        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the resized images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the set is refused.
 
@@ -47,7 +49,9 @@ class ImageSet(Dataset):
     ignored: list[str] = []
     clips: list[int] | None = None
 
-    def __init__(self, root, names: list[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
+    def __init__(
+        self, root: Path, names: list[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1
+    ):
         kind = type(self).__name__
         image_size = integer(kind, "image_size", image_size, low=SMALLEST_SIDE)
         if not 0 <= max_bad_share <= 1:
@@ -55,16 +59,16 @@ class ImageSet(Dataset):
         self.root, self.image_size = root, image_size
         self._cache = torch.empty((len(names), 3, image_size, image_size), dtype=torch.uint8) if cache else None
         outcomes = self._inspect_all(names)
-        good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+        sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
+        good, self.original_sizes = list(sizes), list(sizes.values())
         self.paths = [names[i] for i in good]
-        self.original_sizes = [outcomes[i] for i in good]
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
         if len(self.skipped) > max_bad_share * len(names) or not good:
             raise ValueError(
                 f"{kind}: {len(self.skipped)} of {len(names)} images in {self.root} are unusable, at most "
                 f"a share of {max_bad_share:g} may be, and not all: {first_few(self.skipped)}"
             )
-        if cache and self.skipped:
+        if self._cache is not None and self.skipped:
             self._cache = self._cache[good]
 
     def __len__(self) -> int:
@@ -97,7 +101,7 @@ class ImageSet(Dataset):
         return "\n".join(lines)
 
     def _size(self, name: str) -> tuple[int, int]:
-        """Upright (W, H); raises one of ``UNREADABLE`` for an image that cannot be used."""
+        """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
         raise NotImplementedError
 
     def _load(self, name: str) -> torch.Tensor:
@@ -108,10 +112,10 @@ class ImageSet(Dataset):
         """The image as it is stored, upright RGB."""
         raise NotImplementedError
 
-    def _inspect_all(self, names: list[str]) -> list:
+    def _inspect_all(self, names: list[str]) -> list[tuple[int, int] | str]:
         """Upright (W, H) of every readable image, or the reason as a string; fills the cache where there is one."""
 
-        def inspect(i: int):
+        def inspect(i: int) -> tuple[int, int] | str:
             try:
                 size = self._size(names[i])
                 if self._cache is not None:
@@ -140,12 +144,12 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float().mul_(1 / 127.5).sub_(1)
 
 
-def natural(name: str) -> tuple[list, str]:
+def natural(name: str) -> tuple[list[int | str], str]:
     """Sorting key by which digits count as numbers, 2 before 10; the name itself decides between 1 and 01."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))], name
 
 
-def first_few(entries: list, count: int = 3) -> str:
+def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
     shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
     return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")

@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .image_set import SMALLEST_SIDE, ImageSet, as_tensor
+from ppl_fast.data.image_set import SMALLEST_SIDE, ImageSet, as_tensor
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
@@ -29,18 +30,17 @@ class ImageFiles(ImageSet):
     """Image files below a folder, by their relative paths.
 
     EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on
-    white. Images are stretched to the square, antialiased, with half-pixel centres (see
-    :func:`ppl_fast.data.to_pixels`).
+    white. Images are stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
 
     When the set is built, every file's header is read and its end looked for, so that truncated files are found
-    before any work starts; with ``cache`` every image is decoded then. Files that fail are skipped and kept with
-    the reason in ``skipped``. A body that turns out to be damaged only when it is decoded later raises
-    ``ValueError`` with the file's name: leaving it out silently would change the order of a resumed run.
+    before any work starts; with `cache` every image is decoded then. Files that fail are skipped and kept with
+    the reason in `skipped`. A body that turns out to be damaged only when it is decoded later raises
+    `ValueError` with the file's name: leaving it out silently would change the order of a resumed run.
 
-    Args, attributes and errors: those of :class:`ImageSet`; ``names`` are paths below ``root``, forward slashes.
+    Arguments, attributes and errors are those of `ImageSet`; `names` are paths below `root`, forward slashes.
     """
 
-    def __init__(self, root, names: list[str], image_size: int, **options):
+    def __init__(self, root: str | os.PathLike[str], names: list[str], image_size: int, **options: Any):
         super().__init__(Path(root), names, image_size, **options)
 
     def _size(self, name: str) -> tuple[int, int]:
@@ -59,11 +59,11 @@ class ImageFolder(ImageFiles):
     """All images below a folder, each resized to a square; labels are neither needed nor read.
 
     Nested jpg, jpeg, png and webp files, in the sorted order of their relative paths, read as by
-    :class:`ImageFiles`.
+    `ImageFiles`.
 
     Args:
         root: the folder.
-        image_size: S; ``dataset[i]`` is a float32 tensor (3, S, S) in [-1, 1].
+        image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the decoded images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the folder is refused.
 
@@ -78,7 +78,9 @@ class ImageFolder(ImageFiles):
         ValueError: missing or empty folder, too many unreadable images, sizes out of range.
     """
 
-    def __init__(self, root, image_size: int, *, cache: bool = False, max_bad_share: float = 0.1):
+    def __init__(
+        self, root: str | os.PathLike[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1
+    ):
         names, self.ignored = list_files(Path(root))
         if not names:
             raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
@@ -86,11 +88,12 @@ class ImageFolder(ImageFiles):
 
 
 def list_files(root: Path) -> tuple[list[str], list[str]]:
-    """Relative paths of (images, other files) below ``root``, each sorted; hidden and companion files left out."""
+    """Relative paths of (images, other files) below `root`, each sorted; hidden and companion files left out."""
     if not root.is_dir():
         state = "not a folder" if root.exists() else "missing"
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         # A link to a folder above would be followed for ever.
@@ -108,7 +111,7 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _check(path: Path) -> tuple[int, int]:
-    """Upright (W, H) from the header; raises one of ``UNREADABLE`` for a broken, truncated or tiny image."""
+    """Upright (W, H) from the header; raises one of `UNREADABLE` for a broken, truncated or tiny image."""
     with Image.open(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_SIDE:
@@ -143,7 +146,7 @@ def _load(path: Path, size: int) -> torch.Tensor:
     """The image as uint8 (3, size, size), upright RGB."""
     with Image.open(path) as image:
         orientation = _orientation(image)
-        # A JPEG decodes at a half to an eighth of its size for little; ``box`` is then its exact extent.
+        # A JPEG decodes at a half to an eighth of its size for little; `box` is then its exact extent.
         drafted = image.draft(None, (2 * size, 2 * size))
         box = drafted[1] if drafted else None
         image = _turn(_to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box), orientation)

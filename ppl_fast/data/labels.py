@@ -1,10 +1,13 @@
-"""Keypoint labels, for evaluation only: ``keypoints.npz`` or COCO keypoint JSON."""
+"""Keypoint labels, for evaluation only: `keypoints.npz` or COCO keypoint JSON."""
 
 import json
+import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -37,7 +40,7 @@ class Labels:
     names: list[str]
     skeleton: list[tuple[int, int]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n, joints = len(self.files), len(self.names)
         if self.keypoints.shape != (n, joints, 2):
             raise ValueError(f"Labels: keypoints must have shape {(n, joints, 2)}, got {self.keypoints.shape}")
@@ -56,20 +59,20 @@ class Labels:
         return len(self.files)
 
     def match(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in ``paths`` that have labels, and their rows here: two int64 arrays of one length."""
+        """Positions in `paths` that have labels, and their rows here: two int64 arrays of one length."""
         row_of = {file: row for row, file in enumerate(self.files)}
         found = [(i, row_of[path]) for i, path in enumerate(paths) if path in row_of]
         images, rows = np.array(found, dtype=np.int64).reshape(-1, 2).T
         return images, rows
 
-    def select(self, rows) -> "Labels":
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Labels":
         """The labels of some rows, in the order given."""
         rows = np.asarray(rows, dtype=np.int64)
         files = [self.files[row] for row in rows]
         return Labels(files, self.keypoints[rows], self.visible[rows], self.names, self.skeleton)
 
-    def save(self, path) -> None:
-        """Write ``keypoints.npz``: plain arrays, read back without pickle."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `keypoints.npz`: plain arrays, read back without pickle."""
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
@@ -81,10 +84,10 @@ class Labels:
             )
 
 
-def load_labels(root) -> Labels:
+def load_labels(root: str | os.PathLike[str]) -> Labels:
     """Labels of a folder of images, or of the label file itself.
 
-    A folder's ``keypoints.npz`` comes first; else its one JSON file with COCO's ``images`` and ``annotations``.
+    A folder's `keypoints.npz` comes first; else its one JSON file with COCO's `images` and `annotations`.
     Of several people in one COCO image the one with the largest area counts; joints with COCO's v = 0 are not
     visible.
 
@@ -126,18 +129,18 @@ def _load_npz(path: Path) -> Labels:
         raise ValueError(f"load_labels: {path} is no valid label file: {error}") from error
 
 
-def _read_json(path: Path):
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"load_labels: {path} is no readable JSON: {error}") from error
 
 
-def _is_coco(data) -> bool:
+def _is_coco(data: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(data, dict) and {"images", "annotations"} <= data.keys()
 
 
-def _from_coco(path: Path, data: dict) -> Labels:
+def _from_coco(path: Path, data: dict[str, Any]) -> Labels:
     try:
         return _coco_labels(data)
     except KeyError as error:
@@ -146,9 +149,9 @@ def _from_coco(path: Path, data: dict) -> Labels:
         raise ValueError(f"load_labels: {path} is no valid COCO keypoint file: {error}") from error
 
 
-def _coco_labels(data: dict) -> Labels:
+def _coco_labels(data: dict[str, Any]) -> Labels:
     """The largest annotation of each image, in the order of the images."""
-    largest: dict[int, dict] = {}
+    largest: dict[int, dict[str, Any]] = {}
     for annotation in data["annotations"]:
         kept = largest.get(annotation["image_id"])
         if "keypoints" in annotation and (kept is None or _area(annotation) > _area(kept)):
@@ -174,7 +177,7 @@ def _coco_labels(data: dict) -> Labels:
     )
 
 
-def _area(annotation: dict) -> float:
+def _area(annotation: dict[str, Any]) -> float:
     if "area" in annotation:
         return float(annotation["area"])
     _, _, width, height = annotation.get("bbox", (0, 0, 0, 0))

@@ -2,13 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ppl_fast import _devices
+
+
+class Pictures(Protocol):
+    """Images by number: a tensor (n, 3, S, S), or a map-style data set of (3, S, S)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> torch.Tensor: ...
 
 
 class Pairs(NamedTuple):
@@ -19,31 +26,45 @@ class Pairs(NamedTuple):
 
 
 class _Shuffle:
-    """Endless batches of (index, flip, index of the reference), the ``rank``-th part of each, from ``start_step`` on.
+    """Endless batches of (index, flip, index of the reference), the `rank`-th part of each, from `start_step` on.
 
     The images form one endless sequence: all of them shuffled, then shuffled anew. Step t takes the entries
     t * B to (t + 1) * B - 1, so no image is dropped and folders smaller than a batch work.
     """
 
-    def __init__(self, length, batch_size, seed, start_step, flip, rank, world_size, clips):
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start_step: int,
+        flip: bool,
+        rank: int,
+        world_size: int,
+        clips: Sequence[int] | None,
+    ):
         self.length, self.batch_size, self.seed, self.start_step = length, batch_size, seed, start_step
         self.flip, self.rank, self.world_size = flip, rank, world_size
         self.partners = None if clips is None else _Partners(clips)
 
     def __iter__(self) -> Iterator[list[tuple[int, bool, int | None]]]:
-        epoch, order, flips, references = -1, None, None, None
+        epoch = -1
         for step in count(self.start_step):
             batch = []
             for position in range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world_size):
                 if position // self.length != epoch:
                     epoch = position // self.length
-                    rng = np.random.default_rng([self.seed, epoch])
-                    order, flips = rng.permutation(self.length), rng.random(self.length) < 0.5
-                    references = self.partners and self.partners.draw(rng)
+                    order, flips, references = self._epoch(epoch)
                 index = int(order[position % self.length])
                 reference = None if references is None else int(references[index])
                 batch.append((index, bool(self.flip and flips[index]), reference))
             yield batch
+
+    def _epoch(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The order of the images in one epoch; which of them are flipped; and where there are clips, references."""
+        rng = np.random.default_rng([self.seed, number])
+        order, flips = rng.permutation(self.length), rng.random(self.length) < 0.5
+        return order, flips, None if self.partners is None else self.partners.draw(rng)
 
 
 class _Partners:
@@ -62,10 +83,10 @@ class _Partners:
         return self.by_clip[self.first + (self.place + steps) % self.size]
 
 
-class _Flipped(Dataset):
+class _Flipped(Dataset[torch.Tensor | Pairs]):
     """Answers (index, flip, reference) with the image, and its reference if any, mirrored left to right where asked."""
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: Pictures):
         self.dataset = dataset
 
     def __getitem__(self, key: tuple[int, bool, int | None]) -> torch.Tensor | Pairs:
@@ -80,7 +101,7 @@ class _Flipped(Dataset):
 
 
 def training_loader(
-    dataset,
+    dataset: Pictures,
     batch_size: int,
     seed: int,
     start_step: int = 0,
@@ -90,25 +111,25 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     reference: str = "image",
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Endless shuffled training batches that a resumed run continues bit for bit.
 
     Args:
-        dataset: map-style, ``dataset[i]`` a tensor (3, S, S).
+        dataset: map-style, `dataset[i]` a tensor (3, S, S).
         batch_size: images a step, over all processes together.
-        seed: with the step alone decides order and flips, whatever ``workers`` is.
+        seed: with the step alone decides order and flips, whatever `workers` is.
         start_step: number of batches to leave out; none of them is loaded.
         workers: loading processes; 0 loads in the calling one.
         flip: mirror each image left to right with probability one half, anew every epoch.
-        rank: this process; it gets every ``world_size``-th image of each batch.
+        rank: this process; it gets every `world_size`-th image of each batch.
         world_size: number of processes.
-        reference: "video" pairs each image with another frame of its clip, which ``dataset.clips`` tells, as the
+        reference: "video" pairs each image with another frame of its clip, which `dataset.clips` tells, as the
             published model does for Human3.6M and Taichi; a function of seed, epoch and image alone. Flips apply to
             both alike, and the one frame of a clip is its own reference. "image" gives images alone.
 
     Returns:
         A loader that never ends; batches are float32 (batch_size / world_size, 3, S, S), or with
-        ``reference="video"`` tuples (images, references) of two such.
+        `reference="video"` tuples (images, references) of two such.
 
     Raises:
         ValueError: no images, a number out of bounds, another reference, or a data set without clips for "video".

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backgrounds import meadow, room
-from .drawing import Canvas, Paint, rgb
+from ppl_fast.data.backgrounds import meadow, room
+from ppl_fast.data.drawing import Canvas, Paint, rgb
 
 NAMES = [
     "head", "neck", "pelvis",
@@ -94,7 +94,7 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def _down(angle: float) -> np.ndarray:
-    """Unit vector ``angle`` radians from straight down, counter-clockwise as seen in the image."""
+    """Unit vector `angle` radians from straight down, counter-clockwise as seen in the image."""
     return np.array([np.sin(angle), np.cos(angle)])
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,14 @@ import numpy as np
 from ppl_fast._files import replacing
 
 
-def write_csv(path, files, keypoints, names=None, columns=None) -> None:
-    """One row an image: file, further columns, then x and y of every keypoint in pixels of the original.
+def write_csv(
+    path: str | os.PathLike[str],
+    files: Sequence[str],
+    keypoints: Any,
+    names: Sequence[str] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write one row an image: file, further columns, then x and y of every keypoint in pixels of the original.
 
     Args:
         path: the file to write, replaced whole.
@@ -29,8 +36,10 @@ def write_csv(path, files, keypoints, names=None, columns=None) -> None:
 
 
 @contextmanager
-def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file") -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, columns)`` that adds rows as `write_csv` takes them, of the same columns.
+def csv_file(
+    path: str | os.PathLike[str], names: Sequence[str] | None = None, caller: str = "csv_file"
+) -> Iterator[Callable[..., None]]:
+    """A function `append(files, keypoints, columns)` that adds rows as `write_csv` takes them, of the same columns.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -52,8 +61,16 @@ def csv_file(path, names: Sequence[str] | None = None, caller: str = "csv_file")
         yield append
 
 
-def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category="object") -> None:
-    """COCO keypoint JSON, one annotation an image, every keypoint marked visible.
+def write_coco(
+    path: str | os.PathLike[str],
+    files: Sequence[str],
+    keypoints: Any,
+    sizes: Any,
+    names: Sequence[str] | None = None,
+    skeleton: Sequence[Sequence[int]] = (),
+    category: str = "object",
+) -> None:
+    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible.
 
     Args:
         path: the file to write, replaced whole.
@@ -70,17 +87,19 @@ def write_coco(path, files, keypoints, sizes, names=None, skeleton=(), category=
 
 @contextmanager
 def coco_file(
-    path,
+    path: str | os.PathLike[str],
     names: Sequence[str] | None = None,
     skeleton: Sequence[Sequence[int]] = (),
     category: str = "object",
     caller: str = "coco_file",
 ) -> Iterator[Callable[..., None]]:
-    """A function ``append(files, keypoints, sizes)`` that adds images as `write_coco` takes them, with their poses.
+    """A function `append(files, keypoints, sizes)` that adds images as `write_coco` takes them, with their poses.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
-        names, skeleton, category: as for `write_coco`.
+        names: as for `write_coco`.
+        skeleton: as for `write_coco`.
+        category: as for `write_coco`.
         caller: for the messages of `append`.
     """
     number = 0
@@ -127,7 +146,9 @@ def _annotation(number: int, points: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _checked(caller: str, files, keypoints, names) -> tuple[np.ndarray, list[str]]:
+def _checked(
+    caller: str, files: Sequence[str], keypoints: Any, names: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
     keypoints = np.asarray(keypoints, dtype=np.float64)
     if keypoints.ndim != 3 or keypoints.shape[0] != len(files) or keypoints.shape[2] != 2:
         raise ValueError(f"{caller}: keypoints must have shape ({len(files)}, N, 2), got {keypoints.shape}")

@@ -1,4 +1,4 @@
-"""Video files read frame by frame, and written, by PyAV (the ``video`` extra). No more than a frame is ever held."""
+"""Video files read frame by frame, and written, by PyAV (the `video` extra). No more than a frame is ever held."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from ppl_fast._extras import needing
 from ppl_fast._files import replacing
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import InputContainer
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg's name of the format
@@ -70,14 +75,15 @@ class Video:
             if first is None:
                 raise ValueError(f"video {self.path} holds no frame that decodes")
             self.size = _upright(first).size
-            self.rate, self.tick = stream.average_rate or USUAL_RATE, stream.time_base
+            self.rate = stream.average_rate or USUAL_RATE
+            self.tick = stream.time_base or 1 / self.rate
             self._start = first.pts or 0
-            known = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
+            known = stream.duration * self.tick if stream.duration else (container.duration or 0) / 1_000_000
             self._seconds = float(known)
             self.length = stream.frames or round(self._seconds * self.rate) or None
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Every ``every``-th frame in the order shown, from the first on.
+        """Every `every`-th frame in the order shown, from the first on.
 
         Raises:
             ValueError: a frame does not decode or changes its size, or the video ends well before its announced end.
@@ -110,7 +116,7 @@ class Video:
         return next(frame.image for frame in self.frames() if frame.number == number)
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple]:
+    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         """Container and video stream; what fails while they are in use becomes one sentence about the file."""
         av = _av()
         try:
@@ -125,8 +131,10 @@ class Video:
 
 
 @contextmanager
-def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) -> Iterator[Callable]:
-    """A function ``write(image, time)`` that appends frames to a video, which appears whole or not at all.
+def video_writer(
+    path: str | os.PathLike[str], size: tuple[int, int], rate: Fraction, tick: Fraction
+) -> Iterator[Callable[[Image.Image, float], None]]:
+    """A function `write(image, time)` that appends frames to a video, which appears whole or not at all.
 
     H.264 in yuv420p, or in yuv444p for odd sizes, which its yuv420p does not have; MPEG-4 where PyAV has no H.264.
 
@@ -156,7 +164,7 @@ def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) ->
 
             def write(image: Image.Image, time: float) -> None:
                 frame = av.VideoFrame.from_image(image)
-                frame = frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+                frame = _converted(frame, format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
                 frame.pts, frame.time_base = round(time / tick), tick
                 output.mux(stream.encode(frame))
 
@@ -166,22 +174,35 @@ def video_writer(path, size: tuple[int, int], rate: Fraction, tick: Fraction) ->
         raise OSError(f"{path} could not be written: {error.strerror}") from error
 
 
-def check_written(path) -> None:
+def check_written(path: str | os.PathLike[str]) -> None:
     """Raise a ValueError unless the suffix names a format that `video_writer` writes."""
     if Path(path).suffix.lower() not in WRITTEN:
         raise ValueError(f"{path} must end in {', '.join(WRITTEN)} to be written as a video")
 
 
-def _upright(raw) -> Image.Image:
-    image, matrix = raw.to_image(), raw.side_data.get("DISPLAYMATRIX")
+def _converted(raw: VideoFrame, **options: Any) -> VideoFrame:
+    """A frame in another format, by this thread alone.
+
+    A converter with threads of its own may outlive the frame among Python's garbage. In a process that was forked from
+    this one, as a loader's are, there are no such threads, and freeing it there would wait for them for ever.
+    """
+    try:
+        return raw.reformat(**options, threads=1)
+    except TypeError:  # a PyAV whose converters have no threads
+        return raw.reformat(**options)
+
+
+def _upright(raw: VideoFrame) -> Image.Image:
+    image, matrix = _converted(raw, format="rgb24").to_image(), raw.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    # What PyAV calls an object here is a buffer.
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))  # type: ignore[call-overload]
     signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
     return image.transpose(_UPRIGHT[signs]) if signs in _UPRIGHT else image
 
 
-def _av():
+def _av() -> ModuleType:
     with needing("videos need", "video"):
         import av
     return av

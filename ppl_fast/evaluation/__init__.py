@@ -4,16 +4,15 @@ Detected keypoints are xy in [-1, 1], labelled joints xy in [0, 1] (`unit_joints
 errors are fractions of the image size. Only `matching` needs scipy, only running a model needs tqdm.
 """
 
+from ppl_fast.evaluation._error import regression_error
+from ppl_fast.evaluation._evaluate import evaluate_model, side_by_side, unit_joints
+from ppl_fast.evaluation._limbs import limb_share
+from ppl_fast.evaluation._matching import matching
+from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlude, occlusion, visible_pixels
+from ppl_fast.evaluation._pck import pck
+from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
+from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
-
-from ._error import regression_error
-from ._evaluate import evaluate_model, side_by_side, unit_joints
-from ._limbs import limb_share
-from ._matching import matching
-from ._occlusion import MASKS, check_masks, occlude, occlusion, visible_pixels
-from ._pck import pck
-from ._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
-from ._score import Score
 
 __all__ = [
     "MASKS",

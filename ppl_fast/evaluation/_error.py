@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import joint_errors, labelled, mean_over
+from ppl_fast.evaluation._score import joint_errors, labelled, mean_over
 
 
 def regression_error(
@@ -19,10 +19,21 @@ def regression_error(
     summed_at: int | None = None,
     norm: str = "l2",
 ) -> tuple[float, np.ndarray]:
-    """What `regression` reports of predicted joints: the error, and joint by joint (J,), NaN where never counted.
+    """What `regression` reports of predicted joints.
 
-    predicted: (n, J, 2) as a `RegressionMap` gives them. joints: (n, J, 2) labelled; both xy in [0, 1].
-    visible: (n, J) bool, default all. The rest as for `regression`.
+    Args:
+        predicted: (n, J, 2) as a `RegressionMap` gives them, xy in [0, 1].
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        visible: (n, J) bool, default all.
+        swap: as for `regression`.
+        summed_at: as for `regression`.
+        norm: as for `regression`.
+
+    Returns:
+        The error, and joint by joint (J,), NaN where never counted.
+
+    Raises:
+        ValueError: no joint was ever visible.
     """
     targets, shown = labelled(joints, visible, "joints", "regression_error")
     predicted = np.asarray(predicted, np.float64)
@@ -36,7 +47,13 @@ def regression_error(
     return float(np.nansum(per_joint)), per_joint
 
 
-def nearer_sides(predicted, joints, visible, swap, norm: str = "l2") -> tuple[np.ndarray, np.ndarray]:
+def nearer_sides(
+    predicted: np.ndarray,
+    joints: np.ndarray,
+    visible: np.ndarray,
+    swap: Sequence[tuple[int, int]] | None,
+    norm: str = "l2",
+) -> tuple[np.ndarray, np.ndarray]:
     """Joints and visibility with left and right swapped in each image where that is nearer to `predicted`."""
     if not swap:
         return joints, visible
@@ -59,12 +76,18 @@ def error_text(images: int, summed_at: int | None = None, norm: str = "l2") -> s
 
 
 def checked_norm(norm: str, caller: str) -> str:
+    """`norm`, or a ValueError where it is neither l1 nor l2."""
     if norm not in ("l1", "l2"):
         raise ValueError(f"{caller}: norm must be 'l1' or 'l2', got {norm!r}")
     return norm
 
 
 def permutation_of(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
+    """Which joint takes each one's place when left and right are swapped, (J,).
+
+    Raises:
+        ValueError: a number that is no joint's.
+    """
     permutation = np.arange(joints)
     for left, right in swap:
         if not (0 <= left < joints and 0 <= right < joints):
@@ -73,7 +96,9 @@ def permutation_of(swap: Sequence[tuple[int, int]], joints: int) -> np.ndarray:
     return permutation
 
 
-def nearer_swapped(predicted, joints, visible, permutation, norm: str) -> np.ndarray:
+def nearer_swapped(
+    predicted: np.ndarray, joints: np.ndarray, visible: np.ndarray, permutation: np.ndarray, norm: str
+) -> np.ndarray:
     """(n,) bool: are the labels with left and right swapped nearer to what was predicted?"""
     errors = joint_errors(predicted, joints, visible, norm)
     swapped = joint_errors(predicted, joints[:, permutation], visible[:, permutation], norm)

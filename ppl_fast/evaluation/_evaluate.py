@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Subset
 
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.evaluation._error import nearer_sides
+from ppl_fast.evaluation._limbs import limb_share
+from ppl_fast.evaluation._matching import check_scipy, matching
+from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlusion
+from ppl_fast.evaluation._pck import pck
+from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, regression
+from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
-
-from ._error import nearer_sides
-from ._limbs import limb_share
-from ._matching import check_scipy, matching
-from ._occlusion import MASKS, check_masks, occlusion
-from ._pck import pck
-from ._regression import fit_mean_pose, fit_regression, regression
-from ._score import Score
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 
@@ -28,7 +29,7 @@ TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 class _Split:
     """Labelled images: the images themselves, joints (n, J, 2) in [0, 1] and which are visible (n, J)."""
 
-    images: Subset
+    images: Subset[Tensor]
     joints: np.ndarray
     visible: np.ndarray
 
@@ -64,32 +65,44 @@ def evaluate_model(
     workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a model by every protocol, with the mean pose beside; returns JSON-able metrics.
+    """Measure a model by every protocol, with the mean pose beside.
 
-    model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that is
-        not ``iterative``, ``iterations`` and ``rounds`` stay at 1 and 0.
-    train_dataset, test_dataset: `ppl_fast.data.ImageFolder`-like, with ``paths``, ``original_sizes`` and
-        ``image_size``. Without a test set the last fifth of the labelled training images, by name, is the test.
-    train_labels, test_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels
-        and labels without images are left out.
-    protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
-        ``LabelledSet.protocol``; fit, regression, mean pose, PCK and occlusion all keep to it.
-    iterations: estimation passes behind every keypoint. threshold: of PCK, as a fraction of the image size.
-    masks, rounds, occlusion_images: what `occlusion` hides, for how many rounds, on at most how many test
-        images (the first); no masks, no measurement.
+    Args:
+        model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that
+            is not `iterative`, `iterations` and `rounds` stay at 1 and 0.
+        train_dataset: `ppl_fast.data.ImageFolder`-like, with `paths`, `original_sizes` and `image_size`.
+        train_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels and labels without
+            images are left out.
+        test_dataset: like `train_dataset`. Without it the last fifth of the labelled training images, by name, is the
+            test.
+        test_labels: its labels.
+        protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
+            `LabelledSet.protocol`; fit, regression, mean pose, PCK and occlusion all keep to it.
+        iterations: estimation passes behind every keypoint.
+        threshold: of PCK, as a fraction of the image size.
+        masks: (kind, share) of what `occlusion` hides; none, no measurement.
+        rounds: for how many rounds of iterative inference.
+        occlusion_images: on at most how many test images, the first.
+        batch_size: images that go through the model at once.
+        workers: processes that load images.
+        progress: show a bar where there is a terminal.
 
-    Returns a dict: "split" (text), "images", "regression", "matching", "pck", and where measurable "limb_share"
-    and "occlusion"; each score is `Score.as_dict` with the protocol in it.
-    Raises ValueError when images and labels do not fit together, besides what the protocols raise.
+    Returns:
+        JSON-able metrics: "split" (text), "iterations", "images", "regression", "matching", "pck", and where measurable
+        "limb_share" and "occlusion"; each score is `Score.as_dict` with the protocol in it.
+
+    Raises:
+        ValueError: images and labels do not fit together, or what the protocols raise.
+        ImportError: scipy is not installed.
     """
     protocol = dict(protocol or {})
     check_masks(masks, rounds)
     check_scipy()
     train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
     iterations = iterations if model.iterative else 1
-    options = {"iterations": iterations, "batch_size": batch_size, "workers": workers, "progress": progress}
-    train_keypoints = predict(model, train.images, description="training poses", **options)
-    test_keypoints = predict(model, test.images, description="test poses", **options)
+    found = partial(predict, model, iterations=iterations, batch_size=batch_size, workers=workers, progress=progress)
+    train_keypoints = found(train.images, description="training poses")
+    test_keypoints = found(test.images, description="test poses")
     fit_options = {key: value for key, value in protocol.items() if key != "summed_at"}
     fitted = fit_regression(train_keypoints, train.joints, train.visible, **fit_options)
     scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, protocol)
@@ -103,8 +116,10 @@ def evaluate_model(
     metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}
     if masks:
         some = test.part(slice(occlusion_images))
-        options = {"rounds": rounds, "protocol": protocol, "batch_size": batch_size, "progress": progress}
-        metrics["occlusion"] = occlusion(model, some.images, some.joints, fitted, some.visible, masks=masks, **options)
+        metrics["occlusion"] = occlusion(
+            model, some.images, some.joints, fitted, some.visible, masks=masks, rounds=rounds, protocol=protocol,
+            batch_size=batch_size, progress=progress,
+        )  # fmt: skip
     return metrics
 
 
@@ -117,9 +132,16 @@ def side_by_side(metrics: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     return first | {"model": name, "beside": dict(others)}
 
 
-def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted, threshold, protocol):
+def _scores(
+    train_keypoints: np.ndarray,
+    train: _Split,
+    test_keypoints: np.ndarray,
+    test: _Split,
+    fitted: RegressionMap,
+    threshold: float,
+    protocol: Mapping[str, Any],
+) -> dict[str, Score]:
     """The protocols that need keypoints alone, each with the mean pose as baseline."""
-    visible = {"train_visible": train.visible, "test_visible": test.visible}
     swap, norm = protocol.get("swap"), protocol.get("norm", "l2")
     mean = fit_mean_pose(train.joints, train.visible, swap=swap, norm=norm)
     everywhere = np.broadcast_to(mean, test.joints.shape)
@@ -133,7 +155,15 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     sides = ", left and right swapped per image where that fits better" if swap else ""
     return {
         "regression": regression(
-            train_keypoints, train.joints, test_keypoints, test.joints, fitted=fitted, mean=mean, **protocol, **visible
+            train_keypoints,
+            train.joints,
+            test_keypoints,
+            test.joints,
+            train_visible=train.visible,
+            test_visible=test.visible,
+            fitted=fitted,
+            mean=mean,
+            **protocol,
         ),
         "matching": replace(
             matched, baseline=matching(np.nan_to_num(everywhere) * 2 - 1, test.joints, test.visible).value
@@ -146,11 +176,13 @@ def _scores(train_keypoints, train: _Split, test_keypoints, test: _Split, fitted
     }
 
 
-def _both_splits(train_dataset, train_labels, test_dataset, test_labels) -> tuple[_Split, _Split, str]:
+def _both_splits(
+    train_dataset: Any, train_labels: Labels, test_dataset: Any, test_labels: Labels | None
+) -> tuple[_Split, _Split, str]:
     if (test_dataset is None) != (test_labels is None):
         raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
     train = _labelled_split(train_dataset, train_labels, "train")
-    if test_dataset is None:
+    if test_dataset is None or test_labels is None:
         train, test = _divide(train)
         split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
     else:

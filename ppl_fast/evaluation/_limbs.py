@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._score import Score, detected, labelled, same_count
+from ppl_fast.evaluation._score import Score, detected, labelled, same_count
 
 POINTS_PER_LINK = 21
 CHANCE_GRID = 32  # chance is the share of this many squared grid points that are near a bone
@@ -25,14 +25,25 @@ def limb_share(
     heaviest: int = 12,
     within: float = 0.05,
 ) -> Score:
-    """Share of points along the heaviest links that lie within ``within`` of the image size of a bone.
+    """Share of points along the heaviest links that lie within `within` of the image size of a bone.
 
-    keypoints: (n, N, 2) detected, xy in [-1, 1]. links: (E, 2) keypoint numbers. weights: (E,).
-    joints: (n, J, 2) labelled, xy in [0, 1]. skeleton: (joint, joint) bones. visible: (n, J) bool, default
-    all; a bone counts where both ends are visible, an image where any bone does.
     The baseline is the share of the image area that near a bone: what links at random places would score.
-    ``details["links"]`` lists the links counted, heaviest first.
-    Raises ValueError for wrong shapes, differing counts, non-finite values, no skeleton or no visible bone.
+
+    Args:
+        keypoints: (n, N, 2) detected, xy in [-1, 1].
+        links: (E, 2) keypoint numbers.
+        weights: (E,).
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        skeleton: (joint, joint) bones.
+        visible: (n, J) bool, default all; a bone counts where both ends are visible, an image where any bone does.
+        heaviest: how many links count.
+        within: distance, as a fraction of the image size.
+
+    Returns:
+        The score; `details["links"]` lists the links counted, heaviest first.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values, no skeleton or no visible bone.
     """
     points = detected(keypoints, "keypoints", "limb_share")
     targets, shown = labelled(joints, visible, "joints", "limb_share")
@@ -46,7 +57,7 @@ def limb_share(
     if not len(bones) or bones.min() < 0 or bones.max() >= targets.shape[1]:
         expected = f"pairs of joint numbers below {targets.shape[1]}"
         raise ValueError(f"limb_share: skeleton must hold {expected}, got {skeleton}")
-    bone_shown = shown[:, bones].all(axis=2)
+    bone_shown = np.all(shown[:, bones], axis=2)
     if not bone_shown.any():
         raise ValueError("limb_share: at least one bone must have both ends visible, got none")
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_fast._extras import needing
-
-from ._score import Score, detected, labelled, mean_over, same_count
+from ppl_fast.evaluation._score import Score, detected, labelled, mean_over, same_count
 
 
 def check_scipy() -> None:
@@ -22,12 +21,19 @@ def matching(keypoints: Any, joints: Any, visible: Any = None) -> Score:
 
     The published Pose Prior Learner test: the squared distance of every (keypoint, joint) pair is averaged over
     the images, one optimal assignment is made for the whole set, and its mean cost is the result.
+    With J > N a keypoint serves up to ceil(J / N) joints.
 
-    keypoints: (n, N, 2) detected, xy in [-1, 1]. joints: (n, J, 2) labelled, xy in [0, 1].
-    visible: (n, J) bool, default all; a joint's cost is averaged over the images that show it.
-    With J > N a keypoint serves up to ceil(J / N) joints. ``details["assignment"]`` lists (keypoint, joint).
-    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint; ImportError
-    without scipy.
+    Args:
+        keypoints: (n, N, 2) detected, xy in [-1, 1].
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        visible: (n, J) bool, default all; a joint's cost is averaged over the images that show it.
+
+    Returns:
+        The score, a squared fraction of the image size; `details["assignment"]` lists (keypoint, joint).
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values or no visible joint.
+        ImportError: scipy is not installed.
     """
     check_scipy()
     from scipy.optimize import linear_sum_assignment

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast.evaluation._error import error_text, error_unit, regression_error
+from ppl_fast.evaluation._regression import RegressionMap
+from ppl_fast.evaluation._score import labelled
 from ppl_fast.inference.estimation import device_of, read
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
-
-from ._error import error_text, error_unit, regression_error
-from ._regression import RegressionMap
-from ._score import labelled
 
 # (kind, share of the image area): 24 x 24 of 64 x 64 pixels is a share of .14.
 MASKS = (("centre", 0.14), ("random", 0.14), ("blocks", 0.5), ("blocks", 0.8))
@@ -27,11 +26,21 @@ MASKS = (("centre", 0.14), ("random", 0.14), ("blocks", 0.5), ("blocks", 0.8))
 def visible_pixels(
     kind: str, share: float, size: int, rng: np.random.Generator, block: int | None = None
 ) -> np.ndarray:
-    """(size, size) bool, False where the image is hidden.
+    """Which pixels of an image stay visible.
 
-    kind: ``centre`` or ``random``, one square there or at a random place; ``blocks``, that share of the blocks
-    of a regular grid. share: of the image area, in (0, 1). block: side in pixels, default size / 8.
-    Raises ValueError for an unknown kind or a share out of range.
+    Args:
+        kind: `centre` or `random`, one square there or at a random place; `blocks`, that share of the blocks of a
+            regular grid.
+        share: of the image area that is hidden, in (0, 1).
+        size: S, the side of the image in pixels.
+        rng: draws the place or the blocks.
+        block: side in pixels, default size / 8.
+
+    Returns:
+        (S, S) bool, False where the image is hidden.
+
+    Raises:
+        ValueError: an unknown kind or a share out of range.
     """
     if not 0 < share < 1:
         raise ValueError(f"occlusion: share must lie between 0 and 1, got {share}")
@@ -56,10 +65,21 @@ def visible_pixels(
 def occlude(
     images: torch.Tensor, kind: str, share: float, *, seed: int = 0, first: int = 0, block: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide part of each image: (occluded images, hidden pixels 0; visible (B, 1, S, S) bool).
+    """Hide part of each image.
 
-    images: (B, 3, S, S) in [-1, 1]. first: number of the first image in its set; image i's mask depends on the
-    seed and i alone, whatever the batches.
+    Args:
+        images: (B, 3, S, S) in [-1, 1].
+        kind: as for `visible_pixels`.
+        share: as for `visible_pixels`.
+        seed: image i's mask depends on the seed and i alone, whatever the batches.
+        first: number of the first image in its set.
+        block: as for `visible_pixels`.
+
+    Returns:
+        The occluded images, hidden pixels 0, and visible, (B, 1, S, S) bool.
+
+    Raises:
+        ValueError: an unknown kind or a share out of range.
     """
     size = images.shape[-1]
     masks = [
@@ -84,19 +104,30 @@ def occlusion(
     batch_size: int = 64,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Regression error on partly hidden images after 0 to ``rounds`` rounds of iterative inference.
+    """Regression error on partly hidden images after 0 to `rounds` rounds of iterative inference.
 
-    model: a `KeypointModel`, or what offers the same; of one that is not ``iterative`` there is only the error after 0
-        rounds, the plain estimate on the occluded image.
-    images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
-    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, the joints that count, default all.
-    regression_map: from `fit_regression` on clean training images.
-    masks: (kind, share) as for `visible_pixels`. protocol: options of `regression` that the error is measured by.
+    Args:
+        model: a `KeypointModel`, or what offers the same; of one that is not `iterative` there is only the error after
+            0 rounds, the plain estimate on the occluded image.
+        images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S).
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        regression_map: from `fit_regression` on clean training images.
+        visible: (n, J) bool, the joints that count, default all.
+        masks: (kind, share) as for `visible_pixels`.
+        rounds: of iterative inference.
+        protocol: options of `regression` that the error is measured by.
+        block: as for `visible_pixels`.
+        seed: of the masks, as for `occlude`.
+        batch_size: images that go through the model at once.
+        progress: show a bar where there is a terminal.
 
-    Returns {"protocol", "unit", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": the error
-    after 0, 1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}.
-    ``recovered`` is None where hiding added nothing or the model cannot iterate.
-    Raises ValueError for differing counts, wrong shapes, masks out of range or no visible joint.
+    Returns:
+        {"protocol", "unit", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": the error after 0,
+        1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}. `recovered` is
+        None where hiding added nothing or the model cannot iterate.
+
+    Raises:
+        ValueError: differing counts, wrong shapes, masks out of range or no visible joint.
     """
     targets, shown = labelled(joints, visible, "joints", "occlusion")
     if len(images) != len(targets):
@@ -105,7 +136,9 @@ def occlusion(
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
     passes = 1 + rounds if model.iterative else 1
 
-    clean, found, device, first = [], [[[] for _ in range(passes)] for _ in masks], device_of(model), 0
+    clean: list[np.ndarray] = []
+    found: list[list[list[np.ndarray]]] = [[[] for _ in range(passes)] for _ in masks]
+    device, first = device_of(model), 0
     for _, batch in read(Images(images, name="occluded poses"), batch_size, progress):
         batch = batch.to(device)
         clean.append(regression_map(model.estimate(batch)))

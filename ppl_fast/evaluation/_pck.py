@@ -6,15 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from ._score import Score, joint_errors, labelled, mean_over, point_array, same_count
+from ppl_fast.evaluation._score import Score, joint_errors, labelled, mean_over, point_array, same_count
 
 
 def pck(predicted: Any, joints: Any, threshold: float, visible: Any = None) -> Score:
-    """Share of visible joints predicted within ``threshold`` of the image size (a distance equal to it counts).
+    """Share of visible joints predicted within `threshold` of the image size (a distance equal to it counts).
 
-    predicted: (n, J, 2) joints such as a `RegressionMap` gives, xy in [0, 1]; NaN counts as wrong.
-    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, default all.
-    Raises ValueError for wrong shapes, differing counts, a threshold that is not positive or no visible joint.
+    Args:
+        predicted: (n, J, 2) joints such as a `RegressionMap` gives, xy in [0, 1]; NaN counts as wrong.
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        threshold: a fraction of the image size, above 0.
+        visible: (n, J) bool, default all.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, a threshold that is not positive or no visible joint.
     """
     guesses = point_array(predicted, "predicted", "pck")
     targets, shown = labelled(joints, visible, "joints", "pck")

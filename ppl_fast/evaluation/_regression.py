@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
-from ._score import Score, detected, joint_errors, labelled, mean_over, same_count
+from ppl_fast.evaluation._error import checked_norm, error_text, nearer_swapped, permutation_of, regression_error
+from ppl_fast.evaluation._score import Score, detected, joint_errors, labelled, mean_over, same_count
+
+Labelled = tuple[np.ndarray, np.ndarray]  # joints (n, J, 2) and which of them count (n, J), as `labelled` gives them
+Sides = Sequence[tuple[int, int]] | None
 
 SWAP_TOLERANCE = 10  # swapping stops once at most this many training samples would change
 MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so descent alone does not bound the loop
@@ -19,7 +22,10 @@ MAX_SWAP_ROUNDS = 100  # least squares and the mean L2 criterion differ, so desc
 class RegressionMap:
     """Linear map from detected keypoints (n, N, 2), xy in [-1, 1], to joints (n, J, 2), xy in [0, 1].
 
-    coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in training.
+    Attributes:
+        coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in
+            training.
+        intercept: whether there is one.
     """
 
     coefficients: np.ndarray
@@ -45,13 +51,20 @@ def fit_regression(
 ) -> RegressionMap:
     """Least squares from flattened keypoints to joints, each joint on the samples that show it.
 
-    keypoints: (n, N, 2) detected, xy in [-1, 1]; scaled to [0, 1] before the fit.
-    joints: (n, J, 2) labelled, xy in [0, 1]. visible: (n, J) bool, default all.
-    swap: (left, right) joint pairs; each sample's sides are swapped when that fits better, repeatedly until at
-    most 10 samples would change; then samples more than three standard deviations above the mean error are
-    dropped and the map is fitted again (Human3.6M, as AutoLink's script has it).
     A rank-deficient system (fewer samples than 2N, coinciding keypoints) gets its minimum-norm solution.
-    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+
+    Args:
+        keypoints: (n, N, 2) detected, xy in [-1, 1]; scaled to [0, 1] before the fit.
+        joints: (n, J, 2) labelled, xy in [0, 1].
+        visible: (n, J) bool, default all.
+        swap: (left, right) joint pairs; each sample's sides are swapped when that fits better, repeatedly until at
+            most 10 samples would change; then samples more than three standard deviations above the mean error are
+            dropped and the map is fitted again (Human3.6M, as AutoLink's script has it).
+        intercept: fit one too.
+        norm: `l2` or `l1`, the distance by which samples are swapped and dropped.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values or no visible joint.
     """
     points = detected(keypoints, "keypoints", "fit_regression")
     targets, shown = labelled(joints, visible, "joints", "fit_regression")
@@ -59,7 +72,7 @@ def fit_regression(
     return _fit(_features(points, intercept), targets, shown, intercept, swap, checked_norm(norm, "fit_regression"))
 
 
-def fit_mean_pose(joints: Any, visible: Any = None, *, swap=None, norm: str = "l2") -> np.ndarray:
+def fit_mean_pose(joints: Any, visible: Any = None, *, swap: Sides = None, norm: str = "l2") -> np.ndarray:
     """(J, 2) mean labelled pose: `fit_regression` for a detector that sees nothing; NaN for a joint never visible."""
     targets, shown = labelled(joints, visible, "joints", "fit_mean_pose")
     return _fit_mean(targets, shown, swap, checked_norm(norm, "fit_mean_pose"))
@@ -86,16 +99,23 @@ def regression(
     `fit_regression` is fitted on the training split; the result is the mean L2 distance over all visible
     joints of the test split, as a fraction of the image size.
 
-    train_keypoints, test_keypoints: (n, N, 2) detected, xy in [-1, 1].
-    train_joints, test_joints: (n, J, 2) labelled, xy in [0, 1].
-    train_visible, test_visible: (n, J) bool; only visible joints are fitted and counted (CUB).
-    swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
-    summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
-    intercept, norm: Taichi figures in the literature are measured with an intercept and ``norm="l1"``,
-        |dx| + |dy|, which is not the L2 their name suggests.
-    fitted, mean: what `fit_regression` and `fit_mean_pose` gave for this training split and these options, where they
-        are at hand; else both are fitted here.
-    Raises ValueError for wrong shapes, differing counts, non-finite values or no visible joint.
+    Args:
+        train_keypoints: (n, N, 2) detected, xy in [-1, 1].
+        train_joints: (n, J, 2) labelled, xy in [0, 1].
+        test_keypoints: detected in the test images.
+        test_joints: labelled in the test images.
+        train_visible: (n, J) bool, default all; only visible joints are fitted (CUB).
+        test_visible: likewise; only visible joints are counted.
+        swap: (left, right) joint pairs; fitted as by `fit_regression`, and each test image takes the better side.
+        summed_at: report the sum over joints of the mean error in pixels at this image size (Taichi, 256).
+        intercept: fit one too, as Taichi figures in the literature are measured.
+        norm: `l2`; or `l1`, |dx| + |dy|, as those are, which is not the L2 their name suggests.
+        fitted: what `fit_regression` gave for this training split and these options, where it is at hand; else fitted
+            here.
+        mean: likewise, what `fit_mean_pose` gave.
+
+    Raises:
+        ValueError: wrong shapes, differing counts, non-finite values or no visible joint.
     """
     checked_norm(norm, "regression")
     train_points = detected(train_keypoints, "train_keypoints", "regression")
@@ -146,7 +166,9 @@ def mean_pose(
     return _mean_pose(train, test, swap, summed_at, checked_norm(norm, "mean_pose"))
 
 
-def _splits(train_joints, train_visible, test_joints, test_visible, caller):
+def _splits(
+    train_joints: Any, train_visible: Any, test_joints: Any, test_visible: Any, caller: str
+) -> tuple[Labelled, Labelled]:
     train = labelled(train_joints, train_visible, "train_joints", caller)
     test = labelled(test_joints, test_visible, "test_joints", caller)
     if train[0].shape[1] != test[0].shape[1]:
@@ -156,7 +178,9 @@ def _splits(train_joints, train_visible, test_joints, test_visible, caller):
     return train, test
 
 
-def _mean_pose(train, test, swap, summed_at, norm, mean: np.ndarray | None = None) -> Score:
+def _mean_pose(
+    train: Labelled, test: Labelled, swap: Sides, summed_at: int | None, norm: str, mean: np.ndarray | None = None
+) -> Score:
     mean = _fit_mean(*train, swap, norm) if mean is None else mean
     predicted = np.broadcast_to(mean, test[0].shape)
     value, per_joint = regression_error(predicted, *test, swap=swap, summed_at=summed_at, norm=norm)
@@ -167,7 +191,7 @@ def _mean_pose(train, test, swap, summed_at, norm, mean: np.ndarray | None = Non
     return Score(value, "; ".join(parts), per_joint)
 
 
-def _fit_mean(joints, visible, swap, norm) -> np.ndarray:
+def _fit_mean(joints: np.ndarray, visible: np.ndarray, swap: Sides, norm: str) -> np.ndarray:
     # Least squares on a feature that never changes is the mean, per joint over the samples that show it.
     return _fit(np.ones((len(joints), 1)), joints, visible, False, swap, norm).coefficients.reshape(-1, 2)
 
@@ -177,7 +201,14 @@ def _features(points: np.ndarray, intercept: bool) -> np.ndarray:
     return np.concatenate([features, np.ones((len(points), 1))], axis=1) if intercept else features
 
 
-def _fit(features, joints, visible, intercept: bool, swap=None, norm: str = "l2") -> RegressionMap:
+def _fit(
+    features: np.ndarray,
+    joints: np.ndarray,
+    visible: np.ndarray,
+    intercept: bool,
+    swap: Sides = None,
+    norm: str = "l2",
+) -> RegressionMap:
     fitted = _least_squares(features, joints, visible, intercept)
     if not swap:
         return fitted
@@ -195,7 +226,7 @@ def _fit(features, joints, visible, intercept: bool, swap=None, norm: str = "l2"
     return _least_squares(features[inlier], joints[inlier], visible[inlier], intercept)
 
 
-def _least_squares(features, joints, visible, intercept: bool) -> RegressionMap:
+def _least_squares(features: np.ndarray, joints: np.ndarray, visible: np.ndarray, intercept: bool) -> RegressionMap:
     if visible.all():
         targets = joints.reshape(len(joints), -1)
         return RegressionMap(np.linalg.lstsq(features, targets, rcond=None)[0], intercept)
@@ -210,7 +241,7 @@ def _predict(fitted: RegressionMap, features: np.ndarray) -> np.ndarray:
     return (features @ fitted.coefficients).reshape(len(features), -1, 2)
 
 
-def _measured(train, test, swap, summed_at, norm) -> list[str]:
+def _measured(train: Labelled, test: Labelled, swap: Sides, summed_at: int | None, norm: str) -> list[str]:
     parts = [error_text(len(test[0]), summed_at, norm)]
     if not (train[1].all() and test[1].all()):
         parts.append("each joint on the images that show it")

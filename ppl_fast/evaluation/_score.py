@@ -15,11 +15,13 @@ import torch
 class Score:
     """A measured number together with the protocol it was measured by.
 
-    value: the number; its unit is part of ``protocol``.
-    protocol: how it was measured, as text to print beside it.
-    per_joint: (J,) float64, the same measure joint by joint; NaN for a joint that no counted image shows.
-    baseline, baseline_name: the same measure for a trivial answer (the mean pose, chance).
-    details: further JSON-able facts about the measurement.
+    Attributes:
+        value: the number; its unit is part of `protocol`.
+        protocol: how it was measured, as text to print beside it.
+        per_joint: (J,) float64, the same measure joint by joint; NaN for a joint that no counted image shows.
+        baseline: the same measure for a trivial answer.
+        baseline_name: what that is: the mean pose, chance.
+        details: further JSON-able facts about the measurement.
     """
 
     value: float
@@ -33,7 +35,7 @@ class Score:
         return self.value
 
     def as_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """JSON-able form; ``per_joint`` is keyed by ``names`` (default: joint numbers), with None for NaN."""
+        """JSON-able form; `per_joint` is keyed by `names` (default: joint numbers), with None for NaN."""
         result: dict[str, Any] = {"value": self.value, "protocol": self.protocol}
         if self.baseline is not None:
             result |= {"baseline": self.baseline, "baseline_name": self.baseline_name}
@@ -85,7 +87,7 @@ def same_count(caller: str, **arrays: np.ndarray) -> None:
 
 
 def joint_errors(predicted: np.ndarray, joints: np.ndarray, visible: np.ndarray, norm: str = "l2") -> np.ndarray:
-    """(n, J) distances between points, NaN where the joint is not visible; ``l1`` is |dx| + |dy|."""
+    """(n, J) distances between points, NaN where the joint is not visible; `l1` is |dx| + |dy|."""
     difference = predicted - joints
     distance = np.abs(difference).sum(-1) if norm == "l1" else np.hypot(difference[..., 0], difference[..., 1])
     return np.where(visible, distance, np.nan)

@@ -6,13 +6,13 @@
         poses.names, poses.keypoints                    # (n, N, 2) in pixels of the originals
     write(estimate(model, "walk.mp4"), csv="poses.csv", overlay="overlay.mp4")
 
-Images and videos need the ``data`` and ``video`` extras, overlays ``viz``; tensors need none.
+Images and videos need the `data` and `video` extras, overlays `viz`; tensors need none.
 """
 
-from .estimation import Estimation, estimate, predict
-from .poses import Origins, Poses, collect
-from .sources import Media, Source, open_source
-from .writers import FORMATS, Schema, write
+from ppl_fast.inference.estimation import Estimation, estimate, predict
+from ppl_fast.inference.poses import Origins, Poses, collect
+from ppl_fast.inference.sources import Media, Source, open_source
+from ppl_fast.inference.writers import FORMATS, Schema, write
 
 __all__ = [
     "FORMATS",

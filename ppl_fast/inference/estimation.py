@@ -17,13 +17,16 @@ from torch import Tensor
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
-
-from .poses import Origins, Poses
-from .sources import Images, Media, Source, open_source
-from .writers import Schema
+from ppl_fast.inference.poses import Origins, Poses
+from ppl_fast.inference.sources import Images, Media, Source, open_source
+from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ppl_fast.data.loading import Pictures
+    from ppl_fast.data.video import Video
+    from ppl_fast.models import KeypointModel
 
 
 class Estimation(Iterator[Poses]):
@@ -33,7 +36,7 @@ class Estimation(Iterator[Poses]):
         media: what is estimated, and what of it was skipped.
     """
 
-    def __init__(self, model: Any, media: Media, *, iterations: int, batch_size: int, progress: bool):
+    def __init__(self, model: KeypointModel, media: Media, *, iterations: int, batch_size: int, progress: bool):
         self.media, self._model = media, model
         self._batches = (
             _poses(model, origins, pixels, iterations)
@@ -56,8 +59,8 @@ class Estimation(Iterator[Poses]):
 
 
 def estimate(
-    model: Any,
-    source: Any,
+    model: KeypointModel,
+    source: str | os.PathLike[str] | Video | Pictures,
     *,
     iterations: int = 1,
     batch_size: int = 32,
@@ -68,7 +71,7 @@ def estimate(
     """Estimate the poses of images and videos.
 
     The source is looked at now; images and frames are decoded and estimated batch by batch as the result is iterated,
-    so that memory does not grow with their number. The poses of all at once: ``collect(estimate(...))``.
+    so that memory does not grow with their number. The poses of all at once: `collect(estimate(...))`.
 
     Args:
         model: a trained model, on the device that is to compute.
@@ -99,8 +102,8 @@ def estimate(
 
 
 def predict(
-    model: Any,
-    images: Any,
+    model: KeypointModel,
+    images: Pictures,
     *,
     iterations: int = 1,
     batch_size: int = 64,
@@ -108,10 +111,10 @@ def predict(
     description: str = "poses",
     progress: bool = True,
 ) -> NDArray[np.float64]:
-    """Keypoints (n, N, 2) float64, xy in [-1, 1], of all images by ``model.estimate``.
+    """Keypoints (n, N, 2) float64, xy in [-1, 1], of all images by `model.estimate`.
 
     Args:
-        model: offers ``estimate(images, iterations=...)``.
+        model: a trained model, on the device that is to compute.
         images: (n, 3, S, S) tensor in [-1, 1] or a map-style dataset of (3, S, S), at least one.
         iterations: estimation passes.
         batch_size: images that go through the model at once.
@@ -144,7 +147,7 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _poses(model: Any, origins: Origins, pixels: Tensor, iterations: int) -> Poses:
+def _poses(model: KeypointModel, origins: Origins, pixels: Tensor, iterations: int) -> Poses:
     found = model.estimate(pixels.to(device_of(model)), iterations=iterations)
     normalised = found.detach().cpu().double().numpy()
     keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)

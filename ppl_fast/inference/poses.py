@@ -40,7 +40,7 @@ class Origins:
 
     @property
     def unique_names(self) -> list[str]:
-        """One name an image: its own, or for frame 12 of ``walk.mp4`` ``walk.mp4/000012``, as `ClipFolder` has it."""
+        """One name an image: its own, or for frame 12 of `walk.mp4` `walk.mp4/000012`, as `ClipFolder` has it."""
         return [
             name if frame is None else f"{name}/{frame:06d}"
             for name, frame in zip(self.names, self.frames, strict=True)

@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
-
-from .poses import Origins
+from ppl_fast.inference.poses import Origins
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Video
 
 
@@ -41,8 +41,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
-        """Batches in order, no sooner than they are asked for: where they come from, and float32 (n, 3, S, S) in
-        [-1, 1] on the CPU.
+        """Batches in order, no sooner than they are asked for.
+
+        Returns:
+            Pairs: where the images come from, and float32 (n, 3, S, S) in [-1, 1] on the CPU.
 
         Raises:
             ValueError: an image or frame does not decode; it is named.
@@ -52,7 +54,7 @@ class Source(ABC):
 class Images(Source):
     """A tensor (n, 3, S, S), or a map-style data set of (3, S, S), in [-1, 1].
 
-    A data set may tell ``paths``, ``original_sizes`` and ``original(i)``, as `ppl_fast.data.ImageFolder` does; without
+    A data set may tell `paths`, `original_sizes` and `original(i)`, as `ppl_fast.data.ImageFolder` does; without
     them, images go by their number and are their own originals.
 
     Args:
@@ -63,14 +65,14 @@ class Images(Source):
 
     unit = "image"
 
-    def __init__(self, images: Any, workers: int = 0, name: str = "poses"):
+    def __init__(self, images: Pictures, workers: int = 0, name: str = "poses"):
         self.images, self.workers, self.name, self.length = images, workers, name, len(images)
 
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
         """See `Source.read`."""
         first = 0
-        loader: DataLoader[Tensor] = DataLoader(self.images, batch_size=batch_size, num_workers=self.workers)
-        for pixels in loader:
+        images = cast("Dataset[Tensor]", self.images)  # which of a map-style data set asks no more than `Pictures`
+        for pixels in DataLoader(images, batch_size=batch_size, num_workers=self.workers):
             yield self._origins(first, pixels), pixels
             first += len(pixels)
 
@@ -157,7 +159,13 @@ class Media:
         return self.moving and self.root is not None and self.root.is_file()
 
 
-def open_source(source: Any, image_size: int | None = None, *, workers: int = 0, max_bad_share: float = 0.1) -> Media:
+def open_source(
+    source: str | os.PathLike[str] | Video | Pictures,
+    image_size: int | None = None,
+    *,
+    workers: int = 0,
+    max_bad_share: float = 0.1,
+) -> Media:
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
     Args:

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
-
-from .poses import Poses
+from ppl_fast.inference.poses import Poses
 
 if TYPE_CHECKING:
-    from .estimation import Estimation
+    from ppl_fast.inference.estimation import Estimation
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +65,7 @@ def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
 
 @contextmanager
 def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
-    """COCO keypoint JSON, one annotation a pose, the links as its skeleton; frames as ``walk.mp4/000012``."""
+    """COCO keypoint JSON, one annotation a pose, the links as its skeleton; frames as `walk.mp4/000012`."""
     from ppl_fast.data.predictions import coco_file
 
     with coco_file(path, schema.names, skeleton=schema.links.tolist()) as append:
@@ -77,8 +76,8 @@ def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
 def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
     """Images and videos with their poses: a folder, or for one video by itself a video.
 
-    The folder gets ``a.jpg.png`` for ``a.jpg`` and ``walk.mp4.mp4`` for ``walk.mp4``, suffixes included: ``a.jpg`` and
-    ``a.png`` must not share a name. Videos keep size, rate and times of the originals.
+    The folder gets `a.jpg.png` for `a.jpg` and `walk.mp4.mp4` for `walk.mp4`, suffixes included: `a.jpg` and
+    `a.png` must not share a name. Videos keep size, rate and times of the originals.
     """
     with needing("overlays need", "viz"):
         from ppl_fast.data.video import Video, check_written, video_writer
@@ -118,7 +117,7 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
 
     Args:
         poses: what `estimate` gave, not yet iterated.
-        outputs: a path by format, ``csv="poses.csv", coco="poses.json", overlay="drawn"``; None leaves one out. See
+        outputs: a path by format, `csv="poses.csv", coco="poses.json", overlay="drawn"`; None leaves one out. See
             `FORMATS`.
 
     Returns:

@@ -23,7 +23,7 @@ from ppl_fast.models.terms import Pass
 class Detector(nn.Module):
     """Each keypoint at the expected position of its attention map.
 
-    Args: as for `Regressor`.
+    The arguments are `Regressor`'s.
     """
 
     def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4):
@@ -33,7 +33,7 @@ class Detector(nn.Module):
         init_kaiming(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (B, 3, H, W) -> keypoints (B, N, 2), (x, y) in [-1, 1], and attention (B, N, h, w)."""
+        """Keypoints (B, N, 2), (x, y) in [-1, 1], and attention (B, N, h, w) of images (B, 3, H, W)."""
         logits = self.maps(self.trunk(images))
         with torch.autocast(images.device.type, enabled=False):
             attention, keypoints = attend(logits, self.maps.weight.dtype)
@@ -50,7 +50,9 @@ class AutoLink(LinkModel):
         options: any further field of `AutoLinkConfig`; `AutoLinkConfig.describe()` lists them. The defaults are the
             published model, whose perceptual loss needs VGG16 weights once a loss is computed.
 
-    Raises: TypeError, ValueError for an unknown option or one out of bounds.
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: an option out of bounds.
     """
 
     Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
@@ -94,16 +96,23 @@ class AutoLink(LinkModel):
         size = self.settings.detector_size
         if size != self.settings.image_size:
             images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-        return self.detector(images)
+        keypoints, attention = self.detector(images)
+        return keypoints, attention
 
     @torch.no_grad()
     def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:
-        """Keypoints (B, N, 2) of images (B, 3, S, S) in [-1, 1], in eval mode and without gradient.
+        """Keypoints of images, in eval mode and without gradient.
 
-        The arguments are `PPL.estimate`'s, but iterations must be 1: there is no memory to iterate with. Hidden pixels,
-        where `visible` (B, 1, S, S) is False, are set to 0.
+        Args:
+            images: (B, 3, S, S) in [-1, 1].
+            iterations: 1; there is no memory to iterate with.
+            visible: (B, 1, S, S) bool. Where given, the pixels outside are set to 0.
 
-        Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
+        Returns:
+            (B, N, 2), (x, y) in [-1, 1].
+
+        Raises:
+            TypeError, ValueError: arguments of the wrong type, shape, device or range.
         """
         images = self.masked(images, visible)
         self.check_one(iterations)

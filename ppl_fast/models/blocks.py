@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ SLOPE = 0.2  # LeakyReLU's in every convolutional block
 
 
 def act() -> nn.LeakyReLU:
+    """The models' activation."""
     return nn.LeakyReLU(SLOPE)
 
 
@@ -29,6 +31,7 @@ class Upsample2x(nn.Module):
     """`upsample2x` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return upsample2x(x)
 
 
@@ -43,6 +46,7 @@ class HalvingConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1)
         return F.conv2d(x, kernel, self.bias, stride=2, padding=1)
 
@@ -65,8 +69,10 @@ class MixerLayer(nn.Module):
         self.channel_mlp = MLP(channels, channel_hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, tokens, channels) -> the same shape."""
         x = x + self.token_mlp(self.token_norm(x).mT).mT
-        return x + self.channel_mlp(self.channel_norm(x))
+        z: Tensor = self.channel_mlp(self.channel_norm(x))
+        return x + z
 
 
 def init_kaiming(module: nn.Module) -> None:
@@ -78,14 +84,14 @@ def init_kaiming(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, int], like: Tensor) -> Tensor:
+def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, ...], like: Tensor) -> Tensor:
     """(batch, 1, H, W) of 0 and 1: each of the blocks x blocks cells is 0 with probability `ratio`."""
     keep = torch.rand(batch, 1, blocks, blocks, device=like.device) > ratio
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module):
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards every module is back in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -16,10 +16,13 @@ from ppl_fast._files import replacing, write_text
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save(directory: str | os.PathLike, architecture: str, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+def save(
+    directory: str | os.PathLike[str], architecture: str, config: dict[str, Any], state: dict[str, Tensor]
+) -> None:
     """Write both files, each under a temporary name first, so that no half-written one is ever found.
 
-    Raises: OSError where the directory cannot be written.
+    Raises:
+        OSError: the directory cannot be written.
     """
     save_file = safetensors().torch.save_file
     directory = Path(directory)
@@ -38,10 +41,12 @@ def safetensors() -> ModuleType:
     return safetensors
 
 
-def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+def read_config(directory: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """The architecture and the options in config.json.
 
-    Raises: FileNotFoundError; ValueError for a file that is no such config.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is no such config.
     """
     path = Path(directory, CONFIG)
     if not path.is_file():
@@ -53,10 +58,12 @@ def read_config(directory: str | os.PathLike) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error
 
 
-def load_weights(directory: str | os.PathLike, model: nn.Module) -> None:
+def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     """Load model.safetensors into `model`; every key and shape must match.
 
-    Raises: FileNotFoundError; ValueError for a truncated file, or naming the first key that does not match.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated file, or a key that does not match; the first one is named.
     """
     path = Path(directory, WEIGHTS)
     if not path.is_file():

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class KeypointConfig:
     """What every model's options have: number of keypoints and size of the images.
 
-    Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
+    Raises:
+        TypeError: a value of the wrong type, or an unknown option.
+        ValueError: a value out of bounds.
     """
 
     machine: ClassVar[tuple[str, ...]] = ()  # options that are of the machine, not of the model
@@ -125,7 +127,9 @@ class LinkModelConfig(KeypointConfig):
 class PPLConfig(LinkModelConfig):
     """Every option of `PPL`. `PPLConfig.describe()` lists them with their meaning.
 
-    Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
+    Raises:
+        TypeError: a value of the wrong type, or an unknown option.
+        ValueError: a value out of bounds.
     """
 
     memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
@@ -168,7 +172,9 @@ class PPLConfig(LinkModelConfig):
 class AutoLinkConfig(LinkModelConfig):
     """Every option of `AutoLink`. `AutoLinkConfig.describe()` lists them with their meaning.
 
-    Raises: TypeError for a value of the wrong type or an unknown option, ValueError for one out of bounds.
+    Raises:
+        TypeError: a value of the wrong type, or an unknown option.
+        ValueError: a value out of bounds.
     """
 
     link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")

@@ -84,9 +84,11 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
         self._check_withhold(self.owner())
 
     def memory_options(self) -> dict[str, Any]:
+        """And `reseed_after`."""
         return super().memory_options() | {"reseed_after": self.reseed_after}
 
     def regressor_options(self) -> dict[str, Any]:
+        """And `head`."""
         return super().regressor_options() | {"head": self.head}
 
 
@@ -124,6 +126,7 @@ class Extension(LinkModel):
         return found | super().masks(images, reference)
 
     def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """The images, some of them partly hidden."""
         if "occluded" not in masks:
             return images
         hidden = self.filled(images * masks["visible"], masks)
@@ -134,13 +137,14 @@ class Extension(LinkModel):
         return hidden
 
     def drawn(self, heatmap: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """The link heatmap, 0 for the samples that it is withheld from."""
         return heatmap.masked_fill(masks["withheld"].view(-1, 1, 1, 1), 0) if "withheld" in masks else heatmap
 
 
 class ExtendedPPL(Extension, PPL):
     """PPL with the options of `ExtendedPPLConfig`; `ExtendedPPLConfig.describe()` lists them.
 
-    Args, Raises: as for `PPL`.
+    Arguments and errors are those of `PPL`.
     """
 
     Config: ClassVar[type[ExtendedPPLConfig]] = ExtendedPPLConfig
@@ -172,7 +176,7 @@ class ExtendedPPL(Extension, PPL):
 class ExtendedAutoLink(Extension, AutoLink):
     """AutoLink with the options of `ExtendedAutoLinkConfig`; `ExtendedAutoLinkConfig.describe()` lists them.
 
-    Args, Raises: as for `AutoLink`.
+    Arguments and errors are those of `AutoLink`.
     """
 
     Config: ClassVar[type[ExtendedAutoLinkConfig]] = ExtendedAutoLinkConfig

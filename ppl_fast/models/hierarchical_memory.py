@@ -23,7 +23,7 @@ class HierarchicalMemory(nn.Module):
     Buffers: codebook (m, k, d); sizes (m, k) and sums (m, k, d), its moving averages; idle (m, k) int64, training
     steps since a vector was last chosen. All but `idle` are float32 and stay so under autocast.
 
-    Args: see the options `memory_*` of PPLConfig and those of ExtendedPPLConfig.
+    The arguments are the options `memory_*` of `PPLConfig` and those of `ExtendedPPLConfig`.
     """
 
     codebook: Tensor
@@ -67,10 +67,17 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
     def forward(self, keypoints: Tensor, learn: bool = True) -> tuple[Tensor, Tensor]:
-        """keypoints (B, N, 2) -> recalled keypoints (B, N, 2), commitment loss (a scalar).
+        """Recall keypoints from the memory.
 
         The gradient of the recalled keypoints passes straight through the choice to the encoder. In training mode the
         vectors move after they were read, unless `learn` is False.
+
+        Args:
+            keypoints: (B, N, 2).
+            learn: whether the vectors may move.
+
+        Returns:
+            The recalled keypoints (B, N, 2), and the commitment loss, a scalar.
         """
         with torch.autocast(keypoints.device.type, enabled=False):
             tokens = self.encode(keypoints)
@@ -85,11 +92,13 @@ class HierarchicalMemory(nn.Module):
     def encode(self, keypoints: Tensor) -> Tensor:
         """(B, N, 2) -> tokens (B, m, d)."""
         x = self.encoder(keypoints.to(self.to_token.weight.dtype))
-        return self.to_token(self.to_banks(x.mT).mT)
+        tokens: Tensor = self.to_token(self.to_banks(x.mT).mT)
+        return tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, m, d) -> keypoints (B, N, 2)."""
-        return self.decoder(self.from_banks(tokens.mT).mT)
+        keypoints: Tensor = self.decoder(self.from_banks(tokens.mT).mT)
+        return keypoints
 
     @torch.no_grad()
     def prior(self) -> Tensor:

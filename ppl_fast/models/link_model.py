@@ -103,7 +103,8 @@ class LinkModel(KeypointModel):
         if self.settings.reconstruction_loss == "mse":
             return F.mse_loss(reconstruction.to(images.dtype), images)
         self.load_perceptual()
-        return self._perceptual[0].to(images)(reconstruction, images)
+        distance: Tensor = self._perceptual[0].to(images)(reconstruction, images)
+        return distance
 
     def with_losses(self, found: Pass) -> Any:
         """The output of a pass with its terms, each times its weight among the options, and the sum of those."""

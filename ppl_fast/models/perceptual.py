@@ -37,6 +37,9 @@ class PerceptualLoss(nn.Module):
         network: "vgg16" (stages end at conv1_2, conv2_2, conv3_3, conv4_3) or "vgg19" (.., conv3_4, conv4_4).
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: str = "vgg16"):
         super().__init__()
         self.network = network
@@ -58,11 +61,12 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """images, targets (B, 3, H, W) in [-1, 1] -> scalar; differentiable in `images` alone."""
+        """The loss of images and targets, both (B, 3, H, W) in [-1, 1]: a scalar, differentiable in `images` alone."""
         with torch.no_grad():
             wanted = self.features(targets)
         found = self.features(images)
-        return sum((a.float() - b.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
+        first, *others = ((a.float() - b.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
+        return sum(others, first)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The four feature maps of images (B, 3, H, W) in [-1, 1], seen at 224 x 224."""
@@ -72,7 +76,7 @@ class PerceptualLoss(nn.Module):
         for number, stage in enumerate(self.stages):
             if number:
                 x = F.max_pool2d(x, 2)
-            for layer in stage:
+            for layer in stage.children():
                 x = F.relu(layer(x))
             maps.append(x)
         return maps
@@ -81,13 +85,14 @@ class PerceptualLoss(nn.Module):
     def load_state(self, state: dict[str, Tensor], source: str = "state dict") -> None:
         """Copy the convolutions out of a VGG state dict, whatever its layout; `source` names it in errors.
 
-        Raises: ValueError naming the first missing or misshapen layer.
+        Raises:
+            ValueError: a missing or misshapen layer; the first one is named.
         """
         found = {}
         for key, value in state.items():
             if match := LAYOUT.fullmatch(key):
                 found[int(match[1]), match[2]] = key, value
-        layers = [layer for stage in self.stages for layer in stage]
+        layers = [layer for stage in self.stages for layer in stage.children()]
         for index, layer in zip(self.indices, layers, strict=True):
             for name, parameter in layer.named_parameters():
                 if (index, name) not in found:
@@ -108,9 +113,11 @@ def load_perceptual(network: str = "vgg16", weights: str | None = None, download
         network: "vgg16" or "vgg19".
         weights: a .pth or .safetensors file. None takes the file that $PPL_FAST_VGG names, else the one in torch.hub's
             cache, else (with `download`) fetches that one and checks its hash.
+        download: whether weights may be fetched.
 
-    Raises: FileNotFoundError saying where was looked and how to get the file; ValueError for a file that is broken or
-        holds something else.
+    Raises:
+        FileNotFoundError: there are none; the sentence says where was looked and how to get the file.
+        ValueError: a file that is broken or holds something else.
     """
     path = find_weights(network, weights, download)
     loss = PerceptualLoss(network)
@@ -143,7 +150,8 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return safetensors().torch.load_file(path)
+            tensors: dict[str, Tensor] = safetensors().torch.load_file(path)
+            return tensors
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ImportError):
         raise

@@ -29,7 +29,9 @@ class PPL(LinkModel):
             model, whose perceptual loss needs VGG16 weights once a loss is computed; `reconstruction_loss="mse"` does
             without. Loading a model and estimating poses never need them. `ExtendedPPL` has more options.
 
-    Raises: TypeError, ValueError for an unknown option or one out of bounds.
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: an option out of bounds.
     """
 
     Config: ClassVar[type[PPLConfig]] = PPLConfig
@@ -101,15 +103,20 @@ class PPL(LinkModel):
     # Estimation
 
     def estimate(self, images: Tensor, iterations: int = 1, visible: Tensor | None = None) -> Tensor:
-        """Keypoints (B, N, 2) of images (B, 3, S, S) in [-1, 1], in eval mode and without gradient.
+        """Keypoints of images, in eval mode and without gradient.
 
         Args:
+            images: (B, 3, S, S) in [-1, 1].
             iterations: estimation passes; each further one sees the image as reconstructed from the memory's version
                 of the pose so far (paper, iterative inference).
             visible: (B, 1, S, S) bool. Where given, the pixels outside are treated as unknown, and only they are
                 filled in from the reconstruction.
 
-        Raises: TypeError, ValueError for arguments of the wrong type, shape, device or range.
+        Returns:
+            (B, N, 2), (x, y) in [-1, 1].
+
+        Raises:
+            TypeError, ValueError: arguments of the wrong type, shape, device or range.
         """
         return self.estimate_rounds(images, iterations, visible)[-1][0]
 

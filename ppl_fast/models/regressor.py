@@ -20,8 +20,10 @@ class DownBlock(nn.Module):
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         main, side = self.entry(x).split(self.outputs, dim=1)
-        return self.act(self.main(main) + side)
+        joined: Tensor = self.act(self.main(main) + side)
+        return joined
 
 
 class UpBlock(nn.Sequential):
@@ -37,7 +39,7 @@ def image_trunk(base: int, levels: int, map_stride: int) -> tuple[nn.Sequential,
     `levels` down-blocks of base * (1, 2, 4, ...) channels, then as many up-blocks as lead back to `map_stride`.
     """
     sizes = [base * 2**level for level in range(levels)]
-    blocks = [DownBlock(a, b) for a, b in zip([3, *sizes], sizes, strict=False)]
+    blocks: list[nn.Module] = [DownBlock(a, b) for a, b in zip([3, *sizes], sizes, strict=False)]
     features = base * map_stride // 2
     ups = 2**levels // map_stride
     blocks += [UpBlock(features * ups >> k, features * ups >> (k + 1)) for k in range(ups.bit_length() - 1)]
@@ -61,15 +63,24 @@ class Regressor(nn.Module):
         self.trunk, features = image_trunk(base, levels, map_stride)
         self.maps = conv(features, num_keypoints)
         self.embed = nn.Linear(2, features)
-        self.affine = nn.Sequential(nn.Linear(3 * features, features), nn.LeakyReLU(0.01), nn.Linear(features, 6))
+        hidden, last = nn.Linear(3 * features, features), nn.Linear(features, 6)
+        self.affine = nn.Sequential(hidden, nn.LeakyReLU(0.01), last)
         init_kaiming(self)
         if head == "residual":
             # Keypoints start near the expected positions, apart from one another.
             with torch.no_grad():
-                self.affine[-1].weight.mul_(0.1)
+                last.weight.mul_(0.1)
 
     def forward(self, images: Tensor, prior: Tensor) -> Tensor:
-        """images (B, 3, H, W), prior (N, 2) as (x, y) -> affine (B, N, 2, 3), float32 or the parameters' dtype."""
+        """Affine maps of images.
+
+        Args:
+            images: (B, 3, H, W).
+            prior: (N, 2), (x, y).
+
+        Returns:
+            (B, N, 2, 3), float32 or the parameters' dtype.
+        """
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
@@ -79,7 +90,7 @@ class Regressor(nn.Module):
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
             attended, prior = attention @ features.mT, prior.to(dtype).expand_as(position)
             parts = attended, self.embed(position), self.embed(prior)
-            affine = self.affine(torch.cat(parts, dim=2)).unflatten(2, (2, 3))
+            affine: Tensor = self.affine(torch.cat(parts, dim=2)).unflatten(2, (2, 3))
             if self.head == "residual":
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine

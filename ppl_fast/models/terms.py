@@ -7,12 +7,17 @@ pass. A model's `terms` lists those that it takes, and is extended by a longer t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ppl_fast.models import losses
+
+if TYPE_CHECKING:
+    from ppl_fast.models.extended import ExtendedPPL, Extension
+    from ppl_fast.models.link_model import LinkModel
+    from ppl_fast.models.ppl import PPL
 
 
 class Pass(NamedTuple):
@@ -29,23 +34,23 @@ Term = Callable[[Any, Pass], dict[str, Tensor]]
 # Of the papers
 
 
-def reconstruction(model: Any, found: Pass) -> dict[str, Tensor]:
+def reconstruction(model: LinkModel, found: Pass) -> dict[str, Tensor]:
     """How far the reconstruction is from the images."""
     return {"reconstruction": model.reconstruction_loss(found.out.reconstruction, found.images)}
 
 
-def boundary(model: Any, found: Pass) -> dict[str, Tensor]:
+def boundary(model: LinkModel, found: Pass) -> dict[str, Tensor]:
     """How far keypoints lie outside of the image."""
     return {"boundary": losses.boundary(found.out.keypoints)}
 
 
-def memory(model: Any, found: Pass) -> dict[str, Tensor]:
+def memory(model: PPL, found: Pass) -> dict[str, Tensor]:
     """How far the memory's version is from the keypoints, and its tokens are from the vectors that they chose."""
     recalled = F.mse_loss(found.out.recalled, found.out.keypoints.detach())
     return {"memory": recalled, "commitment": found.out.commitment}
 
 
-def link_length(model: Any, found: Pass) -> dict[str, Tensor]:
+def link_length(model: PPL, found: Pass) -> dict[str, Tensor]:
     """How much links are longer or shorter than in the prior."""
     if not model.settings.link_length_weight:
         return {}
@@ -56,7 +61,7 @@ def link_length(model: Any, found: Pass) -> dict[str, Tensor]:
 # Of the extensions
 
 
-def separation(model: Any, found: Pass) -> dict[str, Tensor]:
+def separation(model: Extension, found: Pass) -> dict[str, Tensor]:
     """The keypoints' repulsion."""
     s = model.settings
     if not s.separation_weight:
@@ -64,7 +69,7 @@ def separation(model: Any, found: Pass) -> dict[str, Tensor]:
     return {"separation": losses.separation(found.out.keypoints, model.links, s.separation_sigma)}
 
 
-def figure(model: Any, found: Pass) -> dict[str, Tensor]:
+def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
     """Links and keypoints against what the reconstructions miss whose link heatmap was withheld."""
     if "withheld" not in found.masks:
         return {}
@@ -75,7 +80,7 @@ def figure(model: Any, found: Pass) -> dict[str, Tensor]:
     return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
 
 
-def prior(model: Any, found: Pass) -> dict[str, Tensor]:
+def prior(model: ExtendedPPL, found: Pass) -> dict[str, Tensor]:
     """How far the keypoint prior is from the mean pose."""
     if not model.settings.prior_weight:
         return {}

@@ -38,8 +38,8 @@ class UNetTranslator(nn.Module):
         return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
-        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
-        x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
+        x: Tensor = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
         skips = [x]
         for block in self.down:
             x = block(x)
@@ -47,7 +47,8 @@ class UNetTranslator(nn.Module):
         skips.pop()
         for block in self.up:
             x = torch.cat([block(x), skips.pop()], dim=1)
-        return self.end(x)
+        x = self.end(x)
+        return x
 
 
 class LightTranslator(nn.Module):
@@ -74,15 +75,16 @@ class LightTranslator(nn.Module):
         return nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
-        """reference (B, 3, H, W), heatmap (B, 1, H, W) -> (B, 3, H, W), unbounded."""
-        x = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
+        x: Tensor = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
         skips = []
         for block in self.down:
             skips.append(x)
             x = block(x)
         for block in self.up:
             x = upsample2x(block(x)) + skips.pop()
-        return self.end(x)
+        x = self.end(x)
+        return x
 
 
 TRANSLATORS = {"unet": UNetTranslator, "light": LightTranslator}

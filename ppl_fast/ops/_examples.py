@@ -4,5 +4,5 @@ import torch
 
 
 def normal(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Return float64 numbers of mean 0 and variance 1."""
+    """float64 numbers of mean 0 and variance 1."""
     return torch.randn(shape, generator=generator, dtype=torch.float64)

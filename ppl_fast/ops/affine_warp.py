@@ -1,10 +1,13 @@
 """affine_warp: one affine map per keypoint, T'_i = Theta_i [T_i; 1] (paper section 3, the pose of an image)."""
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ppl_fast import _backend, _check, _library
 from ppl_fast._backend import Backend
-from ppl_fast._library import Autograd, Definition
+from ppl_fast._library import Autograd, Context, Definition, Op
 from ppl_fast.ops._examples import normal
 
 # points = A x + b with A = affine[..., :2], b = affine[..., 2], so for an upstream gradient g:
@@ -14,15 +17,15 @@ _SCHEMA = "(Tensor keypoints, Tensor affine) -> Tensor"
 _SCHEMA_BACKWARD = "(Tensor grad_points, Tensor keypoints, Tensor affine) -> (Tensor, Tensor)"
 
 
-def affine_warp_reference(keypoints: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Return points (B, N, 2) from keypoints (N, 2) or (B, N, 2) and affine (B, N, 2, 3); the definition."""
+def affine_warp_reference(keypoints: Tensor, affine: Tensor) -> Tensor:
+    """Points (B, N, 2) from keypoints (N, 2) or (B, N, 2) and affine (B, N, 2, 3); the definition."""
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     x, theta = keypoints.to(compute), affine.to(compute)
     return ((theta[..., :2] * x[..., None, :]).sum(-1) + theta[..., 2]).to(keypoints.dtype)
 
 
-def affine_warp_backward_reference(grad_points, keypoints, affine):
-    """Return (grad_keypoints, grad_affine), each in the shape and dtype of its input."""
+def affine_warp_backward_reference(grad_points: Tensor, keypoints: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
+    """(grad_keypoints, grad_affine), each in the shape and dtype of its input."""
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     g, x, theta = grad_points.to(compute), keypoints.to(compute), affine.to(compute)
     homogeneous = torch.cat([x, torch.ones_like(x[..., :1])], -1)
@@ -33,20 +36,21 @@ def affine_warp_backward_reference(grad_points, keypoints, affine):
     return grad_keypoints.to(keypoints.dtype), grad_affine.to(affine.dtype)
 
 
-def _fake(keypoints, affine):
+def _fake(keypoints: Tensor, affine: Tensor) -> Tensor:
     return keypoints.new_empty(affine.shape[:3])
 
 
-def _fake_backward(grad_points, keypoints, affine):
+def _fake_backward(grad_points: Tensor, keypoints: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
     return keypoints.new_empty(keypoints.shape), affine.new_empty(affine.shape)
 
 
-def _setup_context(ctx, inputs, output):
+def _setup_context(ctx: Context, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(gradient, ctx, grad_points):
-    return gradient(grad_points, *ctx.saved_tensors)
+def _backward(gradient: Op, ctx: Context, grad_points: Tensor) -> tuple[Tensor, Tensor]:
+    grad_keypoints, grad_affine = gradient(grad_points, *ctx.saved_tensors)
+    return grad_keypoints, grad_affine
 
 
 _OPERATOR = _library.define(
@@ -57,12 +61,12 @@ _OPERATOR = _library.define(
 )
 
 
-def _example(g):
+def _example(g: torch.Generator) -> dict[str, Any]:
     return {"keypoints": normal(g, 6, 2), "affine": normal(g, 4, 6, 2, 3)}
 
 
 @_OPERATOR.public(differentiable=("keypoints", "affine"), example=_example)
-def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: Backend = "auto") -> torch.Tensor:
+def affine_warp(keypoints: Tensor, affine: Tensor, *, backend: Backend = "auto") -> Tensor:
     """Map each keypoint by its own affine transform: points[b, i] = affine[b, i] @ [x_i, y_i, 1].
 
     Args:
@@ -70,7 +74,7 @@ def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: Backe
             float16, bfloat16, float32 or float64.
         affine: (B, N, 2, 3); columns multiply x, y and 1, rows give x and y. Same device as `keypoints`; of two
             dtypes the wider one is used.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         points (B, N, 2), (x, y). Differentiable in both inputs; the gradient of a shared template is summed over the
@@ -85,4 +89,5 @@ def affine_warp(keypoints: torch.Tensor, affine: torch.Tensor, *, backend: Backe
     _check.tensor("affine_warp", "keypoints", keypoints, (n, 2), (b, n, 2), like=affine)
     dtype = torch.promote_types(keypoints.dtype, affine.dtype)
     op = _backend.select("affine_warp", backend, keypoints.device, dtype)
-    return op(keypoints.to(dtype), affine.to(dtype))
+    points: Tensor = op(keypoints.to(dtype), affine.to(dtype))
+    return points

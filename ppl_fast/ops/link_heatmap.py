@@ -1,12 +1,14 @@
 """link_heatmap: the brightest link at every pixel (paper section 3, the heatmap S that carries the pose)."""
 
 import math
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ppl_fast import _backend, _check, _library
 from ppl_fast._backend import Backend
-from ppl_fast._library import Autograd, Definition
+from ppl_fast._library import Autograd, Context, Definition, Op
 from ppl_fast.ops._examples import normal
 
 # For pixel p and link e from a to b:  t = clamp((p - a) . (b - a) / |b - a|^2, 0, 1),  r = p - a - t (b - a),
@@ -24,14 +26,14 @@ _SCHEMA_BACKWARD = (
 )
 
 
-def _pixels(height, width, like):
-    """Return the pixel centres (H, W, 2), (x, y) in [-1, 1]."""
+def _pixels(height: int, width: int, like: Tensor) -> Tensor:
+    """The pixel centres (H, W, 2), (x, y) in [-1, 1]."""
     ys, xs = (torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (height, width))
     return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
 
 
-def _residuals(pixels, ends):
-    """Return t (...) and r (..., 2) of pixels (..., 2) against segments (..., 2 ends, 2)."""
+def _residuals(pixels: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Parameter t (...) and residual r (..., 2) of pixels (..., 2) against segments (..., 2 ends, 2)."""
     a, along = ends[..., 0, :], ends[..., 1, :] - ends[..., 0, :]
     length2 = along.square().sum(-1)
     t = ((pixels - a) * along).sum(-1) / torch.where(length2 > 0, length2, 1)  # a link of zero length is the point a
@@ -40,27 +42,29 @@ def _residuals(pixels, ends):
 
 
 def largest_coordinate(dtype: torch.dtype, thickness: float) -> float:
-    """Return how far from 0 a keypoint may lie, so that no squared difference overflows, nor does it over thickness.
+    """How far from 0 a keypoint may lie, so that no squared difference overflows, nor does it over thickness.
 
     Kernels scale coordinates by sqrt(log2(e) / thickness). In float32 the bound is 1.2e17 at a thickness of 1e-3.
     """
     return math.sqrt(torch.finfo(dtype).max) / 4 / max(1.0, math.sqrt(math.log2(math.e) / thickness))
 
 
-def poisoned_samples(keypoints, weights, thickness):
-    """Return (B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
+def poisoned_samples(keypoints: Tensor, weights: Tensor, thickness: float) -> Tensor:
+    """(B,) bool: samples with a keypoint or weight that is not finite, or a keypoint too far off to square."""
     near = keypoints.abs() <= largest_coordinate(keypoints.dtype, thickness)
     return ~(near.flatten(1).all(1) & weights.isfinite().all(1))
 
 
-def _to_compute(keypoints, weights, links):
+def _to_compute(keypoints: Tensor, weights: Tensor, links: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     x = keypoints.to(compute)
     return x, weights.to(compute).expand(len(x), len(links)), x[:, links]
 
 
-def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
-    """Return heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
+def link_heatmap_reference(
+    keypoints: Tensor, weights: Tensor, links: Tensor, height: int, width: int, thickness: float
+) -> tuple[Tensor, Tensor]:
+    """Heatmap (B, 1, H, W) and winner (B, H, W); keypoints (B, N, 2), weights (E,) or (B, E). The definition."""
     x, w, ends = _to_compute(keypoints, weights, links)
     winner_type = torch.int16 if len(links) <= 32767 else torch.int32
     poisoned = poisoned_samples(x, w, thickness)[:, None, None, None]
@@ -78,7 +82,9 @@ def link_heatmap_reference(keypoints, weights, links, height, width, thickness):
     return heatmap.to(keypoints.dtype), winner.to(winner_type)
 
 
-def _formula(keypoints, weights, links, height, width, thickness):
+def _formula(
+    keypoints: Tensor, weights: Tensor, links: Tensor, height: int, width: int, thickness: float
+) -> tuple[Tensor, Tensor]:
     """The same, as a function of the winning links' ends and weights that torch differentiates."""
     heatmap, winner = link_heatmap_reference(keypoints.detach(), weights.detach(), links, height, width, thickness)
     x, w, ends = _to_compute(keypoints, weights, links)
@@ -93,15 +99,17 @@ def _formula(keypoints, weights, links, height, width, thickness):
     return (values * poison).unflatten(1, (1, height, width)).to(keypoints.dtype), winner
 
 
-def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, winner, thickness):
-    """Return (grad_keypoints, grad_weights), each in the shape and dtype of its input."""
+def link_heatmap_backward_reference(
+    grad_heatmap: Tensor, keypoints: Tensor, weights: Tensor, links: Tensor, winner: Tensor, thickness: float
+) -> tuple[Tensor, Tensor]:
+    """(grad_keypoints, grad_weights), each in the shape and dtype of its input."""
     x, w, ends = _to_compute(keypoints, weights, links)
     grad_ends, grad_w, grad_x = torch.zeros_like(ends), torch.zeros_like(w), torch.zeros_like(x)
     if winner.numel() and w.numel():
         e = winner.flatten(1).long().clamp(min=0)
         g = grad_heatmap.to(x.dtype).flatten(1).masked_fill(winner.flatten(1) < 0, 0)
         at = e[..., None, None].expand(-1, -1, 2, 2)
-        t, r = _residuals(_pixels(*winner.shape[1:], x).flatten(0, 1), ends.gather(1, at))
+        t, r = _residuals(_pixels(winner.shape[1], winner.shape[2], x).flatten(0, 1), ends.gather(1, at))
         g = g * torch.exp(-r.square().sum(-1) / thickness)
         grad_w.scatter_add_(1, e, g.masked_fill(w.gather(1, e) < 0, 0))
         pull = (2 / thickness * g * w.gather(1, e).clamp(min=0)).unsqueeze(-1) * r
@@ -113,21 +121,33 @@ def link_heatmap_backward_reference(grad_heatmap, keypoints, weights, links, win
     return grad_x.to(keypoints.dtype), (grad_w if weights.dim() == 2 else grad_w.sum(0)).to(weights.dtype)
 
 
-def _fake(keypoints, weights, links, height, width, thickness):
+def _fake(
+    keypoints: Tensor, weights: Tensor, links: Tensor, height: int, width: int, thickness: float
+) -> tuple[Tensor, Tensor]:
     b, winner_type = keypoints.shape[0], torch.int16 if links.shape[0] <= 32767 else torch.int32
     return keypoints.new_empty((b, 1, height, width)), keypoints.new_empty((b, height, width), dtype=winner_type)
 
 
-def _fake_backward(grad_heatmap, keypoints, weights, links, winner, thickness):
+def _fake_backward(
+    grad_heatmap: Tensor, keypoints: Tensor, weights: Tensor, links: Tensor, winner: Tensor, thickness: float
+) -> tuple[Tensor, Tensor]:
     return keypoints.new_empty(keypoints.shape), weights.new_empty(weights.shape)
 
 
-def _setup_context(ctx, inputs, output):
+class _Context(Context, Protocol):
+    thickness: float
+
+
+def _setup_context(
+    ctx: _Context, inputs: tuple[Tensor, Tensor, Tensor, int, int, float], output: tuple[Tensor, Tensor]
+) -> None:
     keypoints, weights, links, _, _, ctx.thickness = inputs
     ctx.save_for_backward(keypoints, weights, links, output[1])
 
 
-def _backward(gradient, ctx, grad_heatmap, grad_winner):
+def _backward(
+    gradient: Op, ctx: _Context, grad_heatmap: Tensor, grad_winner: Tensor | None
+) -> tuple[Tensor | None, ...]:
     return *gradient(grad_heatmap, *ctx.saved_tensors, ctx.thickness), None, None, None, None
 
 
@@ -139,15 +159,15 @@ _OPERATOR = _library.define(
     _formula,
 )
 
-_cached_links: dict[tuple[int, torch.device], torch.Tensor] = {}
+_cached_links: dict[tuple[int, torch.device], Tensor] = {}
 
 
-def default_links(num_keypoints: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """Return every pair i < j of `num_keypoints` keypoints in row-major order: (E, 2) int64, E = N (N - 1) / 2."""
+def default_links(num_keypoints: int, device: torch.device | str | None = None) -> Tensor:
+    """Every pair i < j of `num_keypoints` keypoints in row-major order: (E, 2) int64, E = N (N - 1) / 2."""
     return torch.triu_indices(num_keypoints, num_keypoints, 1, device=device).T.contiguous()
 
 
-def _links(num_keypoints, device):
+def _links(num_keypoints: int, device: torch.device) -> Tensor:
     if torch.compiler.is_compiling():  # a tensor made while tracing must not outlive the trace
         return default_links(num_keypoints, device)
     if _is_traced():
@@ -164,12 +184,12 @@ def _links(num_keypoints, device):
     return links
 
 
-def _is_traced():
+def _is_traced() -> bool:
     """Whether tensors may be fake now, or are recorded."""
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _check_links(links, num_keypoints, device):
+def _check_links(links: Tensor, num_keypoints: int, device: torch.device) -> Tensor:
     _check.tensor("link_heatmap", "links", links, ("E", 2), dtypes=(torch.int64, torch.int32))
     # Reading values of a GPU tensor would stop the stream; the kernels answer a wrong index there with NaN.
     if links.device.type == "cpu" and not torch.compiler.is_compiling() and links.numel():
@@ -181,21 +201,21 @@ def _check_links(links, num_keypoints, device):
     return links.to(device=device, dtype=torch.int64)
 
 
-def _example(g):
+def _example(g: torch.Generator) -> dict[str, Any]:
     weights = normal(g, 21).exp() / 20
     return {"keypoints": normal(g, 3, 7, 2).tanh(), "weights": weights, "size": (37, 50), "thickness": 1e-2}
 
 
 @_OPERATOR.public(differentiable=("keypoints", "weights"), example=_example)
 def link_heatmap(
-    keypoints: torch.Tensor,
-    weights: torch.Tensor,
+    keypoints: Tensor,
+    weights: Tensor,
     size: int | tuple[int, int],
     thickness: float,
-    links: torch.Tensor | None = None,
+    links: Tensor | None = None,
     *,
     backend: Backend = "auto",
-) -> torch.Tensor:
+) -> Tensor:
     """Draw weighted links between keypoints as one heatmap: at each pixel the largest w exp(-distance^2 / thickness).
 
     Args:
@@ -206,7 +226,7 @@ def link_heatmap(
         size: image size in pixels, an int or (height, width).
         thickness: the scale of the squared distance (in the units of the keypoints), above 0.
         links: (E, 2) int64 or int32 pairs of keypoint indices; default: all i < j in row-major order.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         heatmap (B, 1, H, W), in the dtype of the inputs. The gradient of a pixel flows to the winning link alone (the
@@ -228,4 +248,5 @@ def link_heatmap(
     thickness = _check.positive("link_heatmap", "thickness", thickness)
     dtype = torch.promote_types(keypoints.dtype, weights.dtype)
     op = _backend.select("link_heatmap", backend, keypoints.device, dtype)
-    return op(keypoints.to(dtype), weights.to(dtype), links, height, width, thickness)[0]
+    heatmap: Tensor = op(keypoints.to(dtype), weights.to(dtype), links, height, width, thickness)[0]
+    return heatmap

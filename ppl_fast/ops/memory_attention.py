@@ -1,10 +1,13 @@
 """memory_attention: each token attends to the prototypes of its own memory bank (paper section 3, the memory M)."""
 
+from typing import Any, Protocol
+
 import torch
+from torch import Tensor
 
 from ppl_fast import _backend, _check, _library
 from ppl_fast._backend import Backend
-from ppl_fast._library import Autograd, Definition
+from ppl_fast._library import Autograd, Context, Definition, Op
 from ppl_fast.ops._examples import normal
 
 # With D_j = |t - p_j|^2 and n the nearest prototype:
@@ -24,18 +27,21 @@ _SCHEMA_BACKWARD = (
 _SCHEMA_SUMS = "(Tensor tokens, Tensor indices, int k) -> (Tensor, Tensor)"
 
 
-def _squared_distances(tokens, prototypes):
+Attended = tuple[Tensor, Tensor, Tensor, Tensor]  # values, indices, distances, softmax
+
+
+def _squared_distances(tokens: Tensor, prototypes: Tensor) -> Tensor:
     return (tokens.unsqueeze(2) - prototypes).square().sum(-1)  # (B, m, k); differences, not |t|^2 - 2 t.p + |p|^2
 
 
-def usable_temperature(temperature, dtype):
-    """Return what to divide by in `dtype`: from its smallest normal number, which takes the nearest, to its inverse."""
+def usable_temperature(temperature: float, dtype: torch.dtype) -> float:
+    """What to divide by in `dtype`: from its smallest normal number, which takes the nearest, to its inverse."""
     tiny = torch.finfo(dtype).tiny
     return min(max(temperature, tiny), 1 / tiny)
 
 
-def memory_attention_reference(tokens, prototypes, temperature):
-    """Return values (B, m, d), indices (B, m), distances (B, m) and softmax, which is empty in hard mode.
+def memory_attention_reference(tokens: Tensor, prototypes: Tensor, temperature: float | None) -> Attended:
+    """Values (B, m, d), indices (B, m), distances (B, m) and softmax, which is empty in hard mode.
 
     softmax (2, B, m) holds the smallest distance, not rounded, and the sum of the weights relative to it.
     """
@@ -55,24 +61,34 @@ def memory_attention_reference(tokens, prototypes, temperature):
     return values.to(tokens.dtype), indices, distances.to(tokens.dtype), softmax
 
 
-def _formula(tokens, prototypes, temperature):
+def _formula(tokens: Tensor, prototypes: Tensor, temperature: float | None) -> Attended:
     """The same, as a function of tokens and prototypes that torch differentiates."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     t, p = tokens.to(compute), prototypes.to(compute)
-    _, indices, _, logsumexp = memory_attention_reference(tokens.detach(), prototypes.detach(), temperature)
+    _, indices, _, softmax = memory_attention_reference(tokens.detach(), prototypes.detach(), temperature)
     chosen = p[torch.arange(t.shape[1], device=t.device), indices]
     if temperature is None:
         values = chosen.detach() + (t - t.detach())  # exactly the prototypes; the derivative passes straight through
     else:
-        values = torch.einsum("bmk,mkd->bmd", (-_squared_distances(t, p) / temperature).softmax(-1), p)
+        squared = _squared_distances(t, p)
+        nearer = (squared.detach().amin(-1, keepdim=True) - squared) / usable_temperature(temperature, compute)
+        values = torch.einsum("bmk,mkd->bmd", nearer.softmax(-1), p)
     distances = (t - chosen).square().sum(-1)
-    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), logsumexp
+    return values.to(tokens.dtype), indices, distances.to(tokens.dtype), softmax
 
 
 def memory_attention_backward_reference(
-    grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
-):
-    """Return (grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
+    grad_values: Tensor,
+    grad_distances: Tensor,
+    tokens: Tensor,
+    prototypes: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    softmax: Tensor,
+    temperature: float | None,
+    needs_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """(grad_tokens, grad_prototypes); the second is empty unless `needs_prototypes`."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     g, t, p = grad_values.to(compute), tokens.to(compute), prototypes.to(compute)
     banks = torch.arange(t.shape[1], device=t.device).expand_as(indices)
@@ -95,8 +111,8 @@ def memory_attention_backward_reference(
     return grad_tokens.to(tokens.dtype), grad_prototypes.to(prototypes.dtype) if needs_prototypes else empty
 
 
-def prototype_sums_reference(tokens, indices, k):
-    """Return how many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
+def prototype_sums_reference(tokens: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """How many tokens chose each prototype, (m, k), and their sums, (m, k, d)."""
     compute = torch.promote_types(tokens.dtype, torch.float32)
     counts = torch.nn.functional.one_hot(indices, k).sum(0).to(compute)
     sums = tokens.new_zeros((*counts.shape, tokens.shape[2]), dtype=compute)
@@ -105,7 +121,7 @@ def prototype_sums_reference(tokens, indices, k):
     return counts, torch.index_put(sums, at, tokens.to(compute), accumulate=True)
 
 
-def _fake(tokens, prototypes, temperature):
+def _fake(tokens: Tensor, prototypes: Tensor, temperature: float | None) -> Attended:
     b, m, d = tokens.shape
     compute = torch.promote_types(tokens.dtype, torch.float32)
     softmax = tokens.new_empty(0 if temperature is None else (2, b, m), dtype=compute)
@@ -113,24 +129,43 @@ def _fake(tokens, prototypes, temperature):
 
 
 def _fake_backward(
-    grad_values, grad_distances, tokens, prototypes, values, indices, softmax, temperature, needs_prototypes
-):
+    grad_values: Tensor,
+    grad_distances: Tensor,
+    tokens: Tensor,
+    prototypes: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    softmax: Tensor,
+    temperature: float | None,
+    needs_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
     return tokens.new_empty(tokens.shape), prototypes.new_empty(prototypes.shape if needs_prototypes else 0)
 
 
-def _fake_sums(tokens, indices, k):
+def _fake_sums(tokens: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     compute = torch.promote_types(tokens.dtype, torch.float32)
     m, d = tokens.shape[1:]
     return tokens.new_empty((m, k), dtype=compute), tokens.new_empty((m, k, d), dtype=compute)
 
 
-def _setup_context(ctx, inputs, output):
+class _Context(Context, Protocol):
+    temperature: float | None
+
+
+def _setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor, float | None], output: Attended) -> None:
     tokens, prototypes, ctx.temperature = inputs
     values, indices, _, softmax = output
     ctx.save_for_backward(tokens, prototypes, values, indices, softmax)
 
 
-def _backward(gradient, ctx, grad_values, grad_indices, grad_distances, grad_softmax):
+def _backward(
+    gradient: Op,
+    ctx: _Context,
+    grad_values: Tensor,
+    grad_indices: Tensor | None,
+    grad_distances: Tensor,
+    grad_softmax: Tensor | None,
+) -> tuple[Tensor, Tensor | None, None]:
     needs_prototypes = ctx.needs_input_grad[1]
     grads = gradient(grad_values, grad_distances, *ctx.saved_tensors, ctx.temperature, needs_prototypes)
     return grads[0], grads[1] if needs_prototypes else None, None
@@ -146,18 +181,18 @@ _OPERATOR = _library.define(
 _OPERATOR_SUMS = _library.define("prototype_sums", Definition(_SCHEMA_SUMS, prototype_sums_reference, _fake_sums))
 
 
-def _example(g):
+def _example(g: torch.Generator) -> dict[str, Any]:
     return {"tokens": normal(g, 5, 3, 70), "prototypes": normal(g, 3, 9, 70), "temperature": 100.0}
 
 
-def _example_sums(g):
+def _example_sums(g: torch.Generator) -> dict[str, Any]:
     return {"tokens": normal(g, 5, 3, 70), "indices": torch.randint(9, (5, 3), generator=g), "k": 9}
 
 
 @_OPERATOR.public(differentiable=("tokens", "prototypes"), example=_example)
 def memory_attention(
-    tokens: torch.Tensor, prototypes: torch.Tensor, temperature: float | None = None, *, backend: Backend = "auto"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens: Tensor, prototypes: Tensor, temperature: float | None = None, *, backend: Backend = "auto"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Let each token choose, or softly mix, the prototypes of its own bank.
 
     Args:
@@ -166,7 +201,7 @@ def memory_attention(
         temperature: None takes the nearest prototype (the lowest index on ties), with the gradient of the values
             passed straight through to the tokens. A number above 0 mixes them by
             softmax(-|t - p|^2 / temperature), differentiable in both inputs.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         values (B, m, d); indices (B, m) int64 of the nearest prototype; distances (B, m), the squared distance to it,
@@ -190,16 +225,14 @@ def memory_attention(
 
 
 @_OPERATOR_SUMS.public(example=_example_sums)
-def prototype_sums(
-    tokens: torch.Tensor, indices: torch.Tensor, k: int, *, backend: Backend = "auto"
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prototype_sums(tokens: Tensor, indices: Tensor, k: int, *, backend: Backend = "auto") -> tuple[Tensor, Tensor]:
     """Count and sum, bank by bank, the tokens that chose each prototype: what the codebook's moving average needs.
 
     Args:
         tokens: (B, m, d); float16, bfloat16, float32 or float64.
         indices: (B, m) int64 in [0, k), as `memory_attention` returns them.
         k: prototypes a bank, at least 1.
-        backend: ``auto``, ``cpp``, ``triton`` or ``reference``.
+        backend: `auto`, `cpp`, `triton` or `reference`.
 
     Returns:
         counts (m, k) and sums (m, k, d), float32 (float64 for float64 tokens), without gradient; summed over the
@@ -214,4 +247,5 @@ def prototype_sums(
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"prototype_sums: k must be an int of at least 1, got {k!r}")
     op = _backend.select("prototype_sums", backend, tokens.device, tokens.dtype)
-    return op(tokens.detach(), indices, k)
+    counts, sums = op(tokens.detach(), indices, k)
+    return counts, sums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from ppl_fast.published.pickles import Held
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the stream starts with
 
 
-def read(path: str | Path) -> Any:
+def read(path: str | os.PathLike[str]) -> Any:
     """What a checkpoint holds, as `pickles.load` gives it, with the tensors on the CPU.
 
     Nothing in the file is run, and no more memory is taken for tensors than the file is long.
 
-    Raises: FileNotFoundError; ValueError naming the file and what was refused or is broken.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: something is refused or broken; the sentence names it and the file.
     """
     path = Path(path)
     if not path.is_file():

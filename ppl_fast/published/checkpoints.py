@@ -42,10 +42,14 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
             from the hyper-parameters. A bare state dict has none of those: without an option they are the published
             ones, and a warning names them.
 
-    Returns: the model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the
-        perceptual loss, the model has them too.
+    Returns:
+        The model, in training mode. Keypoints are (x, y). Where the checkpoint has the VGG16 weights of the perceptual
+        loss, the model has them too.
 
-    Raises: FileNotFoundError; TypeError; ValueError naming the source and what is refused, missing or wrong.
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: neither a path, a state dict nor a module.
+        ValueError: the sentence names the source and what is refused, missing or wrong.
     """
     found = read_checkpoint(source)
     model = build(cls, found, **options)
@@ -66,32 +70,39 @@ def assumed(found: Checkpoint, options: Mapping[str, Any]) -> list[str]:
 
 def build(cls: type[LinkModel] | None, found: Checkpoint, **options: Any) -> LinkModel:
     """`load` of a checkpoint that was read already."""
-    model = MODELS[found.architecture]
-    asked, cls = cls, model if cls is None else registry.narrower(cls, model)
-    if cls is None:
+    held, asked = MODELS[found.architecture], cls or LinkModel
+    model_class = registry.narrower(asked, held)
+    if model_class is None:
         raise ValueError(
-            f"{found.where}: expected {_a(asked)} checkpoint, got one of {_a(model)}: "
-            f"load it with ppl_fast.{model.__name__}"
+            f"{found.where}: expected {_a(asked)} checkpoint, got one of {_a(held)}: "
+            f"load it with ppl_fast.{held.__name__}"
         )
     try:
-        sizes = {} if found.own else layout_of(model).sizes(found.state)
+        sizes = {} if found.own else layout_of(held).sizes(found.state)
         options = sizes | found.options | options
         with torch.device("meta"):
-            blank = cls(**options)
+            blank = model_class(**options)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"{found.where}: not a whole state dict of {_a(model)}: {error} is missing") from error
+        raise ValueError(f"{found.where}: not a whole state dict of {_a(held)}: {error} is missing") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{found.where}: {error}") from error
     check(found.where, found.state, blank, found.own)
-    model = cls(**options)
+    model = model_class(**options)
     model.load_state_dict(found.state if found.own else converted(found.state, model, found.where))
     return model
 
 
 def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = False) -> None:
-    """That every entry of a published state dict (or of `own`) is there, of its shape in `model`, and no other.
+    """Check that every entry of a published state dict is there, of its shape in `model`, and no other.
 
-    Raises: ValueError naming `where` and what is missing, unexpected or of another shape.
+    Args:
+        where: the source, for messages.
+        state: the published state dict, or with `own` one of ours.
+        model: what it is for.
+        own: whether `state` has our names.
+
+    Raises:
+        ValueError: the sentence names `where` and what is missing, unexpected or of another shape.
     """
     layout = layout_of(type(model))
     expected = model.state_dict() if own else layout.to_published(model)
@@ -127,7 +138,8 @@ def state_dict(model: LinkModel) -> dict[str, Tensor]:
     the published module has fetched its own. Of the link parameters, the published code reads the upper triangle; the
     rest is 0. The thickness is no part of it.
 
-    Raises: ValueError for a model with an option that the published code does not have.
+    Raises:
+        ValueError: a model with an option that the published code does not have.
     """
     layout = layout_of(type(model))
     for name, only in layout.only.items():
@@ -178,7 +190,8 @@ def _from_stand_in(where: str, root: StandIn) -> Checkpoint:
 
 
 def _checkpoint(where: str, state: Any, fields: list[Any]) -> Checkpoint:
-    names, given = {name for layout in LAYOUTS for name in layout.options}, {}
+    names = {name for layout in LAYOUTS for name in layout.options}
+    given: dict[str, Any] = {}
     for values in fields:
         given |= {key: _plain(where, key, value) for key, value in _fields(values).items() if key in names}
     state = _tensors(where, state)
@@ -218,7 +231,8 @@ def _plain(where: str, key: Any, value: Any) -> Any:
 
 def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The state dict of a pickled module, and the attributes of it and of each module inside it."""
-    state, fields, seen, waiting = {}, [], set(), [("", root)]
+    state: dict[str, Any] = {}
+    fields, seen, waiting = [], set(), [("", root)]
     while waiting:
         prefix, module = waiting.pop(0)
         if not isinstance(module, StandIn) or id(module) in seen:

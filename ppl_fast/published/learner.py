@@ -36,7 +36,8 @@ class PosePriorLearner(nn.Module):
         args: an object with num_parts (N), thick, sklr, block, missing, use_alpha and alpha; img_size, the side of the
             images, is 128 if it is not there.
 
-    Raises: TypeError, ValueError naming what is missing or out of bounds.
+    Raises:
+        TypeError, ValueError: the sentence names what is missing or out of bounds.
     """
 
     def __init__(self, args: Any):
@@ -78,22 +79,27 @@ class PosePriorLearner(nn.Module):
 
     @property
     def memory(self) -> Memory:
+        """The published memory on ours."""
         return Memory(self.model.memory)
 
     @property
     def translator(self) -> nn.Module:
-        """reference frame (B, 3, S, S), heatmap (B, 1, S, S) -> reconstruction (B, 3, S, S)."""
+        """Reconstruction (B, 3, S, S) from reference frame (B, 3, S, S) and heatmap (B, 1, S, S)."""
         return self.model.translator
 
     @property
     def vgg_loss(self) -> nn.Module:
-        """The perceptual loss of two batches of frames. Raises: FileNotFoundError where there are no VGG16 weights."""
+        """The perceptual loss of two batches of frames.
+
+        Raises:
+            FileNotFoundError: there are no VGG16 weights.
+        """
         self.model.load_perceptual()
         return self.model._perceptual[0].to(self.model.alpha)
 
     def regressor(self, frame: Tensor, template: Tensor) -> Tensor:
-        """frame (B, 3, S, S), template (B, N, 2) as (row, column) -> affine maps (B, N, 2, 3) from and to those."""
-        affine = self.model.regressor(frame, template.flip(-1))
+        """Affine maps (B, N, 2, 3) of frame (B, 3, S, S) and template (B, N, 2), from and to (row, column)."""
+        affine: Tensor = self.model.regressor(frame, template.flip(-1))
         return affine.flatten(2)[..., AFFINE_ORDER].view_as(affine)
 
     def skeleton_scalar_matrix(self) -> Tensor:
@@ -102,7 +108,7 @@ class PosePriorLearner(nn.Module):
         return upper + upper.mT
 
     def rasterize(self, keypoints: Tensor, output_size: int = 128) -> Tensor:
-        """keypoints (B, N, 2) as (row, column) -> link heatmap (B, 1, output_size, output_size)."""
+        """Link heatmap (B, 1, output_size, output_size) of keypoints (B, N, 2) as (row, column)."""
         points, weights = keypoints[..., :2].flip(-1), self.model.link_weights()
         return link_heatmap(points, weights, output_size, float(self.thick), self.model.links)
 
@@ -113,7 +119,7 @@ class PosePriorLearner(nn.Module):
     # The published forward pass
 
     def forward(self, frame: Tensor, return_imgs: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """frame (B, 3, S, S) in [-1, 1] -> the loss, and its terms by their published names.
+        """The loss of frame (B, 3, S, S) in [-1, 1], and its terms by their published names.
 
         With `return_imgs` also template (1, 3, S, S), transformed_template and vq_transformed_template (B, 3, S, S),
         the link heatmaps of the prior, the pose and the pose as the memory recalls it, and reconstructed, frame and
@@ -147,7 +153,9 @@ class PosePriorLearner(nn.Module):
 
     # State dicts in the published names
 
-    def state_dict(self, *, destination: dict | None = None, prefix: str = "", keep_vars: bool = False) -> dict:
+    def state_dict(  # type: ignore[override]  # torch has two overloads, for a destination given and for none
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         """The published state dict, as copies; `vgg_loss.*` is in it once VGG16's weights are loaded."""
         found = PPLLayout().to_published(self.model)
         if not self.use_alpha:
@@ -156,7 +164,7 @@ class PosePriorLearner(nn.Module):
         destination.update({prefix + key: value for key, value in found.items()})
         return destination
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Put our names in place of the published ones, before torch goes on to `model`."""
         given = {key.removeprefix(prefix): state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
         checkpoints.check("PosePriorLearner.load_state_dict", given, self.model)
@@ -179,7 +187,7 @@ class Memory:
         self._memory = memory
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """points (B, N, 2) -> recalled points (B, N, 2) and the commitment loss; in training mode the vectors move."""
+        """Recalled points (B, N, 2) of points (B, N, 2) and the commitment loss; in training mode the vectors move."""
         recalled, commitment = self._memory(points.flip(-1))
         return recalled.flip(-1), commitment
 

@@ -64,6 +64,8 @@ FOREIGN = OUTSIDE | {"INST", "OBJ", "NEWOBJ_EX", "READONLY_BUFFER", "BYTEARRAY8"
 class _Closed(type):
     """Of classes that a pickle can neither call nor change."""
 
+    kind: str
+
     def __call__(cls, *_: Any, **__: Any) -> NoReturn:
         raise RefusedError(f"it calls the class {cls.kind}")
 
@@ -75,9 +77,11 @@ class StandIn(metaclass=_Closed):
     """In place of an object of the class that `kind` names: its attributes, or a mapping's items, in `state`."""
 
     __slots__ = ("state",)
+    state: dict[str, Any]
     kind = "StandIn"
 
     def __new__(cls, *arguments: Any) -> StandIn:
+        """An empty one; what creates an object by calling its class with arguments is refused."""
         if arguments:
             raise RefusedError(f"it passes arguments to the class {cls.kind}")
         found = object.__new__(cls)
@@ -123,7 +127,7 @@ class _Function:
         raise RefusedError("it sets an attribute of a function")
 
 
-class _Items(dict):
+class _Items(dict[Any, Any]):
     """An OrderedDict without attributes, in which a state dict keeps only its modules' versions."""
 
     __slots__ = ()
@@ -132,14 +136,14 @@ class _Items(dict):
         pass
 
 
-def _tensor(storage: Held, offset: int, size: tuple, stride: tuple, *_: Any) -> Held:
+def _tensor(storage: Held, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Held:
     """A view of a storage; all its elements lie within, and it has no more than the storage."""
     numbers = [offset, *size, *stride]
     if not isinstance(storage, Held) or any(type(number) is not int or number < 0 for number in numbers):
         raise RefusedError("it builds a tensor from something else than a storage and sizes")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    length = len(storage.tensor)
-    if math.prod(size) > length or (math.prod(size) and last >= length):
+    count, length = math.prod(size), len(storage.tensor)
+    if count > length or (count and last >= length):
         raise RefusedError(f"a tensor of shape {short(tuple(size))} does not fit in its storage of {length} elements")
     return Held(storage.tensor.as_strided(size, stride, offset))
 
@@ -174,7 +178,8 @@ def _find(module: str, name: str) -> Any:
 class _Unpickler(RestrictedUnpickler):
     def __init__(self, file: io.BytesIO, storage: Callable[[torch.dtype, str, int], Held] | None):
         super().__init__(file)
-        self._storage, self._classes = storage, {}
+        self._storage = storage
+        self._classes: dict[str, _Closed] = {}
 
     def admit(self, module: str, name: str) -> Any:
         """What stands for a name; a class of its own for each kind of stand-in."""
@@ -199,11 +204,15 @@ def load(file: io.BytesIO, storage: Callable[[torch.dtype, str, int], Held] | No
     """Unpickle the next object of a stream, after a look at its opcodes.
 
     Args:
+        file: the stream.
         storage: gives the storage of a dtype, key and number of elements.
 
-    Returns: plain containers and numbers, with a `Held` for every tensor and a `StandIn` for every other object.
+    Returns:
+        Plain containers and numbers, with a `Held` for every tensor and a `StandIn` for every other object.
 
-    Raises: RefusedError; for a broken pickle, anything.
+    Raises:
+        RefusedError: a name or an opcode that no such file has.
+        Exception: a broken pickle raises anything.
     """
     scan(file, FOREIGN, why=", which torch.save does not write")
     return _Unpickler(file, storage).load()

@@ -1,12 +1,16 @@
 """Training: from a folder of images to a run directory. Needs the `train` extra."""
 
-from ppl_fast._extras import on_first_use
+from typing import TYPE_CHECKING
 
-from .config import TrainConfig
-from .presets import PRESETS
-from .run import load_model
-from .signals import TrainingInterrupted
+from ppl_fast._extras import on_first_use
+from ppl_fast.training.config import TrainConfig
+from ppl_fast.training.presets import PRESETS
+from ppl_fast.training.run import load_model
+from ppl_fast.training.signals import TrainingInterrupted
 
 __all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_model", "train"]
 
-__getattr__ = on_first_use(__name__, {"train": "trainer"}, "train")  # configurations are read without accelerate
+if TYPE_CHECKING:
+    from ppl_fast.training.trainer import train
+else:
+    __getattr__ = on_first_use(__name__, {"train": "trainer"}, "train")  # configurations are read without accelerate

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ppl_fast._files import new_folder, write_text
+from ppl_fast.models import KeypointModel
 
 _STEP_PREFIX = "step_"
 
@@ -24,7 +25,9 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int):
+def save_checkpoint(
+    run: Path, model: KeypointModel, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+) -> Path:
     """Write the checkpoint of `state["step"]`, refresh RUN/model, and remove all but the `keep` newest checkpoints.
 
     Args:
@@ -86,7 +89,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """Read a checkpoint's state.json; a ValueError names the file where it is damaged."""
     path = checkpoint / "state.json"
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(state["step"], int):
             raise TypeError("step is no integer")
     except (OSError, ValueError, KeyError, TypeError) as error:

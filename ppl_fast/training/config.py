@@ -22,7 +22,9 @@ class TrainConfig:
     The defaults for steps, batch size, optimizer and flips are those of the Pose Prior Learner (Wang, Han, Zhang,
     ICLR 2026, arXiv 2410.03858); `train_defaults` of a model holds what its publication does otherwise.
 
-    Raises: TypeError for an option of the wrong type, ValueError for one out of bounds; the sentence names it.
+    Raises:
+        TypeError: an option of the wrong type.
+        ValueError: an option out of bounds; the sentence names it.
     """
 
     steps: int = option(20_000, "optimizer steps in all", low=1)
@@ -85,7 +87,7 @@ def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}{hint(key, valid, otherwise=known)}")
 
 
-def read_config(path: str | os.PathLike) -> dict[str, Any]:
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file with the optional keys architecture, data (text), model and train (mappings of options).
 
     Raises:
@@ -106,10 +108,12 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def check_options(path: str | os.PathLike, config: dict[str, Any], architecture: str) -> None:
+def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> None:
     """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
 
-    Raises: ValueError naming file and key: another architecture, no mapping where there should be one, unknown options.
+    Raises:
+        ValueError: another architecture, no mapping where there should be one, or unknown options; the sentence names
+            file and key.
     """
     named = config.get("architecture", architecture)
     registry.check(named, f"config file {path}")

@@ -3,10 +3,14 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ppl_fast._extras import needing
 from ppl_fast._files import write_text
+from ppl_fast.models import Prior
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
@@ -55,7 +59,7 @@ class RunLog:
         """Whether the prior of this step is worth keeping: densely early on, where it moves fast."""
         return not self.priors or step >= PRIOR_SPACING * self.priors[-1]["step"]
 
-    def prior(self, step: int, prior) -> None:
+    def prior(self, step: int, prior: Prior) -> None:
         """Write the keypoint prior (N, 2), (x, y) in [-1, 1], and the connectivity prior (N, N) of this step."""
         record = {
             "step": step,
@@ -78,14 +82,14 @@ class RunLog:
         self._files[name].flush()
 
 
-def _reopen(path: Path, step: int):
+def _reopen(path: Path, step: int) -> TextIO:
     """Drop the records beyond `step`, atomically, and open the file for appending."""
     kept = [record for record in read_records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return open(path, "a", encoding="utf-8")
 
 
-def _summary_writer(directory: Path, step: int):
+def _summary_writer(directory: Path, step: int) -> "SummaryWriter":
     with needing("training with tensorboard=True needs", "train", otherwise="set tensorboard to false"):
         from torch.utils.tensorboard import SummaryWriter
     return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

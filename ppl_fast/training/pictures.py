@@ -7,8 +7,7 @@ import torch
 
 from ppl_fast._extras import missing
 from ppl_fast.models import KeypointModel
-
-from .logging import RunLog
+from ppl_fast.training.logging import RunLog
 
 
 def check_drawing() -> None:

@@ -5,7 +5,7 @@ What is not listed is the default of the models and of `TrainConfig`, which is t
 images, 20,000 steps (PPL) or 20,001 (AutoLink). Sources, number by number:
 
 - paper: Wang, Han, Zhang, "Pose Prior Learner", ICLR 2026, arXiv 2410.03858.
-- scripts: ``scripts/train_*.sh`` and ``train.py`` of its published code.
+- scripts: `scripts/train_*.sh` and `train.py` of its published code.
 - AutoLink: names of its published checkpoints, as its scripts load them, and its data set classes.
 """
 

@@ -1,6 +1,7 @@
 """Run directories: where a run starts, restoring it, and finding the model in it."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,7 @@ from typing import Any
 
 from ppl_fast._files import is_taken
 from ppl_fast.models import KeypointModel, load_pretrained
-
-from .checkpoint import list_checkpoints, load_state
+from ppl_fast.training.checkpoint import list_checkpoints, load_state
 
 
 def starting_point(run: Path, resume: bool) -> Path | None:
@@ -64,7 +64,7 @@ def restored(
     return state, model
 
 
-def load_model(path) -> KeypointModel:
+def load_model(path: str | os.PathLike[str]) -> KeypointModel:
     """The model of a run directory (its latest), of a checkpoint, or of any directory by `save_pretrained`.
 
     Raises:

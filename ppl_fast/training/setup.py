@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,25 +11,27 @@ from accelerate.state import AcceleratorState
 
 from ppl_fast import _devices
 from ppl_fast.data import ClipFolder, open_set
+from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import known_name
-
-from .config import TrainConfig
+from ppl_fast.training.config import TrainConfig
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
 
-def open_images(data, image_size: int, config: TrainConfig):
+def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConfig) -> ImageSet:
     """The images to train on: a published data set, a folder, or with reference "video" a folder of clips."""
-    options = {"cache": config.cache, "max_bad_share": config.max_bad_share}
+    options: dict[str, Any] = {"cache": config.cache, "max_bad_share": config.max_bad_share}
     if config.reference == "video" and not known_name(data):
         return ClipFolder(data, image_size, **options)
-    return open_set(data, image_size, **options).dataset
+    images: ImageSet = open_set(data, image_size, **options).dataset
+    return images
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """What decides device, precision and processes.
 
-    Raises: ValueError where the options do not fit the machine.
+    Raises:
+        ValueError: the options do not fit the machine.
     """
     try:
         device = _devices.pick(config.device)

@@ -5,6 +5,7 @@ and the data order is a function of (seed, t), so that a resumed run repeats the
 """
 
 import math
+import os
 import shlex
 import time
 from pathlib import Path
@@ -14,25 +15,31 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ppl_fast.data import training_loader
+from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
-
-from .checkpoint import list_checkpoints, load_optimizer, save_checkpoint
-from .config import TrainConfig, write_config
-from .logging import RunLog
-from .pictures import check_drawing, draw_pictures
-from .run import blaming, fingerprint, restored, starting_point
-from .setup import new_accelerator, open_images
-from .signals import StopSignals, TrainingInterrupted
+from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
+from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.logging import RunLog
+from ppl_fast.training.pictures import check_drawing, draw_pictures
+from ppl_fast.training.run import blaming, fingerprint, restored, starting_point
+from ppl_fast.training.setup import new_accelerator, open_images
+from ppl_fast.training.signals import StopSignals, TrainingInterrupted
 
 POSE_IMAGES = 15
-FRESH = {"step": 0, "seconds": 0.0, "scaler": None}
+FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
 
 
 def train(
-    model_config: dict[str, Any], train_config: TrainConfig, data, out, resume: bool = False, architecture: str = "ppl"
+    model_config: dict[str, Any],
+    train_config: TrainConfig,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    architecture: str = "ppl",
 ) -> KeypointModel:
     """Train a model on images and leave everything in a run directory.
 
@@ -68,8 +75,10 @@ def train(
         torch.set_num_threads(train_config.threads)
     accelerator = new_accelerator(train_config)
     torch.manual_seed(train_config.seed)
-    fresh = checkpoint is None
-    state, model = (FRESH, model_class(**model_config)) if fresh else restored(checkpoint, model_config, model_class)
+    if checkpoint is None:
+        state, model = FRESH, model_class(**model_config)
+    else:
+        state, model = restored(checkpoint, model_config, model_class)
     dataset = open_images(data, model.config["image_size"], train_config)
     model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
@@ -89,7 +98,8 @@ def train(
         write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
-    return accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return trained.eval()
 
 
 class Trainer:
@@ -107,12 +117,20 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, model: KeypointModel, dataset, run: Path, state: dict, accelerator: Accelerator
+        self,
+        config: TrainConfig,
+        model: KeypointModel,
+        dataset: ImageSet,
+        run: Path,
+        state: dict[str, Any],
+        accelerator: Accelerator,
     ):
         self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
         self.step, self.seconds = state["step"], state["seconds"]
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.bare_model = model.to(accelerator.device, memory_format=self.layout)
+        self.bare_model: KeypointModel = model.to(  # type: ignore[call-overload]  # torch's leave the format out
+            accelerator.device, memory_format=self.layout
+        )
         optimizer = torch.optim.AdamW(
             self.bare_model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
@@ -142,23 +160,23 @@ class Trainer:
             newest = list_checkpoints(self.run)[-1]
             raise TrainingInterrupted(f"stopped at step {self.step}, saved {newest}; resume with: {resume_command}")
 
-    def _loop(self, loader, bar: tqdm, stop: StopSignals) -> None:
+    def _loop(self, loader: DataLoader[Any], bar: tqdm, stop: StopSignals) -> None:
         config = self.config
         if self.log and not self.log.priors:
-            self._log_prior()
+            self._log_prior(self.log)
         batches = iter(loader)
         self._clock = time.perf_counter()
         while self.step < config.steps:
             self._advance(next(batches))
             bar.update()
-            last = self._anywhere(stop.received) or self.step == config.steps
+            last = self._anywhere(bool(stop.received)) or self.step == config.steps
             save = last or self.step % config.checkpoint_every == 0
-            draw = config.picture_every and (last or self.step % config.picture_every == 0)
+            draw = config.picture_every > 0 and (last or self.step % config.picture_every == 0)
             if save or draw or self.step % config.log_every == 0:
                 record = self._record()
                 bar.set_postfix_str(f"loss={record['loss']:.4g}, {record['images_per_second']:.1f} images/s")
                 if self.log:
-                    self._write(record, save, draw)
+                    self._write(self.log, record, save, draw)
                 self._clock = time.perf_counter()
             if last:
                 return
@@ -204,25 +222,25 @@ class Trainer:
             **self.bare_model.progress(),
         }
 
-    def _write(self, record: dict[str, Any], save: bool, draw: bool) -> None:
+    def _write(self, log: RunLog, record: dict[str, Any], save: bool, draw: bool) -> None:
         """Log the record, keep the prior where it is due, save a checkpoint, refresh the pictures."""
         try:
-            self.log.scalars(record)
-            if draw or self.log.prior_due(self.step):
-                self._log_prior()
+            log.scalars(record)
+            if draw or log.prior_due(self.step):
+                self._log_prior(log)
             if save:
                 self._save()
             if draw:
-                draw_pictures(self.run, self.bare_model, self._shown_images(), self.log)
+                draw_pictures(self.run, self.bare_model, self._shown_images(), log)
         except (OSError, SafetensorError) as error:
             kept = list_checkpoints(self.run)
             newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
             reason = getattr(error, "strerror", None) or error
             raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
 
-    def _log_prior(self) -> None:
+    def _log_prior(self, log: RunLog) -> None:
         if (prior := self.bare_model.prior()) is not None:
-            self.log.prior(self.step, prior)
+            log.prior(self.step, prior)
 
     def _save(self) -> None:
         scaler = self.accelerator.scaler
@@ -237,8 +255,8 @@ class Trainer:
     def _anywhere(self, flag: bool) -> bool:
         """Whether the flag is set in any process: all must stop after the same step."""
         if self.accelerator.num_processes == 1:
-            return bool(flag)
-        return bool(self.accelerator.reduce(torch.tensor(float(bool(flag)), device=self.accelerator.device), "sum"))
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum"))
 
     def _shown_images(self) -> torch.Tensor:
         """The same images in every refresh, spread evenly over the folder."""

@@ -1,15 +1,15 @@
 """Pictures of poses, priors and training, written as PNG files that appear whole or not at all.
 
 A keypoint has one colour in all of them; a link takes the mean of its ends' and is the more opaque the heavier it
-is. Needs the ``viz`` extra: Pillow, and matplotlib for the charts.
+is. Needs the `viz` extra: Pillow, and matplotlib for the charts.
 """
 
-from ._charts import save_connectivity, save_training
-from ._draw import palette
-from ._memory import save_prototype_pages, save_prototypes, save_usage
-from ._occlusion import save_occlusion
-from ._poses import draw_overlay, save_overlay, save_poses, save_rounds
-from ._priors import save_keypoint_prior, save_prior
+from ppl_fast.visualization._charts import save_connectivity, save_training
+from ppl_fast.visualization._draw import palette
+from ppl_fast.visualization._memory import save_prototype_pages, save_prototypes, save_usage
+from ppl_fast.visualization._occlusion import save_occlusion
+from ppl_fast.visualization._poses import draw_overlay, save_overlay, save_poses, save_rounds
+from ppl_fast.visualization._priors import save_keypoint_prior, save_prior
 
 __all__ = [
     "draw_overlay",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppl_fast._extras import needing
 from ppl_fast._files import replacing
+from ppl_fast.visualization._draw import as_array, palette
 
-from ._draw import as_array, palette
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, PALE = "#4a4e57", "#d9dce1"
 SMOOTHED_OVER = 40  # a curve's window is this fraction of its length
@@ -24,9 +27,14 @@ LABEL_GAP = 0.055  # least distance of labels at the curves' ends, as a fraction
 def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
     """Write learning curves: the loss and its terms on a log axis, and images per second.
 
-    records: as in a run's log.jsonl, {"step", "loss", "losses": {name: weighted term}, "images_per_second"};
-    records without "step" and "loss" are left out, and so are terms that are never positive.
-    Raises ValueError if no record holds a loss.
+    Args:
+        path: the PNG file to write.
+        records: as in a run's log.jsonl, {"step", "loss", "losses": {name: weighted term}, "images_per_second"};
+            records without "step" and "loss" are left out, and so are terms that are never positive.
+
+    Raises:
+        ValueError: no record holds a loss.
+        ImportError: matplotlib is not installed.
     """
     kept = [record for record in records if "step" in record and "loss" in record]
     if not kept:
@@ -64,9 +72,15 @@ def save_training(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def save_connectivity(path: str | Path, connectivity: Any) -> None:
-    """Write the connectivity prior (N, N) as a matrix; rows and columns carry their keypoints' colours.
+    """Write the connectivity prior as a matrix; rows and columns carry their keypoints' colours.
 
-    Raises ValueError unless it is square.
+    Args:
+        path: the PNG file to write.
+        connectivity: (N, N), symmetric.
+
+    Raises:
+        ValueError: it is not square.
+        ImportError: matplotlib is not installed.
     """
     matrix = as_array(connectivity).astype(float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
@@ -79,8 +93,8 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     ramp = LinearSegmentedColormap.from_list("links", ["#f5f6f8", "#9db8d9", "#2f5f9e", "#14294d"])
     drawn = axes.imshow(matrix, cmap=ramp, vmin=0)
     colours = np.array(palette(count)) / 255
-    for edge in ((np.full(count, -0.95), np.arange(count)), (np.arange(count), np.full(count, -0.95))):
-        axes.scatter(*edge, s=2400 / max(count, 12) ** 1.4, c=colours, clip_on=False)
+    for x, y in ((np.full(count, -0.95), np.arange(count)), (np.arange(count), np.full(count, -0.95))):
+        axes.scatter(x, y, s=2400 / max(count, 12) ** 1.4, c=colours, clip_on=False)
     axes.set_xticks(range(count), labels=[str(i) for i in range(count)])
     axes.set_yticks(range(count), labels=[str(i) for i in range(count)])
     axes.tick_params(length=0, labelsize=8, colors=INK, pad=2)
@@ -92,7 +106,7 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     save_chart(path, figure)
 
 
-def new_figure(width: float, height: float):
+def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches; an ImportError that names the extra where matplotlib is missing."""
     with needing("charts need", "viz"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,7 +116,7 @@ def new_figure(width: float, height: float):
     return figure
 
 
-def save_chart(path: str | Path, figure) -> None:
+def save_chart(path: str | Path, figure: Figure) -> None:
     """Write a figure as a PNG that appears whole or not at all; missing folders on the way are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +135,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return np.where(empty, np.nan, np.nanmedian(np.where(empty[:, None], 0, windows), axis=1))
 
 
-def _label_ends(axes, ends: dict[str, tuple[float, Any]]) -> None:
+def _label_ends(axes: Axes, ends: dict[str, tuple[float, Any]]) -> None:
     """Name each curve at its right end, pushed apart where they would overlap."""
     low, high = np.log10(axes.get_ylim())
     floor = -np.inf
@@ -130,7 +144,7 @@ def _label_ends(axes, ends: dict[str, tuple[float, Any]]) -> None:
         axes.text(1.015, floor, name, color=colour, transform=axes.transAxes, va="center", fontsize=10)
 
 
-def quieten(axes) -> None:
+def quieten(axes: Axes) -> None:
     """Leave of frame, grid and ticks what reading the numbers needs."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(PALE)

@@ -39,7 +39,8 @@ def _oklch(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
     )
     linear = np.clip(to_rgb @ (to_lms @ np.array([lightness, a, b])) ** 3, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return tuple(int(v) for v in np.round(encoded * 255))
+    red, green, blue = (int(v) for v in np.round(encoded * 255))
+    return red, green, blue
 
 
 def opacities(weights: np.ndarray, keypoints: int) -> np.ndarray:
@@ -87,8 +88,13 @@ def draw_pose(
 ) -> Image.Image:
     """A copy of an RGB image with links, opacity by weight, and keypoints over them.
 
-    points: (N, 2) xy in pixels of the image. size: thickness of lines and dots relative to the picture's.
-    colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+    Args:
+        image: RGB.
+        points: (N, 2), xy in pixels of the image.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        size: thickness of lines and dots relative to the picture's.
+        colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
@@ -111,7 +117,7 @@ def draw_pose(
 
 
 def to_image(image: Any, side: int, caller: str) -> Image.Image:
-    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about ``side`` pixels.
+    """One image (3, H, W) in [-1, 1] as RGB, scaled up so that the longer side has about `side` pixels.
 
     Whole factors only, so that every pixel of a small image stays crisp and equally large.
     """
@@ -125,6 +131,6 @@ def to_image(image: Any, side: int, caller: str) -> Image.Image:
 
 
 def in_picture(keypoints: np.ndarray, size: tuple[int, int], resolution: tuple[int, int]) -> np.ndarray:
-    """Keypoints (N, 2) in [-1, 1] of an image of ``resolution`` (W, H), as pixels of it scaled to ``size`` (W, H)."""
-    resolution, size = np.asarray(resolution, float), np.asarray(size, float)
-    return ((keypoints + 1) / 2 * (resolution - 1) + 0.5) * size / resolution - 0.5
+    """Keypoints (N, 2) in [-1, 1] of an image of `resolution` (W, H), as pixels of it scaled to `size` (W, H)."""
+    seen, drawn = np.asarray(resolution, float), np.asarray(size, float)
+    return ((keypoints + 1) / 2 * (seen - 1) + 0.5) * drawn / seen - 0.5

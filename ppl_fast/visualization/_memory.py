@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ._charts import INK, new_figure, quieten, save_chart
-from ._draw import as_array, pose_arrays
-from ._priors import extent_of, panel
-from ._sheet import captioned, save_png, sheet
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
+from ppl_fast.visualization._draw import as_array, pose_arrays
+from ppl_fast.visualization._priors import extent_of, panel
+from ppl_fast.visualization._sheet import captioned, save_png, sheet
 
 ACROSS = 16  # vectors in a row of a page
 ROWS = 12  # of vectors on a page
@@ -28,15 +28,26 @@ def save_prototypes(
 ) -> None:
     """Write what single memory vectors stand for: a row a bank, a column a vector, the bank's mean pose in grey.
 
-    prototypes: (m, k, N, 2), xy in [-1, 1], as ``PPL.prototype_poses`` gives them. links: (E, 2). weights: (E,).
-    banks, vectors: show this many at most; of the banks those whose poses differ most.
-    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    Args:
+        path: the PNG file to write.
+        prototypes: (m, k, N, 2), xy in [-1, 1], as `PPL.prototype_poses` gives them.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        banks: show this many at most, those whose poses differ most.
+        vectors: show this many of a bank at most.
+        cell: side of a picture in pixels.
+
+    Raises:
+        ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = _prototype_arrays("save_prototypes", prototypes, links, weights)
     shown = np.argsort(-points.std(axis=1).mean(axis=(1, 2)), kind="stable")[:banks]
-    style = {"extent": extent_of(points[shown, :vectors]), "size": 1.2}
+    extent = extent_of(points[shown, :vectors])
     rows = [
-        [panel(cell, pose, ends, heavy, ghost=points[bank].mean(0), **style) for pose in points[bank, :vectors]]
+        [
+            panel(cell, pose, ends, heavy, ghost=points[bank].mean(0), extent=extent, size=1.2)
+            for pose in points[bank, :vectors]
+        ]
         for bank in shown
     ]
     save_png(path, sheet(rows, row_labels=[f"bank {bank + 1}" for bank in shown]))
@@ -50,10 +61,19 @@ def save_prototype_pages(
     A row a bank, more rows where it has over 16 vectors, the bank's mean pose in grey. Of over 32 vectors the 32 most
     used are shown. All differences from the mean pose are magnified alike, by the factor that each page names.
 
-    prototypes: (m, k, N, 2), xy in [-1, 1], as ``PPL.prototype_poses`` gives them. links: (E, 2). weights: (E,).
-    shares: (m, k), how often each vector of a bank is chosen; written beneath its pose as a percentage.
-    Returns the files written.
-    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    Args:
+        folder: where the files go.
+        prototypes: (m, k, N, 2), xy in [-1, 1], as `PPL.prototype_poses` gives them.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        shares: (m, k), how often each vector of a bank is chosen; written beneath its pose as a percentage.
+        cell: side of a picture in pixels.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = _prototype_arrays("save_prototype_pages", prototypes, links, weights)
     used = np.ones(points.shape[:2]) if shares is None else as_array(shares).astype(float)
@@ -95,8 +115,15 @@ def save_prototype_pages(
 def save_usage(path: str | Path, perplexity: Any, dead: Any, vectors: int) -> None:
     """Write how much of the memory is in use: perplexity and number of dead vectors, bank by bank.
 
-    perplexity: (m,), 1 to ``vectors``. dead: (m,). Both as ``PPL.usage`` gives them. vectors: in a bank.
-    Raises ValueError for other shapes.
+    Args:
+        path: the PNG file to write.
+        perplexity: (m,), 1 to `vectors`, as `PPL.usage` gives it.
+        dead: (m,), likewise.
+        vectors: in a bank.
+
+    Raises:
+        ValueError: other shapes.
+        ImportError: matplotlib is not installed.
     """
     spread, unused = as_array(perplexity).astype(float), as_array(dead)
     if spread.ndim != 1 or spread.shape != unused.shape or not len(spread):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._charts import INK, new_figure, quieten, save_chart
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = 4
 PANEL = 2.9, 2.7  # inches
 CEILING = 2.5  # the axis ends at this many times the mean pose's error; what lies above is written there
 LEGEND = 2.1  # inches an entry takes
-MEAN_POSE = {"color": "#6d737e", "linewidth": 1.1, "linestyle": "-."}
+MEAN_POSE: dict[str, Any] = {"color": "#6d737e", "linewidth": 1.1, "linestyle": "-."}
 COLOURS = ("#2f5f9e", "#d1722e", "#3d8b5f", "#8a5aa8")  # of the models, told apart by their markers as well
 MARKERS = "osD^"
 
@@ -25,9 +29,14 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     A model without iterative inference has one error a mask, drawn as a dashed line; each model's error on the clean
     images is a dotted one. Errors far beyond the mean pose's are written at the top, for the others to be told apart.
 
-    results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
-    baseline: the mean pose's error, a grey line.
-    Raises ValueError for no result, no mask, or models that were measured with different masks.
+    Args:
+        path: the PNG file to write.
+        results: by name of the model, what `evaluation.occlusion` gives; all with the same masks.
+        baseline: the mean pose's error, a grey line.
+
+    Raises:
+        ValueError: no result, no mask, or models that were measured with different masks.
+        ImportError: matplotlib is not installed.
     """
     masks = {name: [(row["mask"], row["share"]) for row in result["rows"]] for name, result in results.items()}
     if not masks or not all(masks.values()):
@@ -59,12 +68,12 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
         panel.set_visible(False)
     chart.supxlabel("rounds of iterative inference (0: the plain estimate)", color=INK, fontsize=10)
     chart.supylabel(f"error, {next(iter(results.values()))['unit']}", color=INK, fontsize=10)
-    chart.get_layout_engine().set(wspace=0.05, hspace=0.08)
+    chart.set_layout_engine("constrained", wspace=0.05, hspace=0.08)
     _explain(chart, results, baseline)
     save_chart(path, chart)
 
 
-def _draw(panel, clean: float, errors: list[float], rounds: int, model: int) -> None:
+def _draw(panel: Axes, clean: float, errors: list[float], rounds: int, model: int) -> None:
     colour = COLOURS[model % len(COLOURS)]
     panel.axhline(clean, color=colour, linewidth=1, linestyle=":")
     if len(errors) > 1:
@@ -74,23 +83,23 @@ def _draw(panel, clean: float, errors: list[float], rounds: int, model: int) -> 
     panel.plot(np.arange(len(errors)), errors, MARKERS[model % len(MARKERS)], color=colour, markersize=5)
 
 
-def _name_beyond(panel, errors: list[float], ceiling: float | None, model: int) -> None:
+def _name_beyond(panel: Axes, errors: list[float], ceiling: float | None, model: int) -> None:
     for x, error in enumerate(errors):
         if ceiling is not None and error > ceiling:
-            place = {"xytext": (5, -2 - 13 * model), "textcoords": "offset points", "va": "top"}
+            place: dict[str, Any] = {"xytext": (5, -2 - 13 * model), "textcoords": "offset points", "va": "top"}
             place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             panel.annotate(f"\N{UPWARDS ARROW} {error:.3g}", (x, ceiling), color=COLOURS[model % len(COLOURS)], **place)
 
 
-def _explain(chart, results: Mapping[str, Any], baseline: float | None) -> None:
+def _explain(chart: Figure, results: Mapping[str, Any], baseline: float | None) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
     for model, (name, result) in enumerate(results.items()):
-        style = {"color": COLOURS[model % len(COLOURS)]}
-        curve = "-" if len(result["rows"][0]["rounds"]) > 1 else "--"
-        handles.append(Line2D([], [], marker=MARKERS[model % len(MARKERS)], linestyle=curve, label=name, **style))
-        handles.append(Line2D([], [], linestyle=":", label=f"{name}, nothing hidden", **style))
+        colour, marker = COLOURS[model % len(COLOURS)], MARKERS[model % len(MARKERS)]
+        curve: Literal["-", "--"] = "-" if len(result["rows"][0]["rounds"]) > 1 else "--"
+        handles.append(Line2D([], [], marker=marker, linestyle=curve, label=name, color=colour))
+        handles.append(Line2D([], [], linestyle=":", label=f"{name}, nothing hidden", color=colour))
     if baseline is not None:
         handles.append(Line2D([], [], **MEAN_POSE, label="mean pose"))
     columns = max(1, int(chart.get_figwidth() / LEGEND))

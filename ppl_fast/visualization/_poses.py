@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
-from ._sheet import save_png, sheet
+from ppl_fast.visualization._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
+from ppl_fast.visualization._sheet import save_png, sheet
 
 OVERLAID = 0.65  # size of lines and dots on an original
 CELL = 192  # pixels that the longer side of a picture in a grid aims at
@@ -29,9 +29,17 @@ def save_poses(
 ) -> None:
     """Write a grid of images with their keypoints and links.
 
-    images: (B, 3, H, W) in [-1, 1]. keypoints: (B, N, 2), xy in [-1, 1]. links: (E, 2). weights: (E,), opacity.
-    columns: default a grid about three to two. cell: pixels that an image's longer side is scaled to, about.
-    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    Args:
+        path: the PNG file to write.
+        images: (B, 3, H, W) in [-1, 1].
+        keypoints: (B, N, 2), xy in [-1, 1].
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        columns: default a grid about three to two.
+        cell: pixels that an image's longer side is scaled to, about.
+
+    Raises:
+        ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("save_poses", keypoints, links, weights)
     _check_batch("save_poses", images, points)
@@ -58,10 +66,18 @@ def save_rounds(
     Columns: the image, its occluded form, the plain estimate on it, the pose after each round on what that round saw,
     and the image as completed by the last reconstruction.
 
-    images: (B, 3, H, W) in [-1, 1], not occluded. rounds: as ``PPL.estimate_rounds`` gives them, per estimation pass
-    the keypoints (B, N, 2) and the images seen (B, 3, H, W); the first, the plain estimate, saw the occluded images.
-    links: (E, 2). weights: (E,). row_labels: texts left of the rows.
-    Raises ValueError for shapes that do not fit together, no round, or keypoints that are not finite.
+    Args:
+        path: the PNG file to write.
+        images: (B, 3, H, W) in [-1, 1], not occluded.
+        rounds: as `PPL.estimate_rounds` gives them, per estimation pass the keypoints (B, N, 2) and the images seen
+            (B, 3, H, W); the first, the plain estimate, saw the occluded images.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        row_labels: texts left of the rows.
+        cell: pixels that an image's longer side is scaled to, about.
+
+    Raises:
+        ValueError: shapes that do not fit together, no round, or keypoints that are not finite.
     """
     if not rounds:
         raise ValueError("save_rounds: rounds must hold at least one (keypoints, images), got none")
@@ -89,9 +105,16 @@ def save_overlay(
 ) -> None:
     """Write an original image with its keypoints and links, at its own size.
 
-    image: any PIL image. keypoints: (N, 2), xy in pixels of it, integers at pixel centres. links: (E, 2).
-    weights: (E,). shortest: a smaller image is enlarged by a whole factor until its shorter side has this many pixels.
-    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    Args:
+        path: the PNG file to write.
+        image: any PIL image.
+        keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        shortest: a smaller image is enlarged by a whole factor until its shorter side has this many pixels.
+
+    Raises:
+        ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("save_overlay", keypoints, links, weights)
     if points.ndim != 2:
@@ -108,8 +131,14 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
 
     Only the part that they lie in is drawn on: the supersampling that smooths lines costs by the pixel.
 
-    image: RGB. keypoints: (N, 2), xy in pixels of it, integers at pixel centres. links: (E, 2). weights: (E,).
-    Raises ValueError for shapes that do not fit together or keypoints that are not finite.
+    Args:
+        image: RGB.
+        keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+
+    Raises:
+        ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
     side, image = min(image.size), image.copy()
@@ -123,7 +152,9 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
     return image
 
 
-def _posed(image: np.ndarray, points: np.ndarray, links, weights, cell: int, caller: str) -> Image.Image:
+def _posed(
+    image: np.ndarray, points: np.ndarray, links: np.ndarray, weights: np.ndarray, cell: int, caller: str
+) -> Image.Image:
     picture = to_image(image, cell, caller)
     return draw_pose(picture, in_picture(points, picture.size, image.shape[:0:-1]), links, weights)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ._draw import SUPERSAMPLE, as_array, draw_pose, palette, pose_arrays
-from ._sheet import CAPTION, FONT_SIZE, GAP, PAPER, TEXT, captioned, save_png, sheet
+from ppl_fast.visualization._draw import SUPERSAMPLE, as_array, draw_pose, palette, pose_arrays
+from ppl_fast.visualization._sheet import CAPTION, FONT_SIZE, GAP, PAPER, TEXT, captioned, save_png, sheet
 
 PANEL = (245, 246, 248)
 GHOST = (205, 208, 214)
@@ -22,12 +22,18 @@ EARLIER = 6  # earlier priors shown beside the last one
 
 
 def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell: int = 200) -> None:
-    """Write the prior as it evolved: earlier ones small, the last one large, with each keypoint's path to it
-    since the first tenth of the steps.
+    """Write the prior as it evolved: earlier ones small, the last one large.
 
-    priors: (step, keypoints (N, 2) xy in [-1, 1], connectivity (N, N) symmetric), in order of steps. Of many,
-    those shown lie denser early on, where learning is fast.
-    Raises ValueError for an empty list, other shapes, or keypoints that are not finite.
+    On the large one, each keypoint's path to it since the first tenth of the steps. Of many priors, those shown lie
+    denser early on, where learning is fast.
+
+    Args:
+        path: the PNG file to write.
+        priors: (step, keypoints (N, 2) xy in [-1, 1], connectivity (N, N) symmetric), in order of steps.
+        cell: side of the small pictures in pixels.
+
+    Raises:
+        ValueError: an empty list, other shapes, or keypoints that are not finite.
     """
     if not len(priors):
         raise ValueError("save_prior: priors must hold at least one (step, keypoints, connectivity), got none")
@@ -52,8 +58,14 @@ def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell
 def save_keypoint_prior(path: str | Path, keypoints: Any, connectivity: Any, *, side: int = 560) -> None:
     """Write one prior large, each keypoint with the number it has in the connectivity matrix.
 
-    keypoints: (N, 2), xy in [-1, 1]. connectivity: (N, N), symmetric. side: pixels of the picture.
-    Raises ValueError for other shapes, or keypoints that are not finite.
+    Args:
+        path: the PNG file to write.
+        keypoints: (N, 2), xy in [-1, 1].
+        connectivity: (N, N), symmetric.
+        side: pixels of the picture.
+
+    Raises:
+        ValueError: other shapes, or keypoints that are not finite.
     """
     points, links, weights = _prior_arrays("save_keypoint_prior", keypoints, connectivity)
     extent = extent_of(points)
@@ -78,7 +90,7 @@ def _prior_arrays(caller: str, keypoints: Any, connectivity: Any) -> tuple[np.nd
 
 
 def _denser_early(steps: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` positions, first and last among them, about evenly spaced in the root of the step."""
+    """At most `count` positions, first and last among them, about evenly spaced in the root of the step."""
     if len(steps) <= count:
         return list(range(len(steps)))
     roots = np.sqrt(np.asarray(steps, float))
@@ -105,7 +117,16 @@ def panel(
 ) -> Image.Image:
     """A pose (N, 2) on a plain square from centre - extent to centre + extent.
 
-    Beneath it, ``ghost`` (N, 2) is drawn in grey and ``paths`` (T, N, 2) as fine lines.
+    Args:
+        side: of the square, in pixels.
+        points: (N, 2).
+        links: (E, 2) keypoint numbers.
+        weights: (E,), opacity.
+        extent: half the side, in the points' units.
+        centre: of the square.
+        size: thickness of lines and dots relative to the picture's.
+        ghost: (N, 2), drawn in grey beneath.
+        paths: (T, N, 2), drawn as fine lines beneath.
     """
     pixels = side * SUPERSAMPLE
     picture = Image.new("RGB", (pixels, pixels), PAPER)

@@ -1,48 +1,46 @@
-"""Published data sets by name, beside plain folders: ``open_set("human36m:ROOT", 128)``.
+"""Published data sets by name, beside plain folders: `open_set("human36m:ROOT", 128)`.
 
 Each reads the layout that its authors, AutoLink or PPL published; nothing is downloaded. Labels are read only when
 asked for.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder, list_files
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
+from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
+from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
+from ppl_fast.data.sets.layout import LayoutError, Published
+from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
 from ppl_fast.data.video import VIDEO_SUFFIXES
-
-from .cub import CUB, CUB001, CUB002, CUB003, CUBThree
-from .folders import Dogs, Hands, Horses, Zebras, flowers
-from .human36m import Human36M, Human36MMasked
-from .layout import LayoutError
-from .taichi import TaichiFrames, TaichiVideos
 
 __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
 
 SPLITS = ("train", "fit", "test")
 
 
-def _taichi(root, image_size: int, split: str, **options) -> TaichiVideos | TaichiFrames:
+def _taichi(root: str | os.PathLike[str], image_size: int, split: str, **options: Any) -> TaichiVideos | TaichiFrames:
     """Videos to train on, other frames to fit the regression on and to test."""
     if split == "train":
         return TaichiVideos(root, image_size, split, **options)
     return TaichiFrames(root, image_size, "train" if split == "fit" else "test", **options)
 
 
-def _same(kind: Callable) -> Callable:
+def _same(kind: Callable[..., Published]) -> Callable[..., Published]:
     """A data set whose regression is fitted on the images trained on."""
     return lambda root, image_size, split, **options: kind(
         root, image_size, "train" if split == "fit" else split, **options
     )
 
 
-SETS: dict[str, Callable[..., Dataset]] = {
+SETS: dict[str, Callable[..., Published]] = {
     **{
         kind.name: _same(kind)
         for kind in (Human36M, Human36MMasked, CUB, CUBThree, CUB001, CUB002, CUB003, Hands, Horses, Zebras, Dogs)
@@ -57,9 +55,9 @@ class LabelledSet:
     """Images, and what is needed to measure on them.
 
     Attributes:
-        dataset: :class:`ImageSet`-like.
+        dataset: `ImageSet`-like.
         name: of the published data set, or of the folder.
-        protocol: keyword arguments of :func:`ppl_fast.evaluation.regression`; none is AutoLink's protocol.
+        protocol: keyword arguments of `ppl_fast.evaluation.regression`; none is AutoLink's protocol.
     """
 
     dataset: Any
@@ -71,25 +69,31 @@ class LabelledSet:
     def labels(self) -> Labels | None:
         """The labels, read on first use; None where there are none.
 
-        Raises: ValueError naming a label file that cannot be read.
+        Raises:
+            ValueError: a label file that cannot be read; it is named.
         """
         return self.read_labels()
 
 
-def known_name(spec) -> str | None:
-    """The published data set that ``spec`` names, as in ``human36m:ROOT``; None for anything else, and for folders."""
+def known_name(spec: str | os.PathLike[str]) -> str | None:
+    """The published data set that `spec` names, as in `human36m:ROOT`; None for anything else, and for folders."""
     name, colon, _ = str(spec).partition(":")
     return name if colon and name in SETS and not Path(spec).exists() else None
 
 
 def open_set(
-    spec, image_size: int, *, split: str = "train", cache: bool = False, max_bad_share: float = 0.1
+    spec: str | os.PathLike[str],
+    image_size: int,
+    *,
+    split: str = "train",
+    cache: bool = False,
+    max_bad_share: float = 0.1,
 ) -> LabelledSet:
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder of images and videos, with ``keypoints.npz`` or COCO keypoint JSON beside the images where they
-            are labelled, or one video; or ``NAME:ROOT``, a name in ``SETS`` and the folder that holds the data set.
+        spec: a folder of images and videos, with `keypoints.npz` or COCO keypoint JSON beside the images where they
+            are labelled, or one video; or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set.
             What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
@@ -103,7 +107,7 @@ def open_set(
     """
     if split not in SPLITS:
         raise ValueError(f"open_set: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    options = {"cache": cache, "max_bad_share": max_bad_share}
+    options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share}
     name = known_name(spec)
     if name:
         root = Path(str(spec).partition(":")[2]).expanduser()

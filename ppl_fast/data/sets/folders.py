@@ -1,12 +1,13 @@
 """Data sets that are folders of images without labels: hands, horses and zebras, flowers, dogs."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.images import ImageFiles, list_files
-
-from .h5 import H5Images
-from .layout import LayoutError, Published, matlab
+from ppl_fast.data.sets.h5 import H5Images
+from ppl_fast.data.sets.layout import LayoutError, Published, matlab
 
 
 class Folder(Published, ImageFiles):
@@ -14,8 +15,8 @@ class Folder(Published, ImageFiles):
 
     Args:
         root: the folder of the data set.
-        image_size, cache, max_bad_share: those of :class:`ImageFiles`.
-        split: train or test; ``folders`` says where its images are.
+        image_size, cache, max_bad_share: those of `ImageFiles`.
+        split: train or test; `folders` says where its images are.
 
     Raises:
         LayoutError: there are none.
@@ -23,7 +24,7 @@ class Folder(Published, ImageFiles):
 
     folders = {"train": ".", "test": "."}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / self.folders[split]
         names, self.ignored = list_files(folder) if folder.is_dir() else ([], [])
         if not names:
@@ -58,13 +59,16 @@ class Zebras(Folder):
 class Dogs(Published, ClipFolder):
     """The YouTube dogs of PPL: clips, as folders of frames or video files, below train and test or all together.
 
-    Args, attributes and errors: those of :class:`ClipFolder`; LayoutError where there are no clips.
+    Arguments, attributes and errors are those of `ClipFolder`.
+
+    Raises:
+        LayoutError: there are no clips.
     """
 
     name = "dogs"
     tree = "<clip>/<frame>.jpg or <clip>.mp4, alone or below train and test"
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / split if (Path(root) / split).is_dir() else Path(root)
         try:
             find_media(folder)
@@ -89,7 +93,7 @@ class FlowersSplit(Published, ImageFiles):
     name, tree = Flowers.name, Flowers.tree
     arrays = {"train": "tstid", "test": "trnid"}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         if not (Path(root) / "jpg").is_dir():
             raise LayoutError(self.name, Path(root), self.tree, "no folder jpg")
         numbers = sorted(matlab(Path(root) / "setid.mat", self.arrays[split]).ravel().tolist())
@@ -101,12 +105,16 @@ class FlowersH5(H5Images):
 
     name, tree = Flowers.name, Flowers.tree
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         super().__init__(Path(root) / "flower.h5", (split,), image_size, **options)
 
 
-def flowers(root, image_size: int, split: str, **options):
-    """Flowers-102 in whichever of its three layouts ``root`` has."""
-    layouts = {"flower.h5": FlowersH5, "setid.mat": FlowersSplit}
-    kind = next((kind for file, kind in layouts.items() if (Path(root) / file).is_file()), Flowers)
-    return kind(root, image_size, split, **options)
+def flowers(
+    root: str | os.PathLike[str], image_size: int, split: str, **options: Any
+) -> Flowers | FlowersSplit | FlowersH5:
+    """Flowers-102 in whichever of its three layouts `root` has."""
+    if Path(root, "flower.h5").is_file():
+        return FlowersH5(root, image_size, split, **options)
+    if Path(root, "setid.mat").is_file():
+        return FlowersSplit(root, image_size, split, **options)
+    return Flowers(root, image_size, split, **options)

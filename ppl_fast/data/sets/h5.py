@@ -1,6 +1,7 @@
 """Images and labels in HDF5 files, as AutoLink's preprocessing writes them for CUB and flowers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -8,27 +9,26 @@ from PIL import Image
 from ppl_fast._extras import needing
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, from_fractions, joints
+from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
 
 
 class H5Images(Published, ImageSet):
-    """Images stacked in the arrays ``<part>_img`` of one HDF5 file: uint8 (n, 3, H, W).
+    """Images stacked in the arrays `<part>_img` of one HDF5 file: uint8 (n, 3, H, W).
 
-    Image 7 of the part ``train`` goes by the name ``train/00007``. The file is opened for each image, so that loading
+    Image 7 of the part `train` goes by the name `train/00007`. The file is opened for each image, so that loading
     processes share nothing.
 
     Args:
         file: the file.
         parts: whose images to take, in this order.
-        image_size, cache, max_bad_share: those of :class:`ImageSet`.
+        image_size, cache, max_bad_share: those of `ImageSet`.
 
     Raises:
         LayoutError: the file or one of its arrays is missing.
         ValueError: no readable HDF5 file, or an array of another shape or type.
     """
 
-    def __init__(self, file: Path, parts: tuple[str, ...], image_size: int, **options):
+    def __init__(self, file: Path, parts: tuple[str, ...], image_size: int, **options: Any):
         self._arrays = {part: f"{part}_img" for part in parts}
         names, self._sizes = [], {}
         for part, array in self._arrays.items():
@@ -58,14 +58,16 @@ class H5Images(Published, ImageSet):
 
 
 class H5Labelled(H5Images):
-    """With labels in ``<part>_kp``, (n, J, 2) (row, column) as fractions of the image, and ``<part>_vis``, (n, J)."""
+    """With labels in `<part>_kp`, (n, J, 2) (row, column) as fractions of the image, and `<part>_vis`, (n, J)."""
 
     joints: list[str] = []
 
     def read_labels(self) -> Labels:
         """The joints of every image, as far as visible.
 
-        Raises: LayoutError for a missing array, ValueError for one that does not fit the images.
+        Raises:
+            LayoutError: a missing array.
+            ValueError: one that does not fit the images.
         """
         points, visible = [], []
         for part in self._arrays:
@@ -90,10 +92,12 @@ class H5Labelled(H5Images):
             return opened[array][...]
 
 
-def _open(file: Path):
+def _open(file: Path) -> Any:
     """The file, opened for reading.
 
-    Raises: ValueError naming it, where it is no HDF5 file or truncated; ImportError without h5py.
+    Raises:
+        ValueError: no HDF5 file, or a truncated one; it is named.
+        ImportError: h5py is not installed.
     """
     with needing(f"{file} needs", "data"):
         import h5py

@@ -1,7 +1,9 @@
 """Human3.6M, in the simplified form that AutoLink, BKinD and PPL read: frames of 128 x 128 with 32 joints."""
 
+import os
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,8 +12,7 @@ from tqdm import tqdm
 from ppl_fast.data.image_set import ImageSet, natural
 from ppl_fast.data.images import ImageFiles
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, from_fractions, joints, matlab
+from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints, matlab
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}
 ACTIONS = ("Directions", "Discussion", "Posing", "Waiting", "Greeting", "Walking")
@@ -39,10 +40,11 @@ class Human36M(Published, ImageFiles):
 
     Args:
         root: the folder that holds S1, S5, ...
-        image_size, cache, max_bad_share: those of :class:`ImageSet`.
+        image_size, cache, max_bad_share: those of `ImageSet`.
         split: train is subjects 1, 5, 6, 7, 8 and 9, test is subject 11; six actions of each.
 
-    Attributes: those of :class:`ImageSet`; ``clips`` numbers the recordings.
+    Attributes:
+        clips: per frame, the number of its recording; the others are those of `ImageSet`.
 
     Raises:
         LayoutError: a subject or all of its actions are missing.
@@ -52,7 +54,7 @@ class Human36M(Published, ImageFiles):
     tree = "S<1, 5, 6, 7, 8, 9, 11>/WithBackground/<action ...>/<frame>.jpg\nS<...>/Landmarks/<action ...>/<frame>.mat"
     protocol = {"swap": SWAP}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         root = Path(root)
         names = [
             f"{folder.relative_to(root).as_posix()}/{frame}"
@@ -77,7 +79,8 @@ class Human36M(Published, ImageFiles):
     def read_labels(self) -> Labels:
         """The 32 joints of every frame, all visible.
 
-        Raises: ValueError naming the label file that is missing, broken, or holds other joints.
+        Raises:
+            ValueError: a label file is missing, broken, or holds other joints; it is named.
         """
         points = np.empty((len(self), len(JOINTS), 2))
         sizes = zip(self.paths, self.original_sizes, strict=True)

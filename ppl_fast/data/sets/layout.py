@@ -45,9 +45,11 @@ class Published:
 
 
 def matlab(path: Path, name: str) -> np.ndarray:
-    """The array ``name`` of a MATLAB file.
+    """The array `name` of a MATLAB file.
 
-    Raises: ValueError naming the file, where it is missing, broken or lacks the array; ImportError without scipy.
+    Raises:
+        ValueError: the file is missing, broken or lacks the array; it is named.
+        ImportError: scipy is not installed.
     """
     with needing(f"{path} needs", "data"):
         from scipy.io import loadmat
@@ -63,10 +65,11 @@ def matlab(path: Path, name: str) -> np.ndarray:
     return content[name]
 
 
-def joints(points, count: int, where: str, what: str) -> np.ndarray:
-    """``points`` as a float64 array (..., count, 2).
+def joints(points: Any, count: int, where: str, what: str) -> np.ndarray:
+    """`points` as a float64 array (..., count, 2).
 
-    Raises: ValueError that names the file, for another number of joints or no numbers.
+    Raises:
+        ValueError: another number of joints, or no numbers; the sentence names the file.
     """
     try:
         found = np.asarray(points, dtype=np.float64)
@@ -79,7 +82,7 @@ def joints(points, count: int, where: str, what: str) -> np.ndarray:
 
 
 def from_fractions(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Published labels (..., 2), (row, column) from 0 to 1, as (x, y) in pixels of an image of ``size`` (W, H).
+    """Published labels (..., 2), (row, column) from 0 to 1, as (x, y) in pixels of an image of `size` (W, H).
 
     0 and 1 become the centres of the first and last pixel, as the published evaluation takes them; a score on images
     of their own size is then exactly the published one.

@@ -1,7 +1,7 @@
 """Tables pickled by pandas, read without pandas and without running anything.
 
 The unpickler (see `ppl_fast._pickles`) admits the few names that a table of arrays consists of, and for each of them
-hands out an inert :class:`_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
+hands out an inert `_Record` of what it was called with; nothing of NumPy or pandas is called by the file. Arrays
 and columns are then built from the records, with their sizes checked.
 """
 
@@ -9,7 +9,7 @@ import io
 import math
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -44,13 +44,15 @@ class _Record:
 
     __slots__ = ("args", "state")
     name: ClassVar[str]
+    args: tuple[Any, ...]
+    state: Any
 
-    def __new__(cls, *args):
+    def __new__(cls, *args: Any) -> "_Record":
         record = object.__new__(cls)
         record.args, record.state = args, None
         return record
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
@@ -60,12 +62,14 @@ class _Unpickler(RestrictedUnpickler):
         return type(name, (_Record,), {"__slots__": (), "name": name}) if f"{module}.{name}" in ADMITTED else None
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list]:
+def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list[Any]]:
     """The named columns of a pickled pandas table, or of a pickled dict of sequences.
 
     Cells are what Python or NumPy had: str, numbers, and float, integer or text arrays.
 
-    Raises: ValueError naming the file for anything else, without running any of it; FileNotFoundError.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: anything else, without running any of it; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a pickled table")
@@ -97,7 +101,7 @@ def _columns(table: Any) -> dict[str, Any]:
         return {key: _cell(cells) for key, cells in table.items()}
     if not _is(table, "DataFrame") or not isinstance(table.state, dict):
         raise RefusedError(f"it holds a {getattr(table, 'name', type(table).__name__)} instead of a DataFrame")
-    manager = table.state.get("_mgr", table.state.get("_data"))
+    manager: Any = table.state.get("_mgr", table.state.get("_data"))
     if manager.args:  # pandas from 1.3 on: each block as a call with its values and the columns that they are
         blocks, axes = [block.args[:2] for block in manager.args[0]], manager.args[1]
     else:
@@ -106,7 +110,7 @@ def _columns(table: Any) -> dict[str, Any]:
     if not _is(axes[0], "_new_Index"):
         raise RefusedError("its columns are not named by an Index")
     names = _cell(axes[0].args[1]["data"]).tolist()
-    columns = {}
+    columns: dict[str, Any] = {}
     for values, places in blocks:
         rows = range(*places.args) if _is(places, "slice") else _cell(places)
         columns |= {names[place]: row for place, row in zip(rows, _cell(values), strict=True)}
@@ -126,7 +130,7 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _array(data: Any, dtype: _Record, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _array(data: Any, dtype: _Record, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
     if not _is(dtype, "dtype") or any(type(n) is not int or n < 0 for n in shape):
         raise RefusedError("it builds an array from something else than a dtype and sizes")
     code, byte_order, count = dtype.args[0], dtype.state[1], math.prod(shape)

@@ -1,15 +1,16 @@
 """Taichi-HD: videos to learn from, and single frames with 18 joints to measure on (Siarohin et al., 2020)."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.images import ImageFolder
 from ppl_fast.data.labels import Labels
-
-from .layout import LayoutError, Published, joints
-from .pickles import read_table
+from ppl_fast.data.sets.layout import LayoutError, Published, joints
+from ppl_fast.data.sets.pickles import read_table
 
 SIDE = 256  # of the labelled frames, whose pixels the labels count
 HIDDEN = -1  # coordinates of a joint that was not found
@@ -31,13 +32,13 @@ BONES = [
 class TaichiVideos(Published, ClipFolder):
     """The training videos, as folders of frames or as video files; each is a clip. They have no labels.
 
-    Args: those of :class:`ClipFolder`; ``root`` holds the folder train.
+    The arguments are those of `ClipFolder`; `root` holds the folder train.
     """
 
     name = "taichi"
     tree = TREE
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder = Path(root) / split
         if not folder.is_dir():
             raise LayoutError(self.name, Path(root), TREE, f"no folder {split}")
@@ -49,7 +50,7 @@ class TaichiFrames(Published, ImageFolder):
 
     Args:
         root: the folder that holds eval_images and landmark.
-        image_size, cache, max_bad_share: those of :class:`ImageFolder`.
+        image_size, cache, max_bad_share: those of `ImageFolder`.
         split: train or test.
 
     Raises:
@@ -61,7 +62,7 @@ class TaichiFrames(Published, ImageFolder):
     # The sum over joints of |dx| + |dy| in pixels at 256, of a regression with an intercept.
     protocol = {"summed_at": SIDE, "intercept": True, "norm": "l1"}
 
-    def __init__(self, root, image_size: int, split: str, **options):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, split: str, **options: Any):
         folder, self._table = f"eval_images/taichi-256/{split}", Path(root) / "landmark" / f"taichi_{split}_gt.pkl"
         if not (Path(root) / folder).is_dir():
             raise LayoutError(self.name, Path(root), TREE, f"no folder {folder}")
@@ -72,7 +73,8 @@ class TaichiFrames(Published, ImageFolder):
     def read_labels(self) -> Labels:
         """The 18 joints of the frames that the table names, as far as they were found.
 
-        Raises: ValueError for a table that cannot be read or holds other joints, and for frames of another size.
+        Raises:
+            ValueError: a table that cannot be read or holds other joints, or frames of another size.
         """
         table = read_table(self._table, ("file_name", "value"))
         where = str(self._table)

@@ -28,6 +28,7 @@ class AutoLinkLayout(Layout):
     optional = frozenset({coordinates})
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """See `Layout.sizes`."""
         options = {"num_keypoints": state["decoder.skeleton_scalar"].shape[0]}
         options |= trunk_sizes("detector", "encoder.detector.conv", state) | translator_sizes("decoder", state)
         if self.coordinates in state:
@@ -35,6 +36,7 @@ class AutoLinkLayout(Layout):
         return options
 
     def modules(self, settings: Any) -> Modules:
+        """See `Layout.modules`."""
         yield "", ("decoder",)
         levels = settings.detector_levels
         ups = yield from trunk("detector.trunk", "encoder.detector.conv", levels, settings.map_stride)
@@ -42,4 +44,5 @@ class AutoLinkLayout(Layout):
         yield from translator("decoder", settings.translator_levels)
 
     def cells(self, model: Any) -> Tensor:
+        """See `Layout.cells`."""
         return rows_and_columns(model.settings.detector_size // model.settings.map_stride, model.alpha)[None, None]

@@ -153,7 +153,7 @@ def trunk(ours: str, published: str, levels: int, stride: int) -> Generator[tupl
             pair = tuple(f"{published}.{block}.{path}.{2 * layer}" for path in ("net", "conv_res"))
             yield f"{ours}.{block}.entry.{layer}", pair
             yield f"{ours}.{block}.main.{layer + 1}", (f"{published}.{block}.net.{layer + 4}",)
-    ups = (2**levels // stride).bit_length() - 1
+    ups: int = (2**levels // stride).bit_length() - 1
     for block in range(levels, levels + ups):
         for layer in (1, 2):
             yield f"{ours}.{block}.{layer}", (f"{published}.{block}.net.{layer}",)
@@ -182,7 +182,7 @@ def _vgg(model: LinkModel) -> dict[str, Tensor]:
     for loss in model._perceptual:
         if isinstance(loss, PerceptualLoss) and loss.network == "vgg16":
             found |= {f"{VGG}{name}": getattr(loss, name).unsqueeze(0).clone() for name in ("mean", "std")}
-            layers = [(number, layer) for number, stage in enumerate(loss.stages) for layer in stage]
+            layers = [(number, layer) for number, stage in enumerate(loss.stages) for layer in stage.children()]
             for (number, layer), index in zip(layers, loss.indices, strict=True):
                 for leaf, value in layer.state_dict().items():
                     found[f"{VGG}blocks.{number}.{index}.{leaf}"] = value.clone()

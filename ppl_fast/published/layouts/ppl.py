@@ -51,6 +51,7 @@ class PPLLayout(Layout):
     }
 
     def sizes(self, state: Mapping[str, Tensor]) -> dict[str, int]:
+        """See `Layout.sizes`."""
         options = {"num_keypoints": state["skeleton_scalar"].shape[0]}
         options |= trunk_sizes("regressor", "regressor.conv", state) | translator_sizes("translator", state)
         if self.coordinates in state:
@@ -58,6 +59,7 @@ class PPLLayout(Layout):
         return options | _memory_sizes(state)
 
     def modules(self, settings: Any) -> Modules:
+        """See `Layout.modules`."""
         yield "", ("",)
         yield from _memory({"encoder": settings.memory_layers, "decoder": settings.memory_decoder_layers})
         yield from trunk("regressor.trunk", "regressor.conv", settings.regressor_levels, settings.map_stride)
@@ -68,9 +70,11 @@ class PPLLayout(Layout):
         yield from translator("translator", settings.translator_levels)
 
     def cells(self, model: Any) -> Tensor:
+        """See `Layout.cells`."""
         return rows_and_columns(model.settings.image_size // model.settings.map_stride, model.alpha)[None]
 
     def completed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `Layout.completed`."""
         state["memory.idle"] = torch.zeros_like(state["memory.sizes"], dtype=torch.int64)
         return super().completed(state)
 
