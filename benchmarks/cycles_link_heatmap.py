@@ -2,8 +2,8 @@
 
 from cycle_model import Workload
 
-# The keypoints and the links, once each; 120 links, four a lane, twice; of the 24 left six a lane, twice, the second time
-# within a piece of 32; and the 7.8 that four lanes walk.
+# The keypoints and the links, once each; 120 links, four a lane, twice; the 24 that are left, six a lane, twice, the
+# second time within a piece of 32; and the 7.8 that four lanes walk.
 TRIPS = (1, 1, 4, 4, 6, 1, 6, 7.8)
 CYCLES = [
     Workload(
