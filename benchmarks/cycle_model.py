@@ -60,7 +60,7 @@ class Workload:
 
 
 def workloads() -> list[Workload]:
-    """Return those of every operator: the `CYCLES` of cycles_<operator>.py beside this file."""
+    """Those of every operator: the `CYCLES` of cycles_<operator>.py beside this file."""
     files = sorted(Path(__file__).parent.glob("cycles_*.py"))
     return [workload for file in files for workload in importlib.import_module(file.stem).CYCLES]
 
