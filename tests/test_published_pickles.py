@@ -121,7 +121,7 @@ NAMED = {
     "torch.serialization.load": Call(torch.load, MARKER),
     "torch.hub.load_state_dict_from_url": Call(torch.hub.load_state_dict_from_url, "file:///x"),
     "torch.storage._load_from_bytes": Call(torch.storage._load_from_bytes, b"x"),
-    "torch.random.manual_seed": Call(torch.manual_seed, 1),
+    "torch.random.manual_seed": b"ctorch.random\nmanual_seed\nK\x01\x85R",  # by name: torch.compile may wrap it
     "operator.attrgetter": b"coperator\nattrgetter\nX\x01\x00\x00\x00x\x85R",
     "functools.partial": b"cfunctools\npartial\n)R",
     "copy_reg._reconstructor": b"ccopy_reg\n_reconstructor\n)R",
