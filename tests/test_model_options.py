@@ -171,3 +171,9 @@ def test_a_missing_safetensors_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ImportError, match=r"pip install 'ppl_fast\[train\]'"):
         tiny().save_pretrained(tmp_path)
+
+
+def test_options_compare_by_value_and_print_as_they_are_written():
+    one, same, other = PPLConfig(num_keypoints=5), PPLConfig(num_keypoints=5), PPLConfig(num_keypoints=6)
+    assert one == same and hash(one) == hash(same) and one != other and one != vars(one)
+    assert eval(repr(one), {"PPLConfig": PPLConfig}) == one

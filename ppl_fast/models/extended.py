@@ -21,7 +21,7 @@ from ppl_fast.models.ppl import PPL
 from ppl_fast.ops import affine_warp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExtensionConfig:
     """The options that both extensions have."""
 
@@ -52,7 +52,7 @@ class ExtensionConfig:
                 raise ValueError(f"{owner}: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
     """Every option of `ExtendedPPL`: those of `PPLConfig`, and what is not in the paper.
 
@@ -92,7 +92,7 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
         return super().regressor_options() | {"head": self.head}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExtendedAutoLinkConfig(ExtensionConfig, AutoLinkConfig):
     """Every option of `ExtendedAutoLink`: those of `AutoLinkConfig`, and what is not in the paper.
 
