@@ -1,6 +1,5 @@
 """Image files, and a folder of them, as a data set."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,15 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ppl_fast._files import OVERLAY
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
+_OVERLAID = (*IMAGE_SUFFIXES, ".avi", ".mkv", ".mov", ".mp4", ".webm")  # `a.jpg` becomes `a.jpg.png`
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
 
-OVERLAYS = ".ppl_fast_overlays.json"  # names of the pictures in a folder that are no originals
+_LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stand
 
 
 class ImageFiles(ImageSet):
@@ -84,7 +85,7 @@ def folder_of(root: Path) -> Path:
 def list_files(root: Path) -> tuple[list[str], list[str]]:
     """Relative paths of (images, other files) below `root`, each sorted; hidden and companion files left out.
 
-    Of a single image file, its name. A run of `train` counts as one other file, and so do overlays in a folder.
+    Of a single image file, its name. A run of `train` counts as one other file, and overlays, `a.jpg.png`, are others.
     """
     if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
         return [root.name], []
@@ -93,7 +94,6 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
     images: list[str] = []
     others: list[str] = []
-    written: set[str] = set()  # overlays, by their relative paths
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         below = Path(folder).relative_to(root)
@@ -105,24 +105,26 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
             for name in subfolders
             if not (name.startswith(".") or name in runs or here.is_relative_to(Path(folder, name).resolve()))
         ]
-        if OVERLAYS in files:
-            overlays = {(below / name).as_posix() for name in overlays_in(Path(folder))}
-            others += [f"{below.as_posix()}/ (overlays)"] if overlays else []
-            written |= overlays
         for name in files:
             path, suffix = (below / name).as_posix(), Path(name).suffix.lower()
-            if name.startswith(".") or suffix in COMPANION_SUFFIXES or path in written:
+            if name.startswith(".") or suffix in COMPANION_SUFFIXES:
+                continue
+            if Path(name).stem.lower().endswith(_OVERLAID) and _is_overlay(Path(folder, name)):
+                others.append(f"{path} (an overlay)")
                 continue
             (images if suffix in IMAGE_SUFFIXES else others).append(path)
     return sorted(images), sorted(others)
 
 
-def overlays_in(folder: Path) -> set[str]:
-    """Paths below `folder` of the overlays that were written there; none where nothing says so."""
+def _is_overlay(path: Path) -> bool:
+    """Whether a picture or video was drawn here, by what is written at its beginning or end."""
     try:
-        return set(map(str, json.loads((folder / OVERLAYS).read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError):
-        return set()
+        with open(path, "rb") as file:
+            ends = file.read(_LOOKED_AT)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOOKED_AT))
+            return OVERLAY.encode() in ends + file.read(_LOOKED_AT)
+    except OSError:
+        return False
 
 
 def _is_run(folder: Path) -> bool:
