@@ -5,17 +5,28 @@ Each is written beside its place under a name that no other process or thread ta
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a held lock raises, system by system
 STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # are never replaced, nor are devices and pipes
 MOST_LINKS = 40  # that lead to one another
 OVERLAY = "drawn by ppl_fast"  # is written into pictures and videos of poses, which are no originals
+ATTEMPTS = 10  # at a lock whose file is another one by the time that it is held
 NAME_SHOWN = 50  # characters of a target in its temporary name: file systems end at 255 bytes
 
 
@@ -48,6 +59,38 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: str | os.PathLike[str], sentence: str) -> Iterator[None]:
+    """Hold a file that one process alone may hold; when the process ends, however it does, the system lets go of it.
+
+    Args:
+        path: of the file, which is made, and removed when the block ends. Where the file system has no locks, none is
+            held.
+        sentence: of the error.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    for attempt in range(ATTEMPTS):
+        with open(path, "a", encoding="utf-8") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                if error.errno in TAKEN:
+                    raise BlockingIOError(sentence) from error
+            removed = not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino
+            if removed and attempt + 1 < ATTEMPTS:
+                continue  # who held it has just ended
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink(missing_ok=True)
+            return
+
+
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Whether an output is written through rather than replaced: a device, a pipe, a socket, or a link to one."""
     return _end_of_links(Path(path))[1]
@@ -59,6 +102,12 @@ def readable(name: str) -> str:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # halves of characters, as Windows has them
         return name.encode("utf-8", "backslashreplace").decode()
+
+
+def meant(name: str) -> str:
+    """The name of a file that is there, given as it is or as `readable` writes it; else `name`."""
+    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), os.fsencode(name))
+    return os.fsdecode(raw) if not os.path.exists(name) and os.path.exists(raw) else name
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -147,6 +196,14 @@ def _written_through(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as source, open(path, "wb") as sink:
             shutil.copyfileobj(source, sink)
+
+
+def _lock(file: TextIO) -> None:
+    """Lock an open file, or raise an OSError at once."""
+    if sys.platform == "win32":
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _beside(path: Path) -> Path:

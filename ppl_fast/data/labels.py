@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Labels:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `keypoints.npz`: plain arrays, read back without pickle."""
-        known = {} if self.sizes is None else {"sizes": self.sizes}
+        known: dict[str, Any] = {} if self.sizes is None else {"sizes": self.sizes}
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,

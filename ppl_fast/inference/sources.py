@@ -112,10 +112,10 @@ class Images(Source):
                     self._lose(each)
             if good:
                 pixels: Tensor = default_collate([each.pixels for each in good])
-                yield self._origins([each.index for each in good], pixels), pixels
+                yield self._origins([each.number for each in good], pixels), pixels
 
     def _lose(self, failed: Try) -> None:
-        name, self._first = self._names([failed.index])[0], self._first or failed.failure or ""
+        name, self._first = self._names([failed.number])[0], self._first or failed.failure or ""
         assert self.losses is not None
         try:
             self.losses.add(name, failed.reason)
@@ -152,7 +152,7 @@ class Images(Source):
 class Try(NamedTuple):
     """An image by its number, or what became of it instead: a sentence, and its reason in a few words."""
 
-    index: int
+    number: int
     pixels: Tensor | None
     failure: str | None = None
     reason: str = ""

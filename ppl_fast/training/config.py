@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_fast._files import write_text
+from ppl_fast._files import readable, write_text
 from ppl_fast._options import check, hint, option, plain
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
@@ -136,5 +136,5 @@ def write_config(
     import yaml
 
     options = asdict(train_config) | {"betas": list(train_config.betas)}
-    sections = {"architecture": architecture, "data": data, "model": model_config, "train": options}
+    sections = {"architecture": architecture, "data": readable(data), "model": model_config, "train": options}
     write_text(path, yaml.safe_dump(sections, sort_keys=False))
