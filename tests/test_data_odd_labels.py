@@ -145,7 +145,7 @@ def test_case_decides_where_it_must():
     [
         (["images/a/1.png", "images/b/1.png"], ["a/1.png", "b/1.png"]),
         (["C:\\Users\\me\\a\\1.png", "C:\\Users\\me\\b\\1.png"], ["a/1.png", "b/1.png"]),
-        (["/home/me/set/1.png", "/home/me/set/2.png"], ["1.png", "2.png"]),
+        (["/data/set/1.png", "/data/set/2.png"], ["1.png", "2.png"]),
         (["1.png", "2.png"], ["images/1.png", "images/2.png"]),
         (["labeled-data/walk/1.png", "labeled-data/walk/2.png"], ["walk/1.png", "walk/2.png"]),
         (["old/1.png", "old/2.png"], ["new/1.png", "new/2.png"]),
