@@ -8,6 +8,7 @@ from argparse import ArgumentParser as PlainParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ppl_fast._files import meant
 from ppl_fast.commands.options import add_dataclass, command_parser, parse
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ is marked "not in the paper" below. To give such an option is enough to choose t
 Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
 A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
 options on the command line win. A run's own config.yaml is such a file.
+The same command again with --resume goes on from the newest checkpoint, or begins where there is none yet.
 Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
 
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.training import TrainConfig, train
     from ppl_fast.training.config import check_options, read_config
 
-    files, named, arguments = _take_configs(arguments)
+    files, named, arguments = _take_configs(_without_auto(arguments))
     read = [read_config(path) for path in files]
     names = [named, *(config.get("architecture") for config in read)]
     architecture = next((name for name in names if name in MODELS), "ppl")
@@ -46,7 +48,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
     parser.add_argument("--config", action="config", help="YAML file of options")
-    parser.add_argument("--resume", action="store_true", help="continue RUN, with the options in its config.yaml")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue RUN, with the options in its config.yaml; begin where it is new"
+    )
     parser.add_argument(
         "--architecture", type=Literal[tuple(MODELS)], default="ppl", help="what to train; also --model NAME"
     )
@@ -62,6 +66,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"train: cannot resume {first.out}: it is no run directory, which would hold a config.yaml")
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
+    data = meant(data)  # a config file holds text, and names need not be any
     preset = _set_preset(parser, data, architecture)
     options = parse(parser, arguments)
     used = {name.partition(".")[2]: value for name, value in preset.items() if options[name] == value}
@@ -83,6 +88,12 @@ def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[st
     defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
     parser.set_defaults(defaults)
     return defaults
+
+
+def _without_auto(arguments: list[str]) -> list[str]:
+    """`--resume auto` and `--resume=auto` as `--resume`, which means the same."""
+    kept = ["--resume" if argument == "--resume=auto" else argument for argument in arguments]
+    return [word for i, word in enumerate(kept) if word != "auto" or kept[max(i - 1, 0)] != "--resume"]
 
 
 def _take_configs(arguments: list[str]) -> tuple[list[Path], str | None, list[str]]:

@@ -173,7 +173,7 @@ class VideoFrames:
 
 
 def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
-    """Images, videos with their paths, and other files below a folder, named by relative path; or one video alone.
+    """Images, videos with their paths, and other files below a folder, by relative path; or one image or video alone.
 
     Raises:
         ValueError: there is neither image nor video.
@@ -181,9 +181,9 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
         return [], {root.name: root}, []
-    if not root.is_dir():
+    if not root.is_dir() and not (root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES):
         state = "another file" if root.exists() else "missing"
-        raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one video")
+        raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one image or video")
     images, others = list_files(root)
     videos = {name: root / name for name in others if Path(name).suffix.lower() in VIDEO_SUFFIXES}
     if not images and not videos:
@@ -202,11 +202,11 @@ def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[s
     return opened, skipped
 
 
-def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float) -> None:
-    """Raise a ValueError where all, or more than a share, of `count` videos were skipped."""
+def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos") -> None:
+    """Raise a ValueError where all, or more than a share, of `count` videos or images were skipped."""
     if skipped and (len(skipped) > max_bad_share * count or len(skipped) == count):
         raise ValueError(
-            f"{len(skipped)} of {count} videos are unusable, at most a share of {max_bad_share:g} may be, and not all: "
+            f"{len(skipped)} of {count} {kind} are unusable, at most a share of {max_bad_share:g} may be, and not all: "
             f"{first_few(skipped)}"
         )
 

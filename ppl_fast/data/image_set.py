@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,13 +13,18 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ppl_fast._files import readable
 from ppl_fast._options import integer
 
 SMALLEST_SIDE = 8
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
-# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
+# tags of the wrong type or length.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class ImageSet(Dataset[torch.Tensor]):
@@ -93,12 +99,12 @@ class ImageSet(Dataset[torch.Tensor]):
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
-        lines = [f"{len(self)} images in {self.root}"]
+        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} unusable: {first_few(self.skipped, 10)}")
         if self.ignored:
             lines.append(f"ignored {len(self.ignored)} that are no images: {first_few(self.ignored, 10)}")
-        return "\n".join(lines)
+        return readable("\n".join(lines))
 
     def _size(self, name: str) -> tuple[int, int]:
         """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
@@ -152,11 +158,14 @@ def natural(name: str) -> tuple[list[int | str], str]:
 def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
     shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
-    return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+    return readable(", ".join(shown)) + (f" and {len(entries) - count} more" if len(entries) > count else "")
 
 
 def _reason(error: Exception, path: str) -> str:
     """The error in a few words, without the path that Pillow repeats in it."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        return f"more than {limit} megapixels; PIL.Image.MAX_IMAGE_PIXELS allows more"
     return str(error).replace(path, "the file")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppl_fast._extras import needing
-from ppl_fast._files import replacing, write_text
+from ppl_fast._files import readable, replacing, write_text
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -69,7 +69,7 @@ def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
     try:
-        state = safetensors().torch.load_file(path)
+        state = read_tensors(path)
     except safetensors().SafetensorError as error:
         raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
     expected = model.state_dict()
@@ -78,6 +78,14 @@ def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
         if want != got:
             raise ValueError(f"{path}: {key} does not fit the model: expected {want}, got {got}")
     model.load_state_dict(state)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; its package takes no names that are not UTF-8."""
+    package = safetensors().torch
+    found: dict[str, Tensor]
+    found = package.load_file(path) if readable(str(path)) == str(path) else package.load(path.read_bytes())
+    return found
 
 
 def _spell(tensor: Tensor | None) -> str:

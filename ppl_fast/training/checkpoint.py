@@ -6,6 +6,7 @@ Random numbers need no state: the trainer seeds every step by its number.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from torch import nn
 
 from ppl_fast._files import new_folder, write_text
 from ppl_fast.models import KeypointModel
+from ppl_fast.models.checkpoint import read_tensors
 
 _STEP_PREFIX = "step_"
+_STEP = re.compile(f"{_STEP_PREFIX}[0-9]+")  # copies by other names are not the run's
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    found = [path for path in (run / "checkpoints").glob(f"{_STEP_PREFIX}*") if (path / "state.json").is_file()]
+    named = [path for path in (run / "checkpoints").glob(f"{_STEP_PREFIX}*") if _STEP.fullmatch(path.name)]
+    found = [path for path in named if (path / "state.json").is_file()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
 
 
@@ -48,7 +52,9 @@ def save_checkpoint(
     final = run / "checkpoints" / f"{_STEP_PREFIX}{state['step']:07d}"
     for left in final.parent.glob(f".{_STEP_PREFIX}*.tmp"):  # by a run that was killed; a run has one writer
         shutil.rmtree(left, ignore_errors=True)
-    if not final.exists():
+    if final not in list_checkpoints(run):
+        if final.is_dir():  # a part of one, as an interrupted copy leaves it
+            shutil.rmtree(final)
         with new_folder(final, durable=True) as folder:
             model.save_pretrained(folder)
             save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
@@ -66,11 +72,10 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
         ValueError: the file is missing, truncated, or of another model; the sentence names file and tensor.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     path = checkpoint / "optimizer.safetensors"
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
     parameters = dict(model.named_parameters())

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ppl_fast._files import write_text
+import numpy as np
+
+from ppl_fast._files import readable, write_text
 from ppl_fast._options import check, hint, option, plain
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
@@ -62,7 +64,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
-        if isinstance(self.betas, tuple | list):
+        if isinstance(self.betas, tuple | list | np.ndarray):
             self.betas = tuple(plain(beta) for beta in self.betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
@@ -134,5 +136,5 @@ def write_config(
     import yaml
 
     options = asdict(train_config) | {"betas": list(train_config.betas)}
-    sections = {"architecture": architecture, "data": data, "model": model_config, "train": options}
+    sections = {"architecture": architecture, "data": readable(data), "model": model_config, "train": options}
     write_text(path, yaml.safe_dump(sections, sort_keys=False))

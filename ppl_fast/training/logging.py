@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ppl_fast._extras import needing
-from ppl_fast._files import write_text
+from ppl_fast._files import readable, write_text
 from ppl_fast.models import Prior
 
 if TYPE_CHECKING:
@@ -16,13 +16,15 @@ PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of a JSONL file, in order; a line cut short by a crash is left out."""
+    """Records of a JSONL file, in order; a line that is none, such as one cut short by a crash, is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 
@@ -32,7 +34,7 @@ class RunLog:
     Args:
         run: the run's directory.
         step: finished steps; records beyond it, of a stretch that the resumed run repeats, are dropped.
-        tensorboard: write events too.
+        tensorboard: write events too, where `tensorboard_takes` the directory.
 
     Raises:
         ImportError: TensorBoard is asked for and not installed.
@@ -42,7 +44,7 @@ class RunLog:
         self._files = {name: _reopen(run / f"{name}.jsonl", step) for name in ("log", "prior")}
         self.records = read_records(run / "log.jsonl")
         self.priors = read_records(run / "prior.jsonl")
-        self._writer = _summary_writer(run / "tensorboard", step) if tensorboard else None
+        self._writer = _summary_writer(run / "tensorboard", step) if tensorboard and tensorboard_takes(run) else None
 
     def scalars(self, record: dict[str, Any]) -> None:
         """Write one record; every number but the step becomes a TensorBoard scalar, nested ones as outer/inner."""
@@ -69,6 +71,13 @@ class RunLog:
         self.priors.append(record)
         self._append("prior", record)
 
+    def restore(self, run: Path) -> None:
+        """Write all records anew to a run's directory that has lost them; those to come follow there."""
+        for name, records in (("log", self.records), ("prior", self.priors)):
+            self._files[name].close()
+            write_text(run / f"{name}.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+            self._files[name] = _appending(run / f"{name}.jsonl")
+
     def close(self) -> None:
         """Close every file; records are on disk already, so that a full disk is no error any more."""
         with contextlib.suppress(OSError):
@@ -86,7 +95,16 @@ def _reopen(path: Path, step: int) -> TextIO:
     """Drop the records beyond `step`, atomically, and open the file for appending."""
     kept = [record for record in read_records(path) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return _appending(path)
+
+
+def _appending(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8")
+
+
+def tensorboard_takes(run: Path) -> bool:
+    """Whether TensorBoard can write to this directory: its name must be UTF-8."""
+    return readable(str(run)) == str(run)
 
 
 def _summary_writer(directory: Path, step: int) -> "SummaryWriter":

@@ -7,29 +7,57 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ppl_fast._files import is_taken
+from ppl_fast._files import is_taken, locked
 from ppl_fast.models import KeypointModel, load_pretrained
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
+
+LOCK = ".lock"  # of a run in progress
+
+
+def is_run(run: Path) -> bool:
+    """Whether a run was begun in this directory."""
+    return (run / "config.yaml").is_file()
 
 
 def starting_point(run: Path, resume: bool) -> Path | None:
     """The checkpoint to continue from, or None for a start at step 0.
 
     Raises:
-        ValueError: `resume`, and `run` is no run directory.
+        ValueError: `resume`, and `run` holds something, but no run.
         FileExistsError: not `resume`, and `run` holds a run or something else.
     """
-    started = (run / "config.yaml").is_file()
+    started = is_run(run)
+    taken = is_taken(run) and not (run.is_dir() and os.listdir(run) == [LOCK])
     if resume:
-        if not started:
+        if not started and taken:
             raise ValueError(f"train: cannot resume {run}: it is no run directory, which would hold a config.yaml")
         checkpoints = list_checkpoints(run)
         return checkpoints[-1] if checkpoints else None
     if started:
         raise FileExistsError(f"train: {run} already holds a run; add --resume to continue it, or name another --out")
-    if is_taken(run):
+    if taken:
         raise FileExistsError(f"train: {run} exists and is not an empty directory; name another --out")
     return None
+
+
+@contextmanager
+def claimed(run: Path, resume: bool, checkpoint: Path | None) -> Iterator[None]:
+    """Hold a run's directory, made where it is not there, for this process alone.
+
+    Args:
+        run: the directory.
+        resume: as `starting_point` was asked.
+        checkpoint: as it answered, before the directory was held.
+
+    Raises:
+        BlockingIOError: another process is training there, or was meanwhile.
+        ValueError, FileExistsError: see `starting_point`.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with locked(run / LOCK, f"train: a run is in progress in {run}; wait for its end, or name another --out"):
+        if starting_point(run, resume) != checkpoint:
+            raise BlockingIOError(f"train: another process went on with {run} meanwhile; start again")
+        yield
 
 
 @contextmanager
@@ -79,4 +107,5 @@ def load_model(path: str | os.PathLike[str]) -> KeypointModel:
 
 def fingerprint(paths: list[str]) -> str:
     """Digest of the images' names in order: the data order repeats only for the same ones."""
-    return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
+    names = "\n".join(paths).encode("utf-8", "surrogatepass")  # names need not be UTF-8
+    return hashlib.sha256(names).hexdigest()[:16]

@@ -8,8 +8,9 @@ import math
 import os
 import shlex
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,14 +19,15 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ppl_fast._files import readable
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
-from ppl_fast.training.logging import RunLog
+from ppl_fast.training.logging import RunLog, tensorboard_takes
 from ppl_fast.training.pictures import check_drawing, draw_pictures
-from ppl_fast.training.run import blaming, fingerprint, restored, starting_point
+from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
 
@@ -38,7 +40,7 @@ def train(
     train_config: TrainConfig,
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     architecture: str = "ppl",
 ) -> KeypointModel:
     """Train a model on images and leave everything in a run directory.
@@ -48,10 +50,11 @@ def train(
         train_config: options of the loop.
         data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
             labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
-        out: run directory, new or empty unless `resume`. It receives config.yaml, model/ (the latest), checkpoints/,
-            log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png
-            and, of a model with a prior, prior.png.
-        resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit.
+        out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
+            latest), checkpoints/, log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and,
+            of a model with a prior, prior.png.
+        resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
+            yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
             given under it as well; the extension is then trained, and recorded.
 
@@ -70,6 +73,7 @@ def train(
     model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
+    begun, resume = is_run(run), bool(resume)
     checkpoint = starting_point(run, resume)
     if train_config.threads:
         torch.set_num_threads(train_config.threads)
@@ -79,25 +83,39 @@ def train(
         state, model = FRESH, model_class(**model_config)
     else:
         state, model = restored(checkpoint, model_config, model_class)
-    dataset = open_images(data, model.config["image_size"], train_config)
+    try:
+        dataset = open_images(data, model.config["image_size"], train_config)
+    except (ValueError, OSError) as error:
+        if begun or not resume:
+            raise
+        raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
     model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
-    accelerator.print(dataset.report())
-    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
+
+    def say(text: str) -> None:
+        accelerator.print(readable(text))
+
+    say(dataset.report())
+    say(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
+    if resume and not begun:
+        say(f"no run in {run} yet: it begins")
+    if train_config.tensorboard and not tensorboard_takes(run):
+        say(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
-        accelerator.print(f"resuming at step {trainer.step} from {checkpoint}")
+        say(f"resuming at step {trainer.step} from {checkpoint}")
         if state["images"] != fingerprint(dataset.paths):
-            accelerator.print(f"note: {data} no longer holds the images the run began with, so their order changes")
+            say(f"note: {data} no longer holds the images the run began with, so their order changes")
     if trainer.step >= train_config.steps:
-        accelerator.print(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+        say(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
         return model.eval()
-    if accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
-        write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
-    trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
-    accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
+    main = accelerator.is_main_process
+    with claimed(run, resume, checkpoint) if main else nullcontext():
+        if main:
+            write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
+        trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
+    say(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return trained.eval()
 
@@ -149,6 +167,7 @@ class Trainer:
         )  # fmt: skip
         hide = not accelerator.is_main_process
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
+        self._options = (self.run / "config.yaml").read_bytes() if is_run(self.run) else None
         with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hide) as bar:
             try:
                 self._loop(loader, bar, stop)
@@ -162,6 +181,7 @@ class Trainer:
 
     def _loop(self, loader: DataLoader[Any], bar: tqdm, stop: StopSignals) -> None:
         config = self.config
+        self.model.train()  # a restored one is in eval mode
         if self.log and not self.log.priors:
             self._log_prior(self.log)
         batches = iter(loader)
@@ -225,6 +245,11 @@ class Trainer:
     def _write(self, log: RunLog, record: dict[str, Any], save: bool, draw: bool) -> None:
         """Log the record, keep the prior where it is due, save a checkpoint, refresh the pictures."""
         try:
+            if self._options is not None and not is_run(self.run):  # moved or removed since
+                self.run.mkdir(parents=True, exist_ok=True)
+                (self.run / "config.yaml").write_bytes(self._options)
+                log.restore(self.run)
+                self.accelerator.print(readable(f"note: {self.run} was moved or removed; it is written anew"))
             log.scalars(record)
             if draw or log.prior_due(self.step):
                 self._log_prior(log)
