@@ -17,7 +17,7 @@ from ppl_fast._options import option
 from ppl_fast.cli import main
 from ppl_fast.data import make_figures
 from ppl_fast.models import MODELS, PPL, AutoLink, KeypointModel, load_pretrained
-from ppl_fast.models.blocks import evaluating
+from ppl_fast.models.blocks import in_eval
 from ppl_fast.models.config import KeypointConfig
 
 
@@ -59,8 +59,7 @@ class Bright(KeypointModel):
     @torch.no_grad()
     def estimate(self, images, iterations=1, visible=None):
         self.check_one(iterations)
-        with evaluating(self):
-            return self(self.masked(images, visible), losses=False).keypoints
+        return in_eval(self)(self.masked(images, visible), losses=False).keypoints
 
 
 def test_what_a_model_has_that_adds_nothing():
