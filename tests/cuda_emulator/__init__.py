@@ -142,7 +142,8 @@ def python_module(library: Path):
         "TORCH_TARGET": "",
         "TORCH_VERSION": torch.__version__,
     }
-    flags = [*flags_of("plain"), "-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
+    # Before torch's own: that of torch 2.10 has a pybind11 that refuses the stable ABI.
+    flags = ["-isystem", pybind11.get_include(), *flags_of("plain"), "-isystem", sysconfig.get_path("include")]
     flags += [f'-DPPL_FAST_{name}="{value}"' for name, value in values.items()]
     key = hashlib.sha256("".join([str(library), *flags, source.read_text()]).encode()).hexdigest()[:16]
     command = ["g++", *flags, "-shared", "-x", "c++", str(source), "-x", "none", str(library)]
