@@ -252,9 +252,7 @@ def _find(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> to
 
 
 def _overload(op: str, backend: str) -> torch._ops.OpOverload:
-    suffix = "" if backend == "cpp" else f"_{backend}"
-    overload: torch._ops.OpOverload = getattr(torch.ops.ppl_fast, op + suffix).default
-    return overload
+    return _library.OPERATORS[op].overload("" if backend == "cpp" else f"_{backend}")
 
 
 def _warn(message: str) -> None:
