@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ppl_fast import _library, _transforms
+from ppl_fast import _devices, _library, _transforms
 
 Backend = Literal["auto", "cpp", "triton", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
@@ -165,15 +165,11 @@ def failed_test(op: str, backend: str, device: str) -> str | None:
         return None
     if kind == "cuda":
         capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-        if (backend, capability) in PROVEN or (key not in _tested and _capturing(kind)):
+        if (backend, capability) in PROVEN or (key not in _tested and _devices.capturing(kind)):
             return None
     if key not in _tested:
         _tested[key] = _test(op, backend, device)
     return _tested[key]
-
-
-def _capturing(kind: str) -> bool:
-    return kind == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _test(op: str, backend: str, device: str) -> str | None:
@@ -193,7 +189,7 @@ def _usable(op: str, backend: str, device: str) -> bool:
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import torch._dynamo, triton and all, with ppl_fast.
-for _function in (reason_against, failed_test, _usable, _capturing):
+for _function in (reason_against, failed_test, _usable):
     _function._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
@@ -215,7 +211,7 @@ def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = tor
     found = _selected.get((op, backend, device, dtype))
     if found is None:
         found = _find(op, backend, device, dtype)
-        if not _capturing(device.type):  # what was taken on trust is tested at the next call
+        if not _devices.capturing(device.type):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found
     if transform == "kernels":
         return _transforms.through_kernels(_library.OPERATORS[op], found.name().removeprefix(f"ppl_fast::{op}"))

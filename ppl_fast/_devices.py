@@ -37,6 +37,14 @@ def pick(name: str = "auto") -> torch.device:
     return device
 
 
+def capturing(kind: str) -> bool:
+    """Whether a CUDA graph is being captured on the current stream: no call may wait for the device then."""
+    return kind == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+capturing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def loads_from_pinned_memory() -> bool:
     """Whether copies to the accelerator are faster from page-locked memory, and torch can lock it."""
     kind = accelerator()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_fast import _backend, _library
+from ppl_fast import _backend, _devices, _library
 
 
 def cpu_backends() -> list[str]:
@@ -28,7 +28,7 @@ def choosing(monkeypatch):
     for cache in ("_selected", "_tested"):
         monkeypatch.setattr(_backend, cache, {})
     monkeypatch.setattr(_backend, "_warned", set())
-    monkeypatch.setattr(_backend, "_capturing", lambda kind: False)
+    monkeypatch.setattr(_devices, "capturing", lambda kind: False)
     monkeypatch.setenv("PPL_FAST_SELF_TEST", "off")
 
 

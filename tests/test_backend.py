@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ppl_fast
-from ppl_fast import _backend, _library, _selftest
+from ppl_fast import _backend, _devices, _library, _selftest
 from ppl_fast._library import OPERATORS
 
 OP = "link_heatmap"
@@ -213,9 +213,9 @@ def test_a_kernel_that_crashes_or_gives_nan_is_left_out(gpu):
 
 def test_no_self_test_is_run_for_what_is_proven_or_switched_off_or_captured(gpu, monkeypatch):
     tests, _ = gpu
-    monkeypatch.setattr(_backend, "_capturing", lambda kind: True)
+    monkeypatch.setattr(_devices, "capturing", lambda kind: True)
     assert chosen() == "" and not tests
-    monkeypatch.setattr(_backend, "_capturing", lambda kind: False)
+    monkeypatch.setattr(_devices, "capturing", lambda kind: False)
     assert chosen() == "" and len(tests) == 1  # taken on trust in the capture alone
     monkeypatch.setattr(_backend, "_selected", {})
     monkeypatch.setattr(_backend, "_tested", {})

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ppl_fast import _backend, _check, _library
+from ppl_fast import _backend, _check, _devices, _library
 from ppl_fast._backend import Backend
 from ppl_fast._library import Autograd, Context, Definition, Op
 from ppl_fast.ops._examples import normal
@@ -174,7 +174,7 @@ def _links(num_keypoints: int, device: torch.device) -> Tensor:
         return default_links(num_keypoints, device)
     if (cached := _cached_links.get((num_keypoints, device))) is not None:
         return cached
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():  # its memory will be the graph's
+    if _devices.capturing(device.type):  # its memory will be the graph's
         return default_links(num_keypoints, device)
     with torch.inference_mode(False):
         links = default_links(num_keypoints, device)
