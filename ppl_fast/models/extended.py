@@ -30,6 +30,16 @@ class ExtensionConfig:
         0.06, "reach of the repulsion in units of half the image side (not in the paper)", positive=True
     )
 
+    equivariance_weight: float = option(
+        0.0, "weight of the keypoints' distance to those of a second view of the image (not in the paper)"
+    )
+    view_turn: float = option(14.0, "degrees by which second views are turned, at most (not in the paper)", high=180)
+    view_scale: float = option(0.2, "share by which they are larger or smaller, at most (not in the paper)", high=0.9)
+    view_shift: float = option(
+        0.15, "shift of theirs along each axis, at most, in units of half the image side (not in the paper)"
+    )
+    view_colour: float = option(0.2, "change of their colours, at most (not in the paper)", high=1)
+
     occlude_input: float = option(
         0.0, "share of samples partly hidden from what finds the keypoints (not in the paper)", high=1
     )
@@ -136,6 +146,10 @@ class Extension(LinkModel):
         """What stands in for the pixels of the occluded images: nothing."""
         return hidden
 
+    def find(self, images: Tensor) -> Tensor:
+        """Keypoints (B, N, 2) of images as they are."""
+        raise NotImplementedError
+
     def drawn(self, heatmap: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The link heatmap, 0 for the samples that it is withheld from."""
         return heatmap.masked_fill(masks["withheld"].view(-1, 1, 1, 1), 0) if "withheld" in masks else heatmap
@@ -154,12 +168,18 @@ class ExtendedPPL(Extension, PPL):
         term.boundary,
         term.memory,
         term.separation,
+        term.equivariance,
         term.figure,
         term.prior,
         term.link_length,
     )
 
     settings: ExtendedPPLConfig
+
+    def find(self, images: Tensor) -> Tensor:
+        """T', without anything hidden."""
+        prior = self.memory.prior()
+        return affine_warp(prior, self.regressor(images, prior))
 
     def filled(self, hidden: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """With `occlude_fill`, the hidden pixels as a second round of `estimate` sees them."""
@@ -168,8 +188,7 @@ class ExtendedPPL(Extension, PPL):
             with torch.no_grad():
                 model = in_eval(self)
                 part, visible = hidden[occluded], masks["visible"][occluded] > 0
-                prior = model.memory.prior()
-                keypoints = affine_warp(prior, model.regressor(part, prior))
+                keypoints = model.find(part)
                 hidden[occluded] = model.imagined(part, visible, keypoints, model.link_weights())
         return hidden
 
@@ -182,6 +201,15 @@ class ExtendedAutoLink(Extension, AutoLink):
 
     Config: ClassVar[type[ExtendedAutoLinkConfig]] = ExtendedAutoLinkConfig
     architecture = "extended-autolink"
-    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction, term.separation, term.figure)
+    terms: ClassVar[tuple[term.Term, ...]] = (
+        term.reconstruction,
+        term.separation,
+        term.equivariance,
+        term.figure,
+    )
 
     settings: ExtendedAutoLinkConfig
+
+    def find(self, images: Tensor) -> Tensor:
+        """The detector's keypoints, without anything hidden."""
+        return self.detect(images)[0]

@@ -29,6 +29,12 @@ def link_length(keypoints: Tensor, prior: Tensor, links: Tensor, weights: Tensor
     return (weights * (lengths(prior) - lengths(keypoints)).abs()).sum(dim=1).mean()
 
 
+def equivariance(found: Tensor, expected: Tensor) -> Tensor:
+    """Mean squared distance of keypoints (B, N, 2) to where they are expected; those expected outside count as 0."""
+    inside = (expected.abs() <= 1).all(dim=2, keepdim=True)
+    return ((found - expected).square() * inside).mean()
+
+
 def missed(images: Tensor, reconstruction: Tensor) -> Tensor:
     """Where a reconstruction without the pose fails, (B, 1, H, W) in [0, 1], without gradient: there is the figure.
 

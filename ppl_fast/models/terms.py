@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from ppl_fast.models import losses
+from ppl_fast.models import losses, views
 
 if TYPE_CHECKING:
     from ppl_fast.models.extended import ExtendedPPL, Extension
@@ -67,6 +67,18 @@ def separation(model: Extension, found: Pass) -> dict[str, Tensor]:
     if not s.separation_weight:
         return {}
     return {"separation": losses.separation(found.out.keypoints, model.links, s.separation_sigma)}
+
+
+def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
+    """How far the keypoints of a second view are from those of the images, moved as it was; in training alone."""
+    s = model.settings
+    if not (s.equivariance_weight and model.training):
+        return {}
+    maps = views.random_similarities(
+        len(found.images), s.view_turn, s.view_scale, s.view_shift, like=found.out.keypoints
+    )
+    view = views.recoloured(views.warped(found.images, maps.to(found.images.dtype)), s.view_colour)
+    return {"equivariance": losses.equivariance(model.find(view), views.moved(found.out.keypoints, maps))}
 
 
 def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
