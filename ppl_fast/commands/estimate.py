@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of the video, before any work is done."""
-    from ppl_fast.data.video import check_written
+    from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.writers import refuse_source
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
