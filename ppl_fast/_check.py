@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ppl_fast._options import plain
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Shape = Sequence[int | str]
 
@@ -56,7 +58,8 @@ def _matches(actual: torch.Size, shape: Shape) -> bool:
 
 
 def positive(op: str, name: str, value: object) -> float:
-    """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero."""
+    """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero, NumPy's too."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
@@ -65,7 +68,8 @@ def positive(op: str, name: str, value: object) -> float:
 
 
 def size(op: str, name: str, value: object) -> tuple[int, int]:
-    """(height, width) from an int or a pair of ints above zero."""
+    """(height, width) from an int or a pair of ints above zero, NumPy's too."""
+    value = tuple(map(plain, value)) if isinstance(value, (tuple, list)) else plain(value)
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):
         raise TypeError(f"{op}: {name} must be an int or a pair (height, width) of ints, got {value!r}")

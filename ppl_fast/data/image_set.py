@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast._options import integer
 
 SMALLEST_SIDE = 8
@@ -126,7 +127,7 @@ class ImageSet(Dataset[torch.Tensor]):
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             jobs = pool.map(inspect, range(len(names)))
-            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=None))
+            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

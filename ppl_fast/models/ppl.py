@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppl_fast._options import plain
 from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import evaluating
 from ppl_fast.models.config import PPLConfig
@@ -126,6 +127,7 @@ class PPL(LinkModel):
     ) -> list[tuple[Tensor, Tensor]]:
         """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
         images = self.masked(images, visible)
+        iterations = plain(iterations)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"{type(self).__name__}: iterations must be an int of at least 1, got {iterations!r}")
         seen, rounds = images, []

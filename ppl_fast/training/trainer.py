@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
@@ -82,22 +83,23 @@ def train(
     dataset = open_images(data, model.config["image_size"], train_config)
     model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
-    accelerator.print(dataset.report())
-    accelerator.print(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
+    tell = say if accelerator.is_main_process else lambda text: None
+    tell(dataset.report())
+    tell(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
-        accelerator.print(f"resuming at step {trainer.step} from {checkpoint}")
+        tell(f"resuming at step {trainer.step} from {checkpoint}")
         if state["images"] != fingerprint(dataset.paths):
-            accelerator.print(f"note: {data} no longer holds the images the run began with, so their order changes")
+            tell(f"note: {data} no longer holds the images the run began with, so their order changes")
     if trainer.step >= train_config.steps:
-        accelerator.print(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+        tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
         return model.eval()
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
     trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
-    accelerator.print(f"trained to step {trainer.step}; model, log and pictures are in {run}")
+    tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return trained.eval()
 
@@ -149,7 +151,10 @@ class Trainer:
         )  # fmt: skip
         hide = not accelerator.is_main_process
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
-        with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hide) as bar:
+        with (
+            StopSignals() as stop,
+            tqdm(total=config.steps, initial=self.step, unit="step", disable=hide or bool(no_bar())) as bar,
+        ):
             try:
                 self._loop(loader, bar, stop)
             finally:
