@@ -6,12 +6,18 @@ Discrete Representation Learning", appendix A.1), not by gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ppl_fast.models.blocks import MixerLayer
 from ppl_fast.ops import memory_attention, prototype_sums
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SMOOTHING = 1e-5  # Laplace smoothing of the sizes
 DEAD_SHARE = 0.02  # a vector whose size is below this share of its bank's mean counts as dead
@@ -21,7 +27,8 @@ class HierarchicalMemory(nn.Module):
     """Encoder, m banks of k vectors of width d, and decoder.
 
     Buffers: codebook (m, k, d); sizes (m, k) and sums (m, k, d), its moving averages; idle (m, k) int64, training
-    steps since a vector was last chosen. All but `idle` are float32 and stay so under autocast.
+    steps since a vector was last chosen. All stays float32 under autocast and in a model of half precision: moving
+    averages need its digits, and vectors that nothing chose yet have values beyond float16.
 
     The arguments are the options `memory_*` of `PPLConfig` and those of `ExtendedPPLConfig`.
     """
@@ -91,7 +98,10 @@ class HierarchicalMemory(nn.Module):
 
     def encode(self, keypoints: Tensor) -> Tensor:
         """(B, N, 2) -> tokens (B, m, d)."""
-        x = self.encoder(keypoints.to(self.to_token.weight.dtype))
+        x = self.encoder(keypoints.to(self.dtype))
+        # The same view, which has the gradient come contiguous: torch's compilers without inductor are wrong about the
+        # strides that layer_norm gives for another.
+        x = x.flatten(1).unflatten(1, x.shape[1:])
         tokens: Tensor = self.to_token(self.to_banks(x.mT).mT)
         return tokens
 
@@ -99,6 +109,11 @@ class HierarchicalMemory(nn.Module):
         """(B, m, d) -> keypoints (B, N, 2)."""
         keypoints: Tensor = self.decoder(self.from_banks(tokens.mT).mT)
         return keypoints
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder and the decoder; asked of a norm, as a quantized linear layer has none."""
+        return next(self.encoder[-1].parameters()).dtype
 
     @torch.no_grad()
     def prior(self) -> Tensor:
@@ -127,6 +142,18 @@ class HierarchicalMemory(nn.Module):
         share = self.sizes / self.sizes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(self.sizes.dtype).tiny)
         dead = share < DEAD_SHARE / self.sizes.shape[1]
         return torch.special.entr(share).sum(dim=1).exp(), dead.sum(dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What every conversion of a module goes through: nothing here gets fewer digits than float32 has."""
+
+        def converted(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            if found.is_floating_point() and found.dtype.itemsize < torch.float32.itemsize:
+                return tensor.to(found.device, torch.promote_types(tensor.dtype, torch.float32))
+            return found
+
+        super()._apply(converted, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor, distances: Tensor) -> None:

@@ -51,7 +51,8 @@ class LinkModel(KeypointModel):
 
     def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The link heatmap (B, 1, S, S) of keypoints (B, N, 2) and link weights (E,)."""
-        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+        heatmap = link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+        return heatmap.to(self.dtype)
 
     # Reconstruction
 
