@@ -102,3 +102,57 @@ def test_gradients_and_maps_of_torch_func(name):
             torch.testing.assert_close(found[key], parameter.grad, rtol=1e-4, atol=1e-5)
     each = torch.func.vmap(lambda image: model(image[None], losses=False).keypoints[0])(pictures())
     torch.testing.assert_close(each, model(pictures(), losses=False).keypoints, rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_that_are_shared_out_over_processes(tmp_path):
+    """FSDP2 takes no scalar. One process is enough to see what is taken; the loss is the plain model's."""
+    dist = torch.distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    plain = built("PPL", mask_ratio=0.0).train()
+    sharded = copy.deepcopy(plain)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (1,)))
+        loss = sharded(pictures()).loss
+        loss.backward()
+        torch.testing.assert_close(loss, plain(pictures()).loss)
+        sharded.save_pretrained(tmp_path / "saved")
+        with pytest.raises(RuntimeError, match="register_fsdp_forward_method"):
+            fresh = fully_shard(built("PPL"), mesh=init_device_mesh("cpu", (1,)))
+            fresh.estimate(pictures())
+        register_fsdp_forward_method(fresh, "estimate")
+        assert torch.equal(fresh.estimate(pictures()), built("PPL").estimate(pictures()))
+    finally:
+        dist.destroy_process_group()
+    saved = ppl_fast.PPL.from_pretrained(tmp_path / "saved").state_dict()
+    torch.testing.assert_close(saved, plain.state_dict())
+
+
+def test_alpha_is_a_scalar_on_disk(tmp_path):
+    """As in the published models, and in those saved before it was a parameter of one element."""
+    from safetensors.torch import load_file
+
+    model = built("PPL")
+    with torch.no_grad():
+        model.alpha.fill_(0.5)
+    model.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["alpha"].shape == () == model.state_dict()["alpha"].shape
+    assert torch.equal(ppl_fast.PPL.from_pretrained(tmp_path).alpha, torch.tensor([0.5]))
+    state = model.state_dict()
+    for alpha in (torch.tensor(0.25), torch.tensor([0.25])):
+        model.load_state_dict(state | {"alpha": alpha})
+        assert model.alpha.tolist() == [0.25]
+
+
+def test_optimizer_state_from_when_alpha_was_a_scalar(tmp_path):
+    from safetensors.torch import save_file
+
+    from ppl_fast.training.checkpoint import load_optimizer
+
+    model = built("PPL")
+    save_file({"alpha.exp_avg": torch.tensor(0.5), "alpha.step": torch.tensor(3.0)}, tmp_path / "optimizer.safetensors")
+    optimizer = torch.optim.AdamW(model.parameters())
+    load_optimizer(tmp_path, model, optimizer)
+    assert optimizer.state[model.alpha]["exp_avg"].tolist() == [0.5] and optimizer.state[model.alpha]["step"] == 3

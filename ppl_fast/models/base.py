@@ -161,6 +161,11 @@ class KeypointModel(nn.Module):
     def _checked(self, name: str, images: Tensor, batch: int | str) -> Tensor:
         owner, size, device = type(self).__name__, self.settings.image_size, self.links.device
         _check.tensor(owner, name, images, (batch, 3, size, size))
+        if hasattr(next(self.parameters()), "full_tensor"):
+            raise RuntimeError(
+                f"{owner}: the parameters are shared out over processes (FSDP2), and gathered for `forward` alone; "
+                'torch.distributed.fsdp.register_fsdp_forward_method(model, "estimate") has `estimate` gather them too'
+            )
         if images.device != device:
             raise ValueError(f"{owner}: {name} must be on the model's device, {device}, got {images.device}")
         # Looking at the values would stall a GPU's queue, break a compiled graph, and cannot be done under vmap.
