@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import ppl_fast
 
@@ -156,3 +157,37 @@ def test_optimizer_state_from_when_alpha_was_a_scalar(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     load_optimizer(tmp_path, model, optimizer)
     assert optimizer.state[model.alpha]["exp_avg"].tolist() == [0.5] and optimizer.state[model.alpha]["step"] == 3
+
+
+def gradients(model):
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["PPL", "AutoLink"])
+def test_activation_checkpointing_of_a_whole_model(name, reentrant):
+    """The second run of a pass reads the memory as the first one did, and moves nothing."""
+    plain = built(name).train()
+    checkpointed = copy.deepcopy(plain)
+    for step in range(3):
+        images = pictures().requires_grad_(reentrant)
+        torch.manual_seed(step)
+        plain(pictures()).loss.backward()
+        torch.manual_seed(step)
+        checkpoint(lambda images: checkpointed(images).loss, images, use_reentrant=reentrant).backward()
+        torch.testing.assert_close(gradients(checkpointed), gradients(plain), rtol=1e-4, atol=1e-5)
+    if name == "PPL":
+        torch.testing.assert_close(checkpointed.memory.state_dict(), plain.memory.state_dict())
+        assert not torch.equal(plain.memory.codebook, built(name).memory.codebook)
+
+
+def test_checkpointed_passes_that_cannot_be_computed_again():
+    first, second = pictures(), pictures(3)
+    for images in ((first, second), (first, first)):
+        model = built("PPL").train()
+        passes = [checkpoint(lambda images, model=model: model(images).loss, i, use_reentrant=False) for i in images]
+        with pytest.raises(RuntimeError, match="after the memory has moved on; call backward before the next pass"):
+            sum(passes).backward()
+    model = built("ExtendedPPL", occlude_input=1.0).train()
+    with pytest.raises(RuntimeError, match="with occlude_fill a pass cannot be computed again"):
+        checkpoint(lambda images: model(images).loss, first, use_reentrant=False).backward()

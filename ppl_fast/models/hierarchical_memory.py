@@ -7,7 +7,8 @@ Discrete Representation Learning", appendix A.1), not by gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 SMOOTHING = 1e-5  # Laplace smoothing of the sizes
 DEAD_SHARE = 0.02  # a vector whose size is below this share of its bank's mean counts as dead
+
+
+@dataclass
+class _Pass:
+    """The last pass that moved the vectors: what it was over, what it read, and whether it can still be told apart."""
+
+    key: tuple[int, tuple[int, ...]]
+    codebook: Tensor
+    repeated: bool  # over the images of the pass before, which may be computed again as well
+    recomputed: bool = False
 
 
 class HierarchicalMemory(nn.Module):
@@ -37,6 +48,7 @@ class HierarchicalMemory(nn.Module):
     sizes: Tensor
     sums: Tensor
     idle: Tensor
+    _pass: _Pass | None = None
 
     def __init__(
         self,
@@ -73,7 +85,35 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
-    def forward(self, keypoints: Tensor, learn: bool = True) -> tuple[Tensor, Tensor]:
+    def vectors(self, images: Tensor, learn: bool) -> Tensor | None:
+        """What a pass over these images is to read where that is not the codebook any more, else None.
+
+        Activation checkpointing runs a pass again within the backward, when the vectors have moved: the second run
+        reads what the first one read, and moves nothing.
+
+        Args:
+            images: of the pass.
+            learn: whether the vectors may move.
+
+        Raises:
+            RuntimeError: the memory has moved on since: another pass came between a pass and its backward.
+        """
+        if not (learn and self.training) or torch.compiler.is_compiling():
+            return None
+        key = images.data_ptr(), tuple(images.shape)
+        if torch._C._current_graph_task_id() == -1:  # no backward is running
+            repeated = self._pass is not None and self._pass.key == key and not self._pass.recomputed
+            self._pass = _Pass(key, self.codebook, repeated)
+            return None
+        if self._pass is None or self._pass.key != key or self._pass.repeated:
+            raise RuntimeError(
+                "HierarchicalMemory: a checkpointed pass is computed again after the memory has moved on; call "
+                "backward before the next pass, or checkpoint the regressor and the translator instead of the whole"
+            )
+        self._pass.recomputed = True
+        return self._pass.codebook
+
+    def forward(self, keypoints: Tensor, learn: bool = True, vectors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Recall keypoints from the memory.
 
         The gradient of the recalled keypoints passes straight through the choice to the encoder. In training mode the
@@ -82,15 +122,18 @@ class HierarchicalMemory(nn.Module):
         Args:
             keypoints: (B, N, 2).
             learn: whether the vectors may move.
+            vectors: to read in place of the codebook, which then stays as it is; see `vectors`.
 
         Returns:
             The recalled keypoints (B, N, 2), and the commitment loss, a scalar.
         """
         with torch.autocast(keypoints.device.type, enabled=False):
             tokens = self.encode(keypoints)
-            learn = learn and self.training
+            learn = learn and self.training and vectors is None
             # The update below writes into the buffer, the backward needs the vectors as they were read.
-            codebook = self.codebook.clone() if learn else self.codebook
+            codebook = self.codebook.clone() if learn else self.codebook if vectors is None else vectors
+            if learn and self._pass is not None and not torch.compiler.is_compiling():
+                self._pass.codebook = codebook
             values, indices, distances = memory_attention(tokens, codebook)
             if learn:
                 self._update(tokens.detach(), indices, distances.detach())
@@ -116,14 +159,15 @@ class HierarchicalMemory(nn.Module):
         return next(self.encoder[-1].parameters()).dtype
 
     @torch.no_grad()
-    def prior(self) -> Tensor:
-        """The keypoint prior (N, 2): the decoded mean of each bank's vectors, without gradient."""
-        return self.decoded_mean()
+    def prior(self, vectors: Tensor | None = None) -> Tensor:
+        """The keypoint prior (N, 2): the decoded mean of each bank's vectors, or of others, without gradient."""
+        return self.decoded_mean(vectors)
 
-    def decoded_mean(self) -> Tensor:
+    def decoded_mean(self, vectors: Tensor | None = None) -> Tensor:
         """Like `prior`, with its gradient to the decoder."""
-        with torch.autocast(self.codebook.device.type, enabled=False):
-            return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
+        codebook = self.codebook if vectors is None else vectors
+        with torch.autocast(codebook.device.type, enabled=False):
+            return self.decode(codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 
     @torch.no_grad()
     def prototype_poses(self) -> Tensor:
@@ -142,6 +186,10 @@ class HierarchicalMemory(nn.Module):
         share = self.sizes / self.sizes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(self.sizes.dtype).tiny)
         dead = share < DEAD_SHARE / self.sizes.shape[1]
         return torch.special.entr(share).sum(dim=1).exp(), dead.sum(dim=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which begin between two passes."""
+        return self.__dict__ | {"_pass": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What every conversion of a module goes through: nothing here gets fewer digits than float32 has."""
