@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+YAML_WORDS = {"no": False, "off": False, "false": False, "yes": True, "on": True, "true": True}
+
 
 def option(
     default: Any,
@@ -53,6 +55,17 @@ def check(owner: str, options: Any) -> None:
         object.__setattr__(options, field.name, _checked(owner, field, getattr(options, field.name)))
 
 
+def as_meant(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a YAML file as they were written: YAML reads the words no and off as False, and 1e-3 as text.
+
+    Args:
+        options: the dataclass.
+        given: values by name, of which unknown ones and those that fit no better pass through.
+    """
+    known = {field.name: field for field in dataclasses.fields(options)}
+    return {name: _as_meant(known[name], value) if name in known else value for name, value in given.items()}
+
+
 def plain(value: Any) -> Any:
     """A NumPy scalar, or array of no dimension, as Python's own number, text or truth value; anything else as it is."""
     if isinstance(value, np.longdouble):
@@ -82,6 +95,26 @@ def hint(name: Any, valid: Iterable[str], otherwise: str = "") -> str:
     """The end of a sentence about an unknown name: "; did you mean 'x'?", or `otherwise` where none is near."""
     near = nearest(name, valid)
     return f"; did you mean {near!r}?" if near else otherwise
+
+
+def _as_meant(field: dataclasses.Field[Any], value: Any) -> Any:
+    kind = type(field.default)
+    if isinstance(value, bool) and field.metadata["choices"]:
+        return next((word for word in field.metadata["choices"] if YAML_WORDS.get(word) is value), value)
+    if kind is bool and isinstance(value, str):
+        return YAML_WORDS.get(value.lower(), value)
+    if kind is tuple and isinstance(value, list | tuple):
+        return [_number(part) for part in value]
+    number = _number(value) if kind in (int, float) else value
+    return int(number) if kind is int and isinstance(number, float) and number.is_integer() else number
+
+
+def _number(value: Any) -> Any:
+    """A text that is a number as a float; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:

@@ -72,7 +72,8 @@ def main(arguments: list[str]) -> int:
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
-    from ppl_fast.data.video import VIDEO_SUFFIXES, check_written
+    from ppl_fast.data.video import VIDEO_SUFFIXES
+    from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}

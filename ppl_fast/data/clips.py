@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast._options import integer
 from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
 from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
@@ -121,7 +122,7 @@ class VideoFrames:
         try:
             with (
                 open(self._file, "wb") as file,
-                tqdm(total=expected or None, desc="reading videos", unit="frame", leave=False, disable=None) as bar,
+                tqdm(total=expected or None, desc="reading videos", unit="frame", leave=False, disable=no_bar()) as bar,
             ):
                 for name, video in opened.items():
                     self._decode(name, video, every, file, bar)

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast._files import readable
 from ppl_fast._options import integer
 
@@ -132,7 +133,7 @@ class ImageSet(Dataset[torch.Tensor]):
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             jobs = pool.map(inspect, range(len(names)))
-            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=None))
+            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

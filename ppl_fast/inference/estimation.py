@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
@@ -136,7 +137,7 @@ def read(source: Source, batch_size: int, progress: bool) -> Iterator[tuple[Orig
     if progress:
         with needing("progress bars need", "data"):
             from tqdm.auto import tqdm
-        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=None)
+        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=no_bar())
     with bar as shown:
         for origins, pixels in source.read(batch_size):
             yield origins, pixels

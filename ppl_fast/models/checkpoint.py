@@ -27,11 +27,19 @@ def save(
     save_file = safetensors().torch.save_file
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    tensors = {key: whole(value.detach()).cpu().contiguous() for key, value in state.items()}
+    if "alpha" in tensors:  # one element of a parameter that was shared out; see `LinkModel`
+        tensors["alpha"] = tensors["alpha"].reshape(())
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_text(directory / CONFIG, text)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor that is shared out over processes (FSDP2), gathered, for which every process must ask; or as it is."""
+    gathered: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return gathered
 
 
 def safetensors() -> ModuleType:

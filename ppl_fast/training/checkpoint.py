@@ -82,6 +82,8 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
     for key, saved in tensors.items():
         name, _, slot = key.rpartition(".")
         parameter = parameters.get(name)
+        if parameter is not None and slot != "step" and saved.ndim == 0:
+            saved = saved.reshape(1)  # of alpha, which was a scalar once
         if parameter is None or (slot != "step" and saved.shape != parameter.shape):
             expected = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(f"checkpoint file {path}: {key} has shape {tuple(saved.shape)}, the model has {expected}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_fast._files import readable, write_text
-from ppl_fast._options import check, hint, option, plain
+from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
 
@@ -110,8 +110,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> None:
+def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
+
+    Returns:
+        The same with its options as they are meant, see `as_meant`.
 
     Raises:
         ValueError: another architecture, no mapping where there should be one, or unknown options; the sentence names
@@ -127,6 +130,8 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
+        config = config | ({section: as_meant(options, given)} if given else {})
+    return config
 
 
 def write_config(

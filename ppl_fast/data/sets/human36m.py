@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast.data.image_set import ImageSet, natural
 from ppl_fast.data.images import ImageFiles
 from ppl_fast.data.labels import Labels
@@ -84,7 +85,7 @@ class Human36M(Published, ImageFiles):
         """
         points = np.empty((len(self), len(JOINTS), 2))
         sizes = zip(self.paths, self.original_sizes, strict=True)
-        for i, (path, size) in enumerate(tqdm(sizes, "reading labels", len(self), leave=False, disable=None)):
+        for i, (path, size) in enumerate(tqdm(sizes, "reading labels", len(self), leave=False, disable=no_bar())):
             points[i] = from_fractions(_joints(self._beside(path, "Landmarks", ".mat")), size)
         return Labels(self.paths, points, np.ones(points.shape[:2], bool), JOINTS, BONES)
 
