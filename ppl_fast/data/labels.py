@@ -1,6 +1,5 @@
 """Keypoint labels, for evaluation only: `keypoints.npz` or COCO keypoint JSON."""
 
-import json
 import os
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from ppl_fast._documents import LARGE, read_json
 from ppl_fast._files import replacing
 
 LABEL_FILE = "keypoints.npz"
@@ -131,7 +131,7 @@ def _load_npz(path: Path) -> Labels:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, LARGE)
     except (OSError, ValueError) as error:
         raise ValueError(f"load_labels: {path} is no readable JSON: {error}") from error
 
@@ -145,7 +145,7 @@ def _from_coco(path: Path, data: dict[str, Any]) -> Labels:
         return _coco_labels(data)
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks the COCO key {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"load_labels: {path} is no valid COCO keypoint file: {error}") from error
 
 

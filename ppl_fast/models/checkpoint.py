@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ppl_fast._documents import read_json
 from ppl_fast._extras import needing
 from ppl_fast._files import replacing, write_text
 
@@ -52,7 +53,7 @@ def read_config(directory: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return str(content["architecture"]), dict(content["config"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error

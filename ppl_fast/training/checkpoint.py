@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
+from ppl_fast._pickles import short
 from ppl_fast.models import KeypointModel
 
 _STEP_PREFIX = "step_"
+SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # state of torch's
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -89,12 +92,31 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """Read a checkpoint's state.json; a ValueError names the file where it is damaged."""
     path = checkpoint / "state.json"
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(state["step"], int):
-            raise TypeError("step is no integer")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = read_json(path)
+        _check_state(state)
+    except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
-    return state
+    return {**state}
+
+
+def _check_state(state: Any) -> None:
+    """Raise a ValueError unless this is what `save_checkpoint` is given, as far as a resumed run relies on it."""
+    if not isinstance(state, dict):
+        raise ValueError(f"it must hold an object, got {type(state).__name__}")
+    if type(state.get("step")) is not int or not 0 <= state["step"] < 1 << 53:
+        raise ValueError(f"step must be a number of steps, got {short(state.get('step'))}")
+    if not _is_number(state.get("seconds")):
+        raise ValueError(f"seconds must be a number of at least 0, got {short(state.get('seconds'))}")
+    if not isinstance(state.get("images"), str):
+        raise ValueError(f"images must be text, got {short(state.get('images'))}")
+    scaler = state.get("scaler")
+    good = isinstance(scaler, dict) and scaler.keys() == SCALER and all(map(_is_number, scaler.values()))
+    if scaler and not good:
+        raise ValueError(f"scaler must hold numbers for {', '.join(sorted(SCALER))}, got {short(scaler)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e300
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._documents import read_yaml
 from ppl_fast._files import write_text
 from ppl_fast._options import check, hint, option, plain
 from ppl_fast.models import MODELS, registry
@@ -94,17 +95,18 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such YAML mapping, or holds an unknown key; the sentence names file and key.
     """
-    import yaml
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"config file {path} does not exist")
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        config = read_yaml(Path(path)) or {}
+    except ValueError as error:
+        raise ValueError(f"config file {path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"config file {path} must hold the mappings model and train, got {type(config).__name__}")
     check_keys(config, SECTIONS, f"config file {path}")
+    for key in ("architecture", "data"):
+        if not isinstance(config.get(key), str | None):
+            raise ValueError(f"config file {path}: {key} must be text, got {type(config[key]).__name__}")
     return config
 
 
