@@ -53,7 +53,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if length > limit:
         raise ValueError(f"{length} bytes long; expected at most {limit}")
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(length)  # given a larger number, it would take as much memory
 
 
 def parse_json(text: str | bytes) -> Any:
