@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.checkpoint import safetensors
+from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
 STAGES = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
@@ -86,7 +86,7 @@ class PerceptualLoss(nn.Module):
         """Copy the convolutions out of a VGG state dict, whatever its layout; `source` names it in errors.
 
         Raises:
-            ValueError: a missing or misshapen layer; the first one is named.
+            ValueError: a missing or misshapen layer, or one that holds no finite numbers; the first one is named.
         """
         found = {}
         for key, value in state.items():
@@ -103,6 +103,8 @@ class PerceptualLoss(nn.Module):
                         f"{source}: {key} must have shape {tuple(parameter.shape)} for {self.network}, "
                         f"got {tuple(value.shape)}"
                     )
+                check_kind(source, key, value.dtype, parameter.dtype)
+                check_finite(source, key, value)
                 parameter.copy_(value)
 
 
@@ -150,8 +152,7 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = safetensors().torch.load_file(path)
-            return tensors
+            return read_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ImportError):
         raise

@@ -17,8 +17,10 @@ from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
 from ppl_fast._pickles import short
 from ppl_fast.models import KeypointModel
+from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 _STEP_PREFIX = "step_"
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of the state of torch's AdamW
 SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # state of torch's
 
 
@@ -68,23 +70,30 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
     Raises:
         ValueError: the file is missing, truncated, or of another model; the sentence names file and tensor.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = checkpoint / "optimizer.safetensors"
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        tensors = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
     parameters = dict(model.named_parameters())
+    for key in sorted(tensors):
+        others = [f"{key.rpartition('.')[0]}.{slot}" for slot in SLOTS]
+        if missing := [other for other in others if other not in tensors]:
+            raise ValueError(f"checkpoint file {path}: {key} is there without {missing[0]}")
     for key, saved in tensors.items():
         name, _, slot = key.rpartition(".")
         parameter = parameters.get(name)
         if parameter is None or (slot != "step" and saved.shape != parameter.shape):
             expected = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(f"checkpoint file {path}: {key} has shape {tuple(saved.shape)}, the model has {expected}")
-        # The fused Adam expects everything on the parameter's device, the moments in its memory layout.
         like = saved if slot == "step" else parameter.detach()
+        if slot not in SLOTS or (slot == "step" and saved.numel() != 1):
+            raise ValueError(f"checkpoint file {path}: {key} is none of Adam's {', '.join(SLOTS)}")
+        check_kind(f"checkpoint file {path}", key, saved.dtype, parameter.dtype)
+        check_finite(f"checkpoint file {path}", key, saved.to(like.dtype))
+        if slot != "exp_avg" and bool((saved < 0).any()):
+            raise ValueError(f"checkpoint file {path}: {key} is negative")
+        # The fused Adam expects everything on the parameter's device, the moments in its memory layout.
         optimizer.state[parameter][slot] = torch.empty_like(like, device=parameter.device).copy_(saved)
 
 
