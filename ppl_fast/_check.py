@@ -3,7 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+
+from ppl_fast._options import plain
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Shape = Sequence[int | str]
@@ -56,7 +59,8 @@ def _matches(actual: torch.Size, shape: Shape) -> bool:
 
 
 def positive(op: str, name: str, value: object) -> float:
-    """`value` as a float; raises TypeError or ValueError unless it is a finite number above zero."""
+    """`value`, NumPy's too, as a float; raises TypeError or ValueError unless it is a finite number above zero."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):
@@ -65,10 +69,12 @@ def positive(op: str, name: str, value: object) -> float:
 
 
 def size(op: str, name: str, value: object) -> tuple[int, int]:
-    """(height, width) from an int or a pair of ints above zero."""
+    """(height, width) from an int or a pair of ints above zero, NumPy's too."""
+    value = plain(value)
     pair = (value, value) if isinstance(value, int) else value
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(s, int) for s in pair):
+    listed = list(map(plain, pair)) if isinstance(pair, (tuple, list, np.ndarray)) else []
+    if len(listed) != 2 or not all(isinstance(s, int) for s in listed):
         raise TypeError(f"{op}: {name} must be an int or a pair (height, width) of ints, got {value!r}")
-    if min(pair) < 1:
+    if min(listed) < 1:
         raise ValueError(f"{op}: {name} must be at least 1 in each direction, got {value}")
-    return pair[0], pair[1]
+    return listed[0], listed[1]

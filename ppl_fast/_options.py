@@ -56,8 +56,11 @@ def check(owner: str, options: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own number, text or truth value; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    """A NumPy scalar, or array of no dimension, as Python's own number, text or truth value; anything else as it is."""
+    if isinstance(value, np.longdouble):
+        return float(value)  # whose own `item` stays NumPy's
+    lone = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return value.item() if lone else value
 
 
 def integer(owner: str, name: str, value: Any, low: int) -> int:

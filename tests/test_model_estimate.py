@@ -1,5 +1,8 @@
 """Estimation: rounds, visible masks, and bad input."""
 
+import threading
+
+import numpy as np
 import pytest
 import torch
 from model_cases import inputs_of, pictures, tiny
@@ -104,3 +107,37 @@ def test_other_bad_arguments(model):
 def test_other_float_dtypes_are_accepted(model):
     images = pictures().half()
     torch.testing.assert_close(model.estimate(images), model.estimate(images.float()))
+
+
+def test_threads_estimate_on_a_model_in_training_mode():
+    """Each with the results of eval mode, while no flag, buffer or parameter of the model moves."""
+    model = tiny()
+    model.regressor.trunk[0].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = [pictures(seed=seed) for seed in range(4)]
+    expected = [tiny().eval().estimate(each, 3) for each in images]
+    seen, wrong = [], []
+    for module in model.modules():
+        module.register_forward_pre_hook(lambda *_: seen.append({n: m.training for n, m in model.named_modules()}))
+
+    def work(i):
+        wrong.extend(i for _ in range(10) if not torch.equal(model.estimate(images[i], 3), expected[i]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and seen and all(each == modes for each in seen)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_modules_compiled_in_place_do_not_bring_their_mode_along():
+    model = tiny()
+    model.regressor.compile(backend="eager")
+    assert torch.equal(model.estimate(pictures()), tiny().eval().estimate(pictures()))
+
+
+def test_iterations_are_a_number_of_numpys_too(model):
+    assert torch.equal(model.estimate(pictures(), np.int64(2)), model.estimate(pictures(), 2))

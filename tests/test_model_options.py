@@ -77,7 +77,8 @@ def saved(tmp_path):
 def test_saved_and_loaded_models_agree_bit_for_bit(tmp_path):
     model, path = saved(tmp_path)
     assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"]
-    other = PPL.from_pretrained(path).eval()
+    other = PPL.from_pretrained(path)
+    assert not any(module.training for module in other.modules())
     assert other.config == model.config
     for a, b in zip(model(pictures())[:4], other(pictures())[:4], strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +83,26 @@ def test_two_dtypes_are_promoted():
     assert heat(K.double(), W.float()).dtype == torch.float64
     assert heat(K.half(), W.float()).dtype == torch.float32
     assert ppl_fast.affine_warp(K[0].float(), A.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint8, np.array, int])
+def test_sizes_of_numpy(kind):
+    keypoints, expected = torch.rand(2, 4, 2), (2, 1, 8, 9)
+    for size in ((kind(8), kind(9)), [kind(8), kind(9)], np.array([8, 9], np.int32)):
+        assert heat(keypoints, torch.rand(6), size).shape == expected
+    assert heat(keypoints, torch.rand(6), kind(8)).shape == (2, 1, 8, 8)
+    assert ppl_fast.prototype_sums(T, IDX, kind(7))[0].shape == (3, 7)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, np.array])
+def test_numbers_of_numpy(kind):
+    keypoints, weights, tokens = torch.rand(2, 4, 2), torch.rand(6), torch.rand(2, 3, 5)
+    assert torch.equal(heat(keypoints, weights, 8, kind(0.25)), heat(keypoints, weights, 8, 0.25))
+    soft = [ppl_fast.memory_attention(tokens, torch.ones(3, 7, 5), t)[0] for t in (kind(0.5), 0.5)]
+    assert torch.equal(*soft)
+
+
+@pytest.mark.parametrize("size", [np.float32(8), np.array([8.0, 8.0]), np.array([8, 8, 8]), np.array("8")])
+def test_other_sizes_of_numpy_are_refused(size):
+    with pytest.raises(TypeError, match=r"size must be an int or a pair \(height, width\) of ints"):
+        heat(size=size)

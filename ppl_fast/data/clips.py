@@ -173,7 +173,7 @@ class VideoFrames:
 
 
 def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
-    """Images, videos with their paths, and other files below a folder, named by relative path; or one video alone.
+    """Images, videos with their paths, and other files below a folder, by relative path; or one image or video alone.
 
     Raises:
         ValueError: there is neither image nor video.
@@ -181,9 +181,9 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
         return [], {root.name: root}, []
-    if not root.is_dir():
+    if not root.is_dir() and not (root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES):
         state = "another file" if root.exists() else "missing"
-        raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one video")
+        raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one image or video")
     images, others = list_files(root)
     videos = {name: root / name for name in others if Path(name).suffix.lower() in VIDEO_SUFFIXES}
     if not images and not videos:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,12 @@ from ppl_fast._options import integer
 SMALLEST_SIDE = 8
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
-# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
+# tags of the wrong type or length.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class ImageSet(Dataset[torch.Tensor]):
@@ -93,7 +98,7 @@ class ImageSet(Dataset[torch.Tensor]):
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
-        lines = [f"{len(self)} images in {self.root}"]
+        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} unusable: {first_few(self.skipped, 10)}")
         if self.ignored:
@@ -159,4 +164,7 @@ def _reason(error: Exception, path: str) -> str:
     """The error in a few words, without the path that Pillow repeats in it."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        return f"more than {limit} megapixels; PIL.Image.MAX_IMAGE_PIXELS allows more"
     return str(error).replace(path, "the file")

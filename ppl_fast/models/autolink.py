@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models import terms as term
-from ppl_fast.models.blocks import conv, evaluating, init_kaiming
+from ppl_fast.models.blocks import conv, in_eval, init_kaiming
 from ppl_fast.models.config import AutoLinkConfig
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
@@ -116,5 +116,4 @@ class AutoLink(LinkModel):
         """
         images = self.masked(images, visible)
         self.check_one(iterations)
-        with evaluating(self):
-            return self.detect(images)[0]
+        return in_eval(self).detect(images)[0]

@@ -182,7 +182,7 @@ class KeypointModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str], **overrides: Any) -> Self:
-        """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved.
+        """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved, in eval mode.
 
         Args:
             directory: holds `model.safetensors` and `config.json`.
@@ -210,7 +210,7 @@ class KeypointModel(nn.Module):
         checkpoint.check_weights(directory, blank(model_class, options, where))  # before memory is taken
         model = model_class(**options)
         checkpoint.load_weights(directory, model)
-        return model
+        return model.eval()
 
     @classmethod
     def from_published(cls, source: Any, **options: Any) -> Self:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 SLOPE = 0.2  # LeakyReLU's in every convolutional block
 
@@ -90,13 +91,19 @@ def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, ...], 
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is back in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def in_eval(model: Model) -> Model:
+    """The model in eval mode: itself where it is, else a twin on the same parameters and buffers.
+
+    The modes of the model's own modules are never touched: another thread may be in the middle of a pass.
+    """
+    if not any(module.training for module in model.modules()):
+        return model
+    twins: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        twin = twins[module] = module.__new__(type(module))
+        twin.__dict__.update(module.__dict__, training=False)
+        twin.__dict__.pop("_compiled_call_impl", None)  # of `Module.compile`, which runs the original
+    for module, twin in twins.items():
+        own = {name: child and twins[child] for name, child in module._modules.items()}
+        twin.__dict__["_modules"] = own
+    return cast("Model", twins[model])

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_fast._options import option
 from ppl_fast.models import terms as term
 from ppl_fast.models.autolink import AutoLink
-from ppl_fast.models.blocks import evaluating
+from ppl_fast.models.blocks import in_eval
 from ppl_fast.models.config import AutoLinkConfig, PPLConfig
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.ppl import PPL
@@ -165,11 +165,12 @@ class ExtendedPPL(Extension, PPL):
         """With `occlude_fill`, the hidden pixels as a second round of `estimate` sees them."""
         occluded = masks["occluded"]
         if self.settings.occlude_fill and occluded.any():
-            with torch.no_grad(), evaluating(self):
+            with torch.no_grad():
+                model = in_eval(self)
                 part, visible = hidden[occluded], masks["visible"][occluded] > 0
-                prior = self.memory.prior()
-                keypoints = affine_warp(prior, self.regressor(part, prior))
-                hidden[occluded] = self.imagined(part, visible, keypoints, self.link_weights())
+                prior = model.memory.prior()
+                keypoints = affine_warp(prior, model.regressor(part, prior))
+                hidden[occluded] = model.imagined(part, visible, keypoints, model.link_weights())
         return hidden
 
 

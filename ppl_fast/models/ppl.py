@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppl_fast._options import plain
 from ppl_fast.models import terms as term
-from ppl_fast.models.blocks import evaluating
+from ppl_fast.models.blocks import in_eval
 from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.link_model import LinkModel
@@ -126,17 +127,18 @@ class PPL(LinkModel):
     ) -> list[tuple[Tensor, Tensor]]:
         """Like `estimate`, and gives for each round the keypoints (B, N, 2) and the images (B, 3, S, S) it saw."""
         images = self.masked(images, visible)
+        iterations = plain(iterations)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"{type(self).__name__}: iterations must be an int of at least 1, got {iterations!r}")
         seen, rounds = images, []
-        with evaluating(self):
-            prior, weights = self.memory.prior(), self.link_weights()
-            while True:
-                keypoints = affine_warp(prior, self.regressor(seen, prior))
-                rounds.append((keypoints, seen))
-                if len(rounds) == iterations:
-                    return rounds
-                seen = self.imagined(images, visible, keypoints, weights)
+        model = in_eval(self)
+        prior, weights = model.memory.prior(), model.link_weights()
+        while True:
+            keypoints = affine_warp(prior, model.regressor(seen, prior))
+            rounds.append((keypoints, seen))
+            if len(rounds) == iterations:
+                return rounds
+            seen = model.imagined(images, visible, keypoints, weights)
 
     def imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The images as reconstructed from the memory's version of the pose, where not visible or everywhere."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from ppl_fast import _backend, _check, _library
 from ppl_fast._backend import Backend
 from ppl_fast._library import Autograd, Context, Definition, Op
+from ppl_fast._options import plain
 from ppl_fast.ops._examples import normal
 
 # With D_j = |t - p_j|^2 and n the nearest prototype:
@@ -244,6 +245,7 @@ def prototype_sums(tokens: Tensor, indices: Tensor, k: int, *, backend: Backend 
     """
     _check.tensor("prototype_sums", "tokens", tokens, ("B", "m", "d"))
     _check.tensor("prototype_sums", "indices", indices, tuple(tokens.shape[:2]), dtypes=(torch.int64,), like=tokens)
+    k = plain(k)
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"prototype_sums: k must be an int of at least 1, got {k!r}")
     op = _backend.select("prototype_sums", backend, tokens.device, tokens.dtype)

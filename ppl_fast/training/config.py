@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_fast._documents import read_yaml
 from ppl_fast._files import write_text
 from ppl_fast._options import check, hint, option, plain
@@ -63,7 +65,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
-        if isinstance(self.betas, tuple | list):
+        if isinstance(self.betas, tuple | list | np.ndarray):
             self.betas = tuple(plain(beta) for beta in self.betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):

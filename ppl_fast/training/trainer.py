@@ -164,6 +164,7 @@ class Trainer:
 
     def _loop(self, loader: DataLoader[Any], bar: tqdm, stop: StopSignals) -> None:
         config = self.config
+        self.model.train()  # a restored one is in eval mode
         if self.log and not self.log.priors:
             self._log_prior(self.log)
         batches = iter(loader)
