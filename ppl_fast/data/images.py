@@ -35,13 +35,13 @@ class ImageFiles(ImageSet):
         super().__init__(folder_of(Path(root)), names, image_size, **options)
 
     def _size(self, name: str) -> tuple[int, int]:
-        return upright_size(self.root / name)
+        return upright_size(self.root / name, self.image_size, self.max_pixels)
 
     def _load(self, name: str) -> torch.Tensor:
-        return load_resized(self.root / name, self.image_size)
+        return load_resized(self.root / name, self.image_size, self.max_pixels)
 
     def _picture(self, name: str) -> Image.Image:
-        return load_upright(self.root / name)
+        return load_upright(self.root / name, self.max_pixels)
 
 
 class ImageFolder(ImageFiles):
@@ -55,6 +55,7 @@ class ImageFolder(ImageFiles):
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the decoded images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the folder is refused.
+        max_pixels: that may be decoded at once; see `ImageSet`.
 
     Attributes:
         paths: relative paths with forward slashes, sorted.
@@ -67,13 +68,11 @@ class ImageFolder(ImageFiles):
         ValueError: missing or empty folder, too many unreadable images, sizes out of range.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1
-    ):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, **options: Any):
         names, self.ignored = list_files(Path(root))
         if not names:
             raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
-        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share)
+        super().__init__(root, names, image_size, **options)
 
 
 def folder_of(root: Path) -> Path:
@@ -94,17 +93,15 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     written: set[str] = set()  # overlays, by their relative paths
+    entered: set[str] = set()  # folders that a link led to
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         below = Path(folder).relative_to(root)
         runs = [name for name in subfolders if _is_run(Path(folder, name))]
         others += [f"{(below / name).as_posix()}/ (a training run)" for name in runs]
-        # A link to a folder above would be followed for ever.
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not (name.startswith(".") or name in runs or here.is_relative_to(Path(folder, name).resolve()))
-        ]
+        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or name in runs))
+        # A link to a folder above would be followed for ever, and links to one another's folders, too.
+        subfolders[:] = [name for name in subfolders if not _is_known(Path(folder, name), here, entered)]
         if OVERLAYS in files:
             overlays = {(below / name).as_posix() for name in overlays_in(Path(folder))}
             others += [f"{below.as_posix()}/ (overlays)"] if overlays else []
@@ -115,6 +112,17 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
                 continue
             (images if suffix in IMAGE_SUFFIXES else others).append(path)
     return sorted(images), sorted(others)
+
+
+def _is_known(folder: Path, parent: Path, entered: set[str]) -> bool:
+    """Whether a link leads to a folder above it, or where another link has led already; `entered` takes note."""
+    if not folder.is_symlink():
+        return False
+    target = os.path.realpath(folder)
+    if target in entered or parent.is_relative_to(target):
+        return True
+    entered.add(target)
+    return False
 
 
 def overlays_in(folder: Path) -> set[str]:

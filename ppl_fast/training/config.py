@@ -53,6 +53,7 @@ class TrainConfig:
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
+    max_pixels: int = option(100_000_000, "pixels of an image that may be decoded at once", low=64)
     precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
     device: str = option("auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu")
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.image_set import MAX_PIXELS, ImageSet
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.sets.hdf import MissingError, opened
 from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
@@ -38,6 +38,8 @@ class H5Images(Published, ImageSet):
             shape, dtype = self._described(file, array)
             if len(shape) != 4 or shape[1] != 3 or dtype != np.uint8:
                 raise ValueError(f"{file}: {array} must be uint8 (n, 3, H, W), got {shape} of {dtype}")
+            if shape[2] * shape[3] > options.get("max_pixels", MAX_PIXELS):
+                raise ValueError(f"{file}: {array} has images of {shape[3]} x {shape[2]} pixels, more than max_pixels")
             names += [f"{part}/{row:05d}" for row in range(shape[0])]
             self._sizes[part] = shape[3], shape[2]
         super().__init__(file, names, image_size, **options)
