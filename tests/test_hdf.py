@@ -156,6 +156,17 @@ def test_labels_are_read_by_the_same_rules(tmp_path):
     fails("cub.h5: train_kp must hold at most", f"cub:{tmp_path}")
 
 
+def test_labels_that_are_not_finite_are_named(tmp_path):
+    cub(tmp_path / "cub.h5", ("train",))
+    with h5py.File(tmp_path / "cub.h5", "a") as file:
+        file["train_vis"][0, 0] = 0
+        file["train_kp"][0, 0] = np.nan
+    assert not open_set(f"cub:{tmp_path}", SIDE).labels.visible[0, 0]
+    with h5py.File(tmp_path / "cub.h5", "a") as file:
+        file["train_vis"][0, 0] = 1
+    fails("cub.h5: train_kp must be finite wherever visible, got NaN or infinity", f"cub:{tmp_path}")
+
+
 def test_damaged_files_and_missing_arrays_are_named(tmp_path):
     path = stored(tmp_path / "flower.h5")
     fails("no train_img in flower.h5, only \\['a'\\]", f"flowers:{tmp_path}", LayoutError)

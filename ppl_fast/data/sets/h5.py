@@ -86,6 +86,8 @@ class H5Labelled(H5Images):
             found = joints(self._read(f"{part}_kp"), len(self.joints), str(self.root), f"{part}_kp")
             if len(found) != images:
                 raise ValueError(f"{self.root}: {part}_kp must be of {images} images, got {len(found)}")
+            if not np.isfinite(found[shown > 0]).all():
+                raise ValueError(f"{self.root}: {part}_kp must be finite wherever visible, got NaN or infinity")
             points.append(from_fractions(found, self._sizes[part]))
             visible.append(shown > 0)
         files = [

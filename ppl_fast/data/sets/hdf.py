@@ -62,7 +62,10 @@ def _array(content: Any, name: str) -> Any:
 
     key = name.encode()
     if not content.id.links.exists(key):
-        raise MissingError([short(found) for found, _ in zip(content, range(SHOWN), strict=False)])
+        found = [short(found) for found, _ in zip(content, range(SHOWN), strict=False)]
+        if name in found:
+            raise ValueError("truncated, or no HDF5 file (its list of arrays is damaged)")
+        raise MissingError(found)
     if content.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"refused: {short(name)} is a link to something else")
     if h5py.h5o.get_info(content.id, key).type != h5py.h5o.TYPE_DATASET:
