@@ -1,6 +1,5 @@
 """Image files, and a folder of them, as a data set."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ppl_fast._documents import read_json
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
 
@@ -128,7 +128,7 @@ def _is_known(folder: Path, parent: Path, entered: set[str]) -> bool:
 def overlays_in(folder: Path) -> set[str]:
     """Paths below `folder` of the overlays that were written there; none where nothing says so."""
     try:
-        return set(map(str, json.loads((folder / OVERLAYS).read_text(encoding="utf-8"))))
+        return set(map(str, read_json(folder / OVERLAYS)))
     except (OSError, ValueError, TypeError):
         return set()
 

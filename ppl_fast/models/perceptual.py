@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -149,10 +150,21 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
     return cached
 
 
+def _check_stored(path: Path) -> None:
+    """Raise a ValueError for a zip archive that unpacks to more than it is long, as none by torch.save does."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("it has compressed entries, which torch.save does not write")
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return read_tensors(path)
+        _check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ImportError):
         raise
