@@ -57,13 +57,13 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text in UTF-8, in which containers lie no deeper than `DEEPEST`.
+    """The value of a JSON text, of bytes in UTF-8, -16 or -32, in which containers lie no deeper than `DEEPEST`.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        value = json.loads(text)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
     level: list[Any] = [value]

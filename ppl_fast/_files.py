@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # are never replaced, nor are devices and pipes
+MOST_LINKS = 40  # that lead to one another
+OVERLAY = "drawn by ppl_fast"  # is written into pictures and videos of poses, which are no originals
 NAME_SHOWN = 50  # characters of a target in its temporary name: file systems end at 255 bytes
 
 
@@ -19,13 +23,18 @@ NAME_SHOWN = 50  # characters of a target in its temporary name: file systems en
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to; it takes the place of `path` when the block ends well.
 
-    When the block raises, or is interrupted, the temporary file is removed and `path` stays as it was.
+    When the block raises, or is interrupted, the temporary file is removed and `path` stays as it was. A link stays:
+    what it leads to is replaced. What is no regular file, such as /dev/stdout or a pipe, is written to at the end.
 
     Raises:
         FileNotFoundError: the folder of `path` is missing.
         OSError: it cannot be written.
     """
-    path = Path(path)
+    path, stream = _end_of_links(Path(path))
+    if stream:
+        with _written_through(path) as temporary:
+            yield temporary
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: the folder {path.parent} is missing")
     temporary = _beside(path)
@@ -37,6 +46,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether an output is written through rather than replaced: a device, a pipe, a socket, or a link to one."""
+    return _end_of_links(Path(path))[1]
+
+
+def readable(name: str) -> str:
+    r"""A file's name as text that every file and console takes: bytes of it that are no UTF-8 as `\xe9`."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters, as Windows has them
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -59,7 +81,7 @@ def new_folder(path: str | os.PathLike[str], *, durable: bool = False) -> Iterat
         FileExistsError: `path` is a file, or a folder that holds something.
         OSError: it cannot be written.
     """
-    path = Path(path)
+    path = _end_of_links(Path(path))[0]
     if is_taken(path):
         raise FileExistsError(f"{path} exists and is not an empty folder")
     temporary = _beside(path)
@@ -103,6 +125,28 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
 def is_taken(path: Path) -> bool:
     """Whether a new folder cannot have this name: it is a file, or a folder that holds something."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _end_of_links(path: Path) -> tuple[Path, bool]:
+    """What a path leads to, link by link, and whether that is a stream; it need not exist."""
+    for _ in range(MOST_LINKS):
+        if str(path).startswith(STREAMS):
+            return path, True  # whatever it happens to be directed to
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path, path.exists() and not (path.is_file() or path.is_dir())
+
+
+@contextmanager
+def _written_through(path: Path) -> Iterator[Path]:
+    """A temporary file whose bytes go to a stream when the block ends well."""
+    with tempfile.TemporaryDirectory(prefix="ppl_fast_") as folder:
+        temporary = Path(folder, f"part{path.suffix}")
+        temporary.touch()
+        yield temporary
+        with open(temporary, "rb") as source, open(path, "wb") as sink:
+            shutil.copyfileobj(source, sink)
 
 
 def _beside(path: Path) -> Path:

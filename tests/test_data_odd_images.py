@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ppl_fast.data import ImageFolder
+from ppl_fast.visualization import save_overlay
 
 UPRIGHT = np.zeros((16, 32, 3), np.uint8)  # bright in the upper left
 UPRIGHT[:8, :16] = 240
@@ -182,14 +183,12 @@ def test_one_image_by_itself(tmp_path):
 
 
 def test_runs_and_overlays_below_the_folder_are_no_images(tmp_path):
-    for name in ("a.png", "drawn/own.png", "drawn/a.png.png", "runs/mine/prior.png", "runs/sheet.png"):
+    for name in ("a.png", "drawn/own.png", "drawn/b.png.png", "runs/mine/prior.png", "runs/sheet.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(UPRIGHT).save(tmp_path / name)
     for name, text in (("config.yaml", ""), ("log.jsonl", "")):
         (tmp_path / "runs/mine" / name).write_text(text)
-    (tmp_path / "drawn/.ppl_fast_overlays.json").write_text('["a.png.png"]')
+    save_overlay(tmp_path / "drawn/a.png.png", Image.fromarray(UPRIGHT), np.zeros((2, 2)), [[0, 1]], [1.0])
     folder = ImageFolder(tmp_path, 16)
-    assert folder.paths == ["a.png", "drawn/own.png", "runs/sheet.png"]
-    assert folder.ignored == ["drawn/ (overlays)", "runs/mine/ (a training run)"]
-    (tmp_path / "drawn/.ppl_fast_overlays.json").write_text("{damaged")
-    assert "drawn/a.png.png" in ImageFolder(tmp_path, 16).paths
+    assert folder.paths == ["a.png", "drawn/b.png.png", "drawn/own.png", "runs/sheet.png"]
+    assert folder.ignored == ["drawn/a.png.png (an overlay)", "runs/mine/ (a training run)"]

@@ -1,11 +1,16 @@
 """Files and folders appear whole or not at all, readable like any other."""
 
 import os
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from ppl_fast._files import filling, new_folder, replacing, write_text
+from ppl_fast._files import filling, is_stream, new_folder, readable, replacing, write_text
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -100,3 +105,58 @@ class TestFilling:
             (temporary / "file").touch()
             raise KeyboardInterrupt
         assert not os.listdir(tmp_path / "folder")
+
+
+def test_links_stay_and_what_they_lead_to_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to("middle")
+    (tmp_path / "middle").symlink_to("there/file")
+    for text in ("first", "second"):  # the file is not there yet, and then it is
+        write_text(tmp_path / "here", text)
+        assert (tmp_path / "here").is_symlink() and (tmp_path / "middle").is_symlink()
+        assert (tmp_path / "there/file").read_text() == text
+    (tmp_path / "lost").symlink_to("nowhere/file")
+    with pytest.raises(FileNotFoundError, match="the folder .*nowhere is missing"):
+        write_text(tmp_path / "lost", "x")
+    (tmp_path / "run").symlink_to("there/run")
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "a").touch()
+    assert (tmp_path / "run").is_symlink() and (tmp_path / "there/run/a").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_are_written_to_and_stay(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        read = []
+        reader = threading.Thread(target=lambda into=read: into.append((tmp_path / "pipe").read_text()))
+        reader.start()
+        write_text(tmp_path / name, "whole")
+        reader.join(10)
+        assert read == ["whole"] and (tmp_path / "pipe").is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_devices_are_written_to_and_stay(tmp_path):
+    if not Path("/dev/null").exists():
+        pytest.skip("the system has no /dev/null")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in (tmp_path / "null", Path("/dev/null")):
+        write_text(path, "gone")
+        assert is_stream(path) and path.is_char_device()
+    assert is_stream("/dev/stdout") and not is_stream(tmp_path) and not is_stream(tmp_path / "new")
+    code = "from ppl_fast._files import write_text; write_text('/dev/stdout', 'whole')"
+    run = partial(subprocess.run, [sys.executable, "-c", code], check=True, text=True)
+    assert run(stdout=subprocess.PIPE).stdout == "whole"
+    with open(tmp_path / "out", "w") as file:  # also where it is directed to a file
+        run(stdout=file)
+    assert (tmp_path / "out").read_text() == "whole"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("café.png", "café.png"), (os.fsdecode(b"caf\xe9.png"), r"caf\xe9.png"), ("\ud800.png", r"\ud800.png")],
+)
+def test_names_that_are_no_text(name, shown):
+    assert readable(name) == shown and shown.encode("utf-8")

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("PIL", reason="images need the data extra")
 
 from inference_cases import Counted, Finder, S
+from PIL import Image
 
 from ppl_fast import evaluation
 from ppl_fast.data import ImageFolder, to_pixels
@@ -181,3 +182,72 @@ def test_the_command_names_the_extra_before_any_work():
     assert result.stderr.endswith(
         "ppl-fast estimate needs Pillow, which is not installed: pip install 'ppl_fast[data]'\n"
     )
+
+
+def damage(path):
+    """Leave head and end of a PNG as they are: only decoding tells."""
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"IDAT") + 30
+    data[middle : middle + 40] = b"\xff" * 40
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A folder of 20 images of noise."""
+    folder = tmp_path / "noisy"
+    folder.mkdir()
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_do_not_decode_are_skipped_by_their_share(noisy, workers):
+    expected = collect(estimate(Finder(), noisy))
+    damage(noisy / "13.png")
+    damage(noisy / "19.png")
+    estimation = estimate(Finder(), noisy, batch_size=6, workers=workers)
+    assert not estimation.media.skipped
+    batches = list(estimation)
+    poses, kept = collect(batches), [i for i in range(20) if i not in (13, 19)]
+    assert poses.names == [f"{i:02d}.png" for i in kept]
+    np.testing.assert_array_equal(poses.keypoints, expected.keypoints[kept])
+    np.testing.assert_array_equal(
+        np.asarray(batches[2].image(1)), np.asarray(Image.open(noisy / "14.png"))
+    )  # behind the one that is not there
+    assert [name for name, _ in estimation.media.skipped] == ["13.png", "19.png"]
+    assert not any("start again" in reason for _, reason in estimation.media.skipped)
+    with pytest.raises(ValueError, match=r"2 of 20 images are unusable, .* a share of 0.05 .*13.png .*19.png"):
+        list(estimate(Finder(), noisy, max_bad_share=0.05))
+
+
+def test_a_data_set_of_ones_own_is_never_shortened(noisy):
+    damage(noisy / "13.png")
+    with pytest.raises(ValueError, match="13.png could not be decoded"):
+        list(estimate(Finder(), ImageFolder(noisy, S)))
+
+
+def test_one_image_by_itself(noisy):
+    poses = collect(estimate(Finder(), noisy / "07.png"))
+    assert poses.names == ["07.png"] and poses.sizes.tolist() == [[40, 30]]
+    np.testing.assert_array_equal(poses.keypoints, collect(estimate(Finder(), noisy)).keypoints[7:8])
+    damage(noisy / "07.png")
+    with pytest.raises(ValueError, match="07.png could not be decoded"):
+        list(estimate(Finder(), noisy / "07.png"))
+
+
+def test_of_a_video_that_breaks_off_the_frames_up_to_there_stay(tmp_path):
+    pytest.importorskip("av", reason="videos need the video extra")
+    from video_files import cut, encode
+
+    for name in "acd":
+        encode(tmp_path / f"{name}.mkv", count=10)
+    cut(encode(tmp_path / "b.mkv", count=50), 0.6)
+    estimation = estimate(Finder(), tmp_path, max_bad_share=0.25)
+    poses = collect(estimation)
+    counts = {name: poses.names.count(name) for name in dict.fromkeys(poses.names)}
+    assert [counts[f"{name}.mkv"] for name in "acd"] == [10] * 3 and 10 < counts["b.mkv"] < 50
+    ((name, reason),) = estimation.media.skipped
+    assert name == "b.mkv" and "was cut short" in reason and "up to there are kept" in reason

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,12 @@ import torch
 pytest.importorskip("PIL", reason="images need the data extra")
 
 from inference_cases import KEYPOINTS, Counted, Finder
+from PIL import Image
 
-from ppl_fast.data import load_labels
+from ppl_fast._files import readable
+from ppl_fast.data import ImageFolder, load_labels
 from ppl_fast.inference import FORMATS, collect, estimate, write
+from ppl_fast.inference.writers import fitting
 
 
 def test_files_by_format(clips, tmp_path):
@@ -100,3 +104,84 @@ def test_the_format_of_the_documentation(images, tmp_path, monkeypatch):
     exec(code, {"write": write, "estimate": estimate, "model": Finder()})
     with np.load("poses.npz") as saved:
         np.testing.assert_array_equal(saved["keypoints"], collect(estimate(Finder(), images)).keypoints)
+
+
+ODD_NAMES = [
+    os.fsdecode(b"caf\xe9.png"),
+    "cafe\N{COMBINING ACUTE ACCENT}.png",
+    " two  words .png",
+    'line\nbreak, and "quotes".png',
+    "l" * 251 + ".png",
+    "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".png",
+]
+
+
+def test_odd_names_in_every_format(tmp_path):
+    """Bytes that are no UTF-8, decomposed accents, spaces, line breaks, and as long as the file system takes."""
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(ODD_NAMES):
+        pixels = np.full((30, 40, 3), 40 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "first.png")
+        try:
+            (tmp_path / "first.png").rename(tmp_path / "in" / name)
+        except OSError:
+            pytest.skip(f"the file system does not take the name {name!r}")
+    names = ImageFolder(tmp_path / "in", 32).paths
+    assert sorted(ODD_NAMES) == names
+    outputs = {"csv": tmp_path / "p.csv", "coco": tmp_path / "p.json", "overlay": tmp_path / "o"}
+    assert write(estimate(Finder(), tmp_path / "in"), **outputs) == len(names)
+    with outputs["csv"].open(encoding="utf-8", newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [readable(name) for name in names]
+    assert load_labels(outputs["coco"]).files == names
+    drawn = os.listdir(outputs["overlay"])
+    assert len(drawn) == len(names) and all(name.endswith(".png.png") for name in drawn)
+    assert {f"{name}.png" for name in names if len(os.fsencode(name)) < 190} <= {*drawn}
+    assert not ImageFolder(tmp_path, 32).paths or all("in/" in path for path in ImageFolder(tmp_path, 32).paths)
+
+
+def test_shortened_names_stay_apart():
+    one, other = (fitting(f"deep/{'a' * 120}{letter}{'b' * 120}.mp4.mp4") for letter in "xy")
+    assert one != other and one.startswith("deep/aaa") and one.endswith("bbb.mp4.mp4")
+    assert len(one.encode()) < 255 - 40 and fitting("deep/walk.mp4.mp4") == "deep/walk.mp4.mp4"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sentence"),
+    [
+        ({"csv": "p.csv", "coco": "./p.csv"}, "coco must be another file than csv, got .* for both"),
+        ({"csv": "drawn", "overlay": "sub/../drawn"}, "overlay must be another file than csv"),
+        ({"csv": "link.csv", "coco": "target"}, "coco must be another file than csv"),
+        ({"csv": "p.json"}, "csv writes CSV, for files that end in .csv"),
+        ({"csv": "p.csv.gz"}, "csv writes CSV"),
+        ({"coco": "p.CSV"}, "coco writes COCO, for files that end in .json"),
+        ({"overlay": "drawn.mp4"}, "overlay must name a folder for a folder of images"),
+    ],
+)
+def test_outputs_that_fit_neither_each_other_nor_their_names(images, tmp_path, outputs, sentence):
+    (tmp_path / "link.csv").symlink_to("target")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(ValueError, match=sentence):
+        write(estimate(Finder(), images), **{kind: f"{tmp_path}/{name}" for kind, name in outputs.items()})
+    assert sorted(os.listdir(tmp_path)) == ["link.csv", "sub"]
+
+
+def test_outputs_without_a_suffix_or_with_a_further_one_are_taken(images, tmp_path):
+    write(estimate(Finder(), images), csv=tmp_path / "poses", coco=tmp_path / "poses.labels")
+    write(estimate(Finder(), images), csv=os.devnull, coco=os.devnull)
+    assert sorted(os.listdir(tmp_path)) == ["poses", "poses.labels"]
+
+
+def test_the_overlay_of_one_image(images, tmp_path):
+    write(estimate(Finder(), images / "0.png"), overlay=tmp_path / "one.png")
+    write(estimate(Finder(), images / "0.png"), overlay=tmp_path / "drawn")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "drawn/0.png.png").read_bytes()
+    with pytest.raises(ValueError, match="overlay must end in .png for an image"):
+        write(estimate(Finder(), images / "0.png"), overlay=tmp_path / "one.jpg")
+
+
+def test_overlays_among_the_originals_are_not_estimated_again(clips, tmp_path):
+    shutil.copytree(clips, tmp_path / "in")
+    counts = [write(estimate(Finder(), tmp_path / "in"), overlay=tmp_path / "in" / "drawn") for _ in range(2)]
+    assert counts == [26, 26]
+    media = estimate(Finder(), tmp_path / "in").media
+    assert media.report.startswith("2 videos\n14 images") and "(an overlay)" in media.report and not media.skipped

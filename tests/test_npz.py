@@ -26,7 +26,7 @@ def stored(array, **options):
 
 def written(path, method=zipfile.ZIP_STORED, **changes):
     content = asdict(labels()) | {"skeleton": [[0, 1]]}
-    content = {name: stored(value) for name, value in content.items()} | changes
+    content = {name: stored(value) for name, value in content.items() if value is not None} | changes
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in content.items():
             if data is not None:

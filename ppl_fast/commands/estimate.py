@@ -1,13 +1,15 @@
 """ppl-fast estimate: poses of images and videos, in pixels."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from ppl_fast._extras import needing
+from ppl_fast._files import is_stream, readable
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
-DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one video, in
-pixels of the originals."""
+DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
+pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +17,7 @@ def main(arguments: list[str]) -> int:
     parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument(
-        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one video"
+        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
     )
     parser.add_argument(
         "--out", type=str, required=True, help="CSV file: one row an image or frame; of videos, with frame and seconds"
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> int:
         type=str | None,
         default=None,
         metavar="PATH",
-        help="images and videos with their poses: a folder, or for one video a video (.mp4, .mov, .mkv)",
+        help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
     )
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
@@ -51,25 +53,33 @@ def main(arguments: list[str]) -> int:
         max_bad_share=options.max_bad_share,
         progress=True,
     )
+    known = set(poses.media.skipped)
+    # What goes to a stream, such as /dev/stdout, is not to be mixed with words.
+    words = sys.stderr if any(map(is_stream, filter(None, (options.out, options.coco)))) else sys.stdout
     if poses.media.report:
-        print(poses.media.report)
+        print(poses.media.report, file=words)
     count = write(poses, csv=options.out, coco=options.coco, overlay=options.overlay)
-    print(f"wrote {count} poses of {model.config['num_keypoints']} keypoints to {options.out}")
+    for name, reason in poses.media.skipped:
+        if (name, reason) not in known:
+            print(readable(f"skipped {name}: {reason}"), file=words)
+    print(f"wrote {count} poses of {model.config['num_keypoints']} keypoints to {readable(options.out)}", file=words)
     if options.coco:
-        print(f"wrote {options.coco}")
+        print(f"wrote {readable(options.coco)}", file=words)
     if options.overlay:
-        print(f"wrote overlays to {options.overlay}")
+        print(f"wrote overlays to {readable(options.overlay)}", file=words)
     return 0
 
 
 def _check_outputs(options: Any, source: Path) -> None:
-    """Refuse outputs that cannot be written, or would take the place of the video, before any work is done."""
-    from ppl_fast.data.video import check_written
-    from ppl_fast.inference.writers import refuse_source
+    """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
+    from ppl_fast.data.video import VIDEO_SUFFIXES, check_written
+    from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
-    refuse_source(source, {name: Path(path) for name, path in paths.items() if path})
-    overlay = options.overlay if source.is_file() else None
-    if overlay:
+    check_paths(source, {name: Path(path) for name, path in paths.items() if path}, alone=source.is_file())
+    film = source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
+    picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
+    overlay = options.overlay if film or picture else None
+    if overlay and film:
         check_written(overlay)
     check_outputs(options.out, options.coco, overlay, folder=None if overlay else options.overlay)

@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
         default="centre:0.14,random:0.14,blocks:0.5,blocks:0.8",
         help="what to hide, KIND:SHARE of the image area, KIND centre, random or blocks",
     )
+    parser.add_argument(
+        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
+    )
     parser.add_argument("--rounds", type=int, default=4, help="of iterative inference after the plain estimate")
     add_compute(parser)
     options = parse(parser, arguments)
@@ -123,6 +126,7 @@ def _measure(
             masks=masks,
             rounds=options.rounds,
             occlusion_images=max(options.occlusion_images, 1),
+            max_missing_share=options.max_missing_share,
             batch_size=options.batch_size,
             workers=options.workers,
         )
@@ -152,7 +156,8 @@ def table(metrics: dict[str, Any]) -> str:
     models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
     width = max(len(name) for name in models) + 2 * (len(models) > 1)
     images = metrics["images"]
-    lines = [f"{images['train']} training and {images['test']} test images: {metrics['split']}", ""]
+    lines = [f"{images['train']} training and {images['test']} test images: {metrics['split']}"]
+    lines += [f"note: {note}" for note in metrics.get("notes", ())] + [""]
     lines.append(f"{'measure':<14}{'model' * (width > 0):<{width}}{'value':>10}{'baseline':>10}")
     for measure in SCORES:
         scores = {name: result[measure] for name, result in models.items() if measure in result}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ppl_fast._extras import needing
+from ppl_fast._files import is_stream
 from ppl_fast._options import nearest
 
 with needing("this command needs", "train"):
@@ -65,6 +66,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 def check_outputs(*files: str | Path | None, folder: str | None = None) -> None:
     """Create the folders that outputs go to, and refuse those that cannot be written, before any work is done."""
     for path in (Path(name) for name in files if name is not None):
+        if is_stream(path):
+            continue
         if path.is_dir():
             raise IsADirectoryError(f"output {path} is a directory; expected the name of a file")
         _check_folder(path.parent)

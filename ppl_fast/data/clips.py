@@ -204,11 +204,11 @@ def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[s
     return opened, skipped
 
 
-def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float) -> None:
-    """Raise a ValueError where all, or more than a share, of `count` videos were skipped."""
+def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos") -> None:
+    """Raise a ValueError where all, or more than a share, of `count` videos or images were skipped."""
     if skipped and (len(skipped) > max_bad_share * count or len(skipped) == count):
         raise ValueError(
-            f"{len(skipped)} of {count} videos are unusable, at most a share of {max_bad_share:g} may be, and not all: "
+            f"{len(skipped)} of {count} {kind} are unusable, at most a share of {max_bad_share:g} may be, and not all: "
             f"{first_few(skipped)}"
         )
 

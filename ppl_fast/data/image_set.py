@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ppl_fast._files import readable
 from ppl_fast._options import integer
 
 SMALLEST_SIDE = 8
@@ -113,7 +114,7 @@ class ImageSet(Dataset[torch.Tensor]):
             lines.append(f"skipped {len(self.skipped)} unusable: {first_few(self.skipped, 10)}")
         if self.ignored:
             lines.append(f"ignored {len(self.ignored)} that are no images: {first_few(self.ignored, 10)}")
-        return "\n".join(lines)
+        return readable("\n".join(lines))
 
     def _size(self, name: str) -> tuple[int, int]:
         """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
@@ -167,7 +168,7 @@ def natural(name: str) -> tuple[list[int | str], str]:
 def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
     shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
-    return ", ".join(shown) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+    return readable(", ".join(shown)) + (f" and {len(entries) - count} more" if len(entries) > count else "")
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ppl_fast._documents import read_json
+from ppl_fast._documents import check_regular
+from ppl_fast._files import OVERLAY
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
+_OVERLAID = (*IMAGE_SUFFIXES, ".avi", ".mkv", ".mov", ".mp4", ".webm")  # `a.jpg` becomes `a.jpg.png`
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
 
-OVERLAYS = ".ppl_fast_overlays.json"  # names of the pictures in a folder that are no originals
+_LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stand
 
 
 class ImageFiles(ImageSet):
@@ -83,7 +85,7 @@ def folder_of(root: Path) -> Path:
 def list_files(root: Path) -> tuple[list[str], list[str]]:
     """Relative paths of (images, other files) below `root`, each sorted; hidden and companion files left out.
 
-    Of a single image file, its name. A run of `train` counts as one other file, and so do overlays in a folder.
+    Of a single image file, its name. A run of `train` counts as one other file, and overlays, `a.jpg.png`, are others.
     """
     if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
         return [root.name], []
@@ -92,7 +94,6 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
     images: list[str] = []
     others: list[str] = []
-    written: set[str] = set()  # overlays, by their relative paths
     entered: set[str] = set()  # folders that a link led to
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
@@ -102,13 +103,12 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
         subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or name in runs))
         # A link to a folder above would be followed for ever, and links to one another's folders, too.
         subfolders[:] = [name for name in subfolders if not _is_known(Path(folder, name), here, entered)]
-        if OVERLAYS in files:
-            overlays = {(below / name).as_posix() for name in overlays_in(Path(folder))}
-            others += [f"{below.as_posix()}/ (overlays)"] if overlays else []
-            written |= overlays
         for name in files:
             path, suffix = (below / name).as_posix(), Path(name).suffix.lower()
-            if name.startswith(".") or suffix in COMPANION_SUFFIXES or path in written:
+            if name.startswith(".") or suffix in COMPANION_SUFFIXES:
+                continue
+            if Path(name).stem.lower().endswith(_OVERLAID) and _is_overlay(Path(folder, name)):
+                others.append(f"{path} (an overlay)")
                 continue
             (images if suffix in IMAGE_SUFFIXES else others).append(path)
     return sorted(images), sorted(others)
@@ -125,12 +125,16 @@ def _is_known(folder: Path, parent: Path, entered: set[str]) -> bool:
     return False
 
 
-def overlays_in(folder: Path) -> set[str]:
-    """Paths below `folder` of the overlays that were written there; none where nothing says so."""
+def _is_overlay(path: Path) -> bool:
+    """Whether a picture or video was drawn here, by what is written at its beginning or end."""
     try:
-        return set(map(str, read_json(folder / OVERLAYS)))
-    except (OSError, ValueError, TypeError):
-        return set()
+        check_regular(path)
+        with open(path, "rb") as file:
+            ends = file.read(_LOOKED_AT)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOOKED_AT))
+            return OVERLAY.encode() in ends + file.read(_LOOKED_AT)
+    except (OSError, ValueError):
+        return False
 
 
 def _is_run(folder: Path) -> bool:

@@ -54,8 +54,13 @@ class Member:
 
 
 @contextmanager
-def members(path: Path, names: tuple[str, ...]) -> Iterator[Mapping[str, Member]]:
+def members(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[Mapping[str, Member]]:
     """The arrays of these names by name, to be looked at and read within the block; no pickle is.
+
+    Args:
+        path: the file.
+        names: that must be there.
+        optional: that may be.
 
     Raises:
         KeyError: one is missing; the block's own too.
@@ -71,7 +76,7 @@ def members(path: Path, names: tuple[str, ...]) -> Iterator[Mapping[str, Member]
     with archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         try:
-            found = {name: Member(archive, entries[name]) for name in names if name in entries}
+            found = {name: Member(archive, entries[name]) for name in (*names, *optional) if name in entries}
         except UNREADABLE as error:
             raise ValueError(" ".join(str(error).split())) from error
         for name in names:

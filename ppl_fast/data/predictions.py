@@ -6,13 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 
-from ppl_fast._files import replacing
+from ppl_fast._files import readable, replacing
 
 
 def write_csv(
@@ -22,11 +21,11 @@ def write_csv(
     names: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
-    """Write one row an image: file, further columns, then x and y of every keypoint in pixels of the original.
+    r"""Write one row an image: file, further columns, then x and y of every keypoint in pixels of the original.
 
     Args:
         path: the file to write, replaced whole.
-        files: n names.
+        files: n names; bytes that are no UTF-8, as Linux has them in old names, are written as `\xe9`.
         keypoints: (n, N, 2), (x, y) in pixels of the originals.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         columns: name to n values, such as the frame in a video; None leaves a cell empty.
@@ -55,7 +54,7 @@ def csv_file(
             keypoints, names = _checked(caller, files, keypoints, names)
             if first:
                 writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
-            for *cells, points in zip(files, *columns.values(), keypoints, strict=True):
+            for *cells, points in zip(map(readable, files), *columns.values(), keypoints, strict=True):
                 writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
 
         yield append
@@ -107,7 +106,7 @@ def coco_file(
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8") as file,
-        TemporaryFile("w+", encoding="utf-8", dir=Path(path).parent) as waiting,
+        TemporaryFile("w+", encoding="utf-8", dir=temporary.parent) as waiting,
     ):
         file.write('{"images": [')
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 
 from ppl_fast._extras import needing
-from ppl_fast._files import replacing
+from ppl_fast._files import OVERLAY, replacing
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
@@ -154,6 +154,7 @@ def video_writer(
     tick = tick if tick.denominator <= 65_535 else FINEST_TICK
     try:
         with replacing(path) as temporary, av.open(str(temporary), "w", format=WRITTEN[path.suffix.lower()]) as output:
+            output.metadata["comment"] = OVERLAY
             name, options = H264 if H264[0] in av.codecs_available else MPEG4
             stream = output.add_stream(name, rate=rate, options=options)
             stream.width, stream.height = size

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import Subset
 
-from ppl_fast.data import Labels, from_pixels
+from ppl_fast.data import Labels
 from ppl_fast.evaluation._error import nearer_sides
+from ppl_fast.evaluation._labelled import Split, both_splits
 from ppl_fast.evaluation._limbs import limb_share
 from ppl_fast.evaluation._matching import check_scipy, matching
 from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlusion
@@ -21,31 +20,6 @@ from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_re
 from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
-
-TEST_SHARE = 0.2  # of a single labelled set, taken from its end
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Labelled images: the images themselves, joints (n, J, 2) in [0, 1] and which are visible (n, J)."""
-
-    images: Subset[Tensor]
-    joints: np.ndarray
-    visible: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.joints)
-
-    def part(self, rows: slice) -> _Split:
-        return _Split(Subset(self.images, range(len(self))[rows]), self.joints[rows], self.visible[rows])
-
-
-def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any) -> np.ndarray:
-    """Labels (n, J, 2) in pixels of the originals of sizes (n, 2) (W, H) as joints, xy in [0, 1].
-
-    0 and 1 are the centres of the first and last pixel of the resized image, like -1 and +1 of detected keypoints.
-    """
-    return (from_pixels(np.asarray(keypoints, np.float64), image_size, original_sizes) + 1) / 2
 
 
 def evaluate_model(
@@ -61,6 +35,7 @@ def evaluate_model(
     masks: Sequence[tuple[str, float]] = MASKS,
     rounds: int = 4,
     occlusion_images: int = 256,
+    max_missing_share: float = 0.5,
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
@@ -71,8 +46,8 @@ def evaluate_model(
         model: a `KeypointModel`, or what offers the same; the limb share is measured where it has links. For one that
             is not `iterative`, `iterations` and `rounds` stay at 1 and 0.
         train_dataset: `ppl_fast.data.ImageFolder`-like, with `paths`, `original_sizes` and `image_size`.
-        train_labels: `ppl_fast.data.Labels`, in pixels of the original images. Images without labels and labels without
-            images are left out.
+        train_labels: `ppl_fast.data.Labels`, in pixels of the original images, or of larger or smaller ones whose sizes
+            they tell. Images without labels and labels without images are left out.
         test_dataset: like `train_dataset`. Without it the last fifth of the labelled training images, by name, is the
             test.
         test_labels: its labels.
@@ -83,13 +58,15 @@ def evaluate_model(
         masks: (kind, share) of what `occlusion` hides; none, no measurement.
         rounds: for how many rounds of iterative inference.
         occlusion_images: on at most how many test images, the first.
+        max_missing_share: of the labels may name no image; more are an error.
         batch_size: images that go through the model at once.
         workers: processes that load images.
         progress: show a bar where there is a terminal.
 
     Returns:
-        JSON-able metrics: "split" (text), "iterations", "images", "regression", "matching", "pck", and where measurable
-        "limb_share" and "occlusion"; each score is `Score.as_dict` with the protocol in it.
+        JSON-able metrics: "split" (text), "notes" (texts, where labels and images do not fit together), "iterations",
+        "images", "regression", "matching", "pck", and where measurable "limb_share" and "occlusion"; each score is
+        `Score.as_dict` with the protocol in it.
 
     Raises:
         ValueError: images and labels do not fit together, or what the protocols raise.
@@ -98,7 +75,7 @@ def evaluate_model(
     protocol = dict(protocol or {})
     check_masks(masks, rounds)
     check_scipy()
-    train, test, split = _both_splits(train_dataset, train_labels, test_dataset, test_labels)
+    train, test, split, notes = both_splits(train_dataset, train_labels, test_dataset, test_labels, max_missing_share)
     iterations = iterations if model.iterative else 1
     found = partial(predict, model, iterations=iterations, batch_size=batch_size, workers=workers, progress=progress)
     train_keypoints = found(train.images, description="training poses")
@@ -111,7 +88,7 @@ def evaluate_model(
         scores["limb_share"] = limb_share(
             test_keypoints, links, weights, test.joints, train_labels.skeleton, test.visible
         )
-    metrics: dict[str, Any] = {"split": split, "iterations": iterations}
+    metrics: dict[str, Any] = {"split": split} | ({"notes": notes} if notes else {}) | {"iterations": iterations}
     metrics["images"] = {"train": len(train), "test": len(test)}
     metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}
     if masks:
@@ -134,9 +111,9 @@ def side_by_side(metrics: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _scores(
     train_keypoints: np.ndarray,
-    train: _Split,
+    train: Split,
     test_keypoints: np.ndarray,
-    test: _Split,
+    test: Split,
     fitted: RegressionMap,
     threshold: float,
     protocol: Mapping[str, Any],
@@ -174,38 +151,3 @@ def _scores(
             baseline=correct(everywhere).value,
         ),
     }
-
-
-def _both_splits(
-    train_dataset: Any, train_labels: Labels, test_dataset: Any, test_labels: Labels | None
-) -> tuple[_Split, _Split, str]:
-    if (test_dataset is None) != (test_labels is None):
-        raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
-    train = _labelled_split(train_dataset, train_labels, "train")
-    if test_dataset is None or test_labels is None:
-        train, test = _divide(train)
-        split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
-    else:
-        test = _labelled_split(test_dataset, test_labels, "test")
-        split = "separate training and test sets"
-    return train, test, split
-
-
-def _labelled_split(dataset: Any, labels: Labels, which: str) -> _Split:
-    positions, rows = labels.match(dataset.paths)
-    if not len(rows):
-        raise ValueError(
-            f"evaluate_model: {which}_labels must name images of {which}_dataset, got none in common "
-            f"(an image: {dataset.paths[0]}, a label: {labels.files[0] if len(labels) else 'none'})"
-        )
-    sizes = np.asarray(dataset.original_sizes, np.float64)[positions]
-    joints = unit_joints(labels.keypoints[rows], dataset.image_size, sizes)
-    return _Split(Subset(dataset, positions.tolist()), joints, labels.visible[rows])
-
-
-def _divide(labelled: _Split) -> tuple[_Split, _Split]:
-    # The end of the sorted names rather than a random draw: neighbouring frames of a video stay on one side.
-    if len(labelled) < 2:
-        raise ValueError(f"evaluate_model: a split needs at least 2 labelled images, got {len(labelled)}")
-    first_test = len(labelled) - max(1, round(TEST_SHARE * len(labelled)))
-    return labelled.part(slice(first_test)), labelled.part(slice(first_test, None))

@@ -10,8 +10,9 @@ Images and videos need the `data` and `video` extras, overlays `viz`; tensors ne
 """
 
 from ppl_fast.inference.estimation import Estimation, estimate, predict
+from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses, collect
-from ppl_fast.inference.sources import Media, Source, open_source
+from ppl_fast.inference.sources import Source
 from ppl_fast.inference.writers import FORMATS, Schema, write
 
 __all__ = [

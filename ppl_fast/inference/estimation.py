@@ -17,8 +17,9 @@ from torch import Tensor
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
+from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
-from ppl_fast.inference.sources import Images, Media, Source, open_source
+from ppl_fast.inference.sources import Images, Source
 from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Estimation(Iterator[Poses]):
     """Poses in order, batch by batch: what `estimate` gives.
 
     Attributes:
-        media: what is estimated, and what of it was skipped.
+        media: what is estimated, and what of it was skipped so far.
     """
 
     def __init__(self, model: KeypointModel, media: Media, *, iterations: int, batch_size: int, progress: bool):
@@ -75,12 +76,14 @@ def estimate(
 
     Args:
         model: a trained model, on the device that is to compute.
-        source: the path of a folder of images and videos, searched recursively, or of one video; a
+        source: the path of a folder of images and videos, searched recursively, or of one image or video; a
             `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
         iterations: estimation passes, 1 more than rounds of iterative inference.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+            Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
+            to the damage stay. `media.skipped` names them.
         progress: show a bar where there is a terminal.
 
     Returns:
@@ -89,7 +92,7 @@ def estimate(
     Raises:
         TypeError: no such source.
         ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable. While iterating:
-            an image or frame does not decode, and is named.
+            an image or frame does not decode that may not be skipped, and is named.
         ImportError: an extra is not installed.
     """
     iterations = integer("estimate", "iterations", iterations, low=1)

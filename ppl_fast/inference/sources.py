@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ppl_fast import _check
-from ppl_fast._extras import needing
 from ppl_fast.inference.poses import Origins
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ppl_fast.data.loading import Pictures
-    from ppl_fast.data.video import Video
+    from ppl_fast.data.video import Frame, Video
+
+
+@dataclass
+class Losses:
+    """Files that do not decode, of one kind; up to a share of them are skipped.
+
+    Attributes:
+        kind: "images" or "videos".
+        count: how many there are in all.
+        max_bad_share: how many of these may be skipped.
+        skipped: (name, reason) of those that were.
+    """
+
+    kind: str
+    count: int
+    max_bad_share: float
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, reason: str) -> None:
+        """Skip one more.
+
+        Raises:
+            ValueError: that is too many of them.
+        """
+        self.skipped.append((name, reason))
+        self.check()
+
+    def check(self) -> None:
+        """Raise a ValueError where too many are skipped."""
+        from ppl_fast.data.clips import check_share
+
+        check_share(self.skipped, self.count, self.max_bad_share, self.kind)
 
 
 class Source(ABC):
@@ -33,11 +61,14 @@ class Source(ABC):
         name: for the progress bar.
         unit: what one of them is called.
         length: how many there are, as far as that is known before they are read; else None.
+        losses: takes note of what does not decode, which is then skipped; None where that is an error.
     """
 
     name: str
     unit: str
     length: int | None
+
+    losses: Losses | None = None
 
     @abstractmethod
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
@@ -47,7 +78,7 @@ class Source(ABC):
             Pairs: where the images come from, and float32 (n, 3, S, S) in [-1, 1] on the CPU.
 
         Raises:
-            ValueError: an image or frame does not decode; it is named.
+            ValueError: an image or frame does not decode, or more of them than may be skipped; it is named.
         """
 
 
@@ -61,29 +92,48 @@ class Images(Source):
         images: the tensor or data set.
         workers: processes that load images; 0 loads in the calling one.
         name: for the progress bar.
+        losses: see `Source`.
     """
 
     unit = "image"
 
-    def __init__(self, images: Pictures, workers: int = 0, name: str = "poses"):
+    def __init__(self, images: Pictures, workers: int = 0, name: str = "poses", losses: Losses | None = None):
         self.images, self.workers, self.name, self.length = images, workers, name, len(images)
+        self.losses, self._some, self._first = losses, False, ""
 
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
         """See `Source.read`."""
-        first = 0
-        images = cast("Dataset[Tensor]", self.images)  # which of a map-style data set asks no more than `Pictures`
-        for pixels in DataLoader(images, batch_size=batch_size, num_workers=self.workers):
-            yield self._origins(first, pixels), pixels
-            first += len(pixels)
+        tries = cast("Dataset[Try]", _Tries(self.images, strict=self.losses is None))
+        for batch in DataLoader(tries, batch_size=batch_size, num_workers=self.workers, collate_fn=list):
+            good = [each for each in batch if each.failure is None]
+            self._some |= bool(good)
+            for each in batch:
+                if each.failure is not None:
+                    self._lose(each)
+            if good:
+                pixels: Tensor = default_collate([each.pixels for each in good])
+                yield self._origins([each.index for each in good], pixels), pixels
 
-    def _origins(self, first: int, pixels: Tensor) -> Origins:
-        rows = slice(first, first + len(pixels))
-        names, sizes = (getattr(self.images, name, None) for name in ("paths", "original_sizes"))
-        original = getattr(self.images, "original", None)
+    def _lose(self, failed: Try) -> None:
+        name, self._first = self._names([failed.index])[0], self._first or failed.failure or ""
+        assert self.losses is not None
+        try:
+            self.losses.add(name, failed.reason)
+        except ValueError:
+            if self._some:
+                raise
+            raise ValueError(self._first) from None  # nothing decodes: the first says why
+
+    def _names(self, rows: list[int]) -> list[str]:
+        names = getattr(self.images, "paths", None)
+        return [f"{i:06d}" if names is None else names[i] for i in rows]
+
+    def _origins(self, rows: list[int], pixels: Tensor) -> Origins:
+        sizes, original = (getattr(self.images, name, None) for name in ("original_sizes", "original"))
 
         def picture(index: int) -> Image:
             if original is not None:
-                found: Image = original(first + index)
+                found: Image = original(rows[index])
                 return found
             from ppl_fast.visualization._draw import to_image
 
@@ -91,12 +141,39 @@ class Images(Source):
 
         own = [(pixels.shape[3], pixels.shape[2])] * len(pixels)
         return Origins(
-            names=[f"{i:06d}" for i in range(rows.start, rows.stop)] if names is None else list(names[rows]),
-            sizes=np.asarray(own if sizes is None else sizes[rows], dtype=np.int64),
+            names=self._names(rows),
+            sizes=np.asarray(own if sizes is None else [sizes[i] for i in rows], dtype=np.int64),
             frames=[None] * len(pixels),
             times=[None] * len(pixels),
             picture=picture,
         )
+
+
+class Try(NamedTuple):
+    """An image by its number, or what became of it instead: a sentence, and its reason in a few words."""
+
+    index: int
+    pixels: Tensor | None
+    failure: str | None = None
+    reason: str = ""
+
+
+class _Tries:
+    """Images, and where not `strict`, failures in the place of those that do not decode."""
+
+    def __init__(self, images: Pictures, strict: bool):
+        self.images, self.strict = images, strict
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Try:
+        try:
+            return Try(index, self.images[index])
+        except ValueError as error:  # what an `ImageSet` raises
+            if self.strict:
+                raise
+            return Try(index, None, str(error), str(error.__cause__ or error))
 
 
 class Frames(Source):
@@ -106,18 +183,20 @@ class Frames(Source):
         video: the file.
         image_size: S, that frames are resized to.
         name: of the video, such as its path below a folder.
+        losses: see `Source`; of a video that does not decode to its end, the frames up to there stay.
     """
 
     unit = "frame"
 
-    def __init__(self, video: Video, image_size: int, name: str | None = None):
+    def __init__(self, video: Video, image_size: int, name: str | None = None, losses: Losses | None = None):
         self.video, self.image_size, self.name, self.length = video, image_size, name or video.path.name, video.length
+        self.losses = losses
 
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
         """See `Source.read`."""
         from ppl_fast.data.image_set import normalised, resized
 
-        frames = self.video.frames()
+        frames = self.video.frames() if self.losses is None else self._as_far_as_possible(self.losses)
         while batch := list(islice(frames, batch_size)):
             pictures = [frame.image for frame in batch]
             pixels = torch.stack([resized(picture, self.image_size) for picture in pictures])
@@ -131,96 +210,8 @@ class Frames(Source):
             )
             yield origins, normalised(pixels)
 
-
-@dataclass(frozen=True)
-class Media:
-    """What `open_source` found.
-
-    Attributes:
-        parts: to estimate, in order.
-        skipped: (name, reason) of files left out.
-        report: what was found, in a few lines fit for printing.
-        root: the folder or video, where the source is one.
-    """
-
-    parts: list[Source]
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    report: str = ""
-    root: Path | None = None
-
-    @property
-    def moving(self) -> bool:
-        """Whether there are frames of videos."""
-        return any(isinstance(part, Frames) for part in self.parts)
-
-    @property
-    def single(self) -> bool:
-        """Whether it is one video by itself, and no folder."""
-        return self.moving and self.root is not None and self.root.is_file()
-
-
-def open_source(
-    source: str | os.PathLike[str] | Video | Pictures,
-    image_size: int | None = None,
-    *,
-    workers: int = 0,
-    max_bad_share: float = 0.1,
-) -> Media:
-    """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
-
-    Args:
-        source: the path of a folder of images and videos, searched recursively, or of one video; a
-            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
-        image_size: S, that files are resized to; tensors and data sets have theirs.
-        workers: processes that load images.
-        max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
-
-    Raises:
-        TypeError: none of these.
-        ValueError: nothing to estimate there, too many unusable files, a video that does not open, or another shape.
-        ImportError: an extra is not installed.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        return _open_files(Path(source), _size(image_size), workers, max_bad_share)
-    if isinstance(source, Tensor):
-        _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        if not len(source):
-            raise ValueError("estimate: source must hold at least one image, got none")
-        return Media([Images(source, workers)])
-    with needing("estimate needs", "data"):
-        from ppl_fast.data.video import Video
-    if isinstance(source, Video):
-        return Media([Frames(source, _size(image_size))], root=source.path)
-    raise TypeError(
-        f"estimate: source must be a path, a video, a tensor or a data set of images, got {type(source).__name__}"
-    )
-
-
-def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float) -> Media:
-    from ppl_fast.data import ImageFolder
-    from ppl_fast.data.clips import check_share, find_media, open_videos
-    from ppl_fast.data.video import Video
-
-    images, videos, others = find_media(root)
-    if root.is_file():
-        return Media([Frames(Video(root), image_size)], root=root)
-    opened, skipped = open_videos(videos)
-    check_share(skipped, len(videos), max_bad_share)
-    lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
-    lines += [f"skipped {name}: {reason}" for name, reason in skipped]
-    parts: list[Source] = []
-    if images:
-        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share)
-        dataset.ignored = others  # not the videos
-        lines.append(dataset.report())
-        skipped = skipped + dataset.skipped
-        parts.append(Images(dataset, workers))
-    parts += [Frames(video, image_size, name) for name, video in opened.items()]
-    return Media(parts, skipped, "\n".join(lines), root)
-
-
-def _size(image_size: int | None) -> int:
-    if image_size is None:
-        raise TypeError("open_source: image_size must be given for files, got None")
-    return image_size
+    def _as_far_as_possible(self, losses: Losses) -> Iterator[Frame]:
+        try:
+            yield from self.video.frames()
+        except ValueError as error:
+            losses.add(self.name, f"{error}; the frames up to there are kept")

@@ -6,6 +6,7 @@ name, whole, when the block ends well, and not at all when it does not.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -74,19 +75,21 @@ def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
 
 @contextmanager
 def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
-    """Images and videos with their poses: a folder, or for one video by itself a video.
+    """Images and videos with their poses: a folder, for one video by itself a video, for one image a .png or a folder.
 
     The folder gets `a.jpg.png` for `a.jpg` and `walk.mp4.mp4` for `walk.mp4`, suffixes included: `a.jpg` and
-    `a.png` must not share a name. Videos keep size, rate and times of the originals.
+    `a.png` must not share a name. Where that is longer than file systems take, the middle gives way. Videos keep size,
+    rate and times of the originals.
     """
     with needing("overlays need", "viz"):
         from ppl_fast.data.video import Video, check_written, video_writer
         from ppl_fast.visualization import draw_overlay, save_overlay
 
-    if schema.single:
+    if schema.single and schema.moving:
         check_written(path)
     with ExitStack() as whole:
-        folder = None if schema.single else whole.enter_context(filling(path))
+        alone = schema.single and (schema.moving or path.suffix.lower() == ".png")
+        folder = None if alone else whole.enter_context(filling(path))
         opened = whole.enter_context(ExitStack())  # of the video that is being written
         current: Video | None = None
         append: Callable[..., None]
@@ -96,20 +99,38 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
             if poses.video is not None and poses.video is not current:
                 opened.close()
                 current = poses.video
-                target = path if folder is None else folder / f"{poses.names[0]}.mp4"
+                target = path if folder is None else folder / fitting(f"{poses.names[0]}.mp4")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 append = opened.enter_context(video_writer(target, current.size, current.rate, current.tick))
             for i, name in enumerate(poses.names):
                 pose = poses.keypoints[i], schema.links, schema.weights
                 if poses.video is None:
-                    save_overlay((folder or path) / f"{name}.png", poses.image(i), *pose)
+                    target = path if folder is None else folder / fitting(f"{name}.png")
+                    save_overlay(target, poses.image(i), *pose)
                 else:
                     append(draw_overlay(poses.image(i), *pose), poses.times[i])
 
         yield write
 
 
+def fitting(name: str) -> str:
+    """A path whose last part is at most `LONGEST_NAME` bytes long: a digest stands for the middle of a longer one."""
+    head, slash, last = name.rpartition("/")
+    raw = last.encode("utf-8", "surrogateescape")
+    if len(raw) > LONGEST_NAME:
+        start, end = raw[: LONGEST_NAME // 2], raw[-LONGEST_NAME // 4 :]
+        digest = hashlib.sha256(raw).hexdigest()[:12]
+        last = "~".join([start.decode("utf-8", "ignore"), digest, end.decode("utf-8", "ignore")])
+    return head + slash + last
+
+
 FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
+SUFFIXES = {"csv": (".csv",), "coco": (".json",)}  # of a format; those of others, also of others below, are refused
+OTHERS = (
+    ".csv", ".json", ".npz", ".npy", ".h5", ".mat", ".pkl", ".xlsx", ".parquet", ".yaml", ".gz", ".zip", ".jpg",
+    ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avi", ".mkv", ".mov", ".mp4", ".webm",
+)  # fmt: skip
+LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is longer
 
 
 def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
@@ -125,7 +146,8 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
 
     Raises:
         TypeError: an unknown format.
-        ValueError: an output that is the input itself, or a suffix that a format does not have; what iterating raises.
+        ValueError: an output that is the input itself or another output, or a suffix that a format does not have; what
+            iterating raises.
         OSError: an output cannot be written.
     """
     paths = {name: Path(path) for name, path in outputs.items() if path is not None}
@@ -133,7 +155,7 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
         if name not in FORMATS:
             known = f"; known are {', '.join(FORMATS)}"
             raise TypeError(f"write: unknown format {name!r}{hint(name, FORMATS, otherwise=known)}")
-    refuse_source(poses.media.root, paths)
+    check_paths(poses.media.root, paths, alone=poses.schema.single)
     count = 0
     with ExitStack() as whole:
         writers = [whole.enter_context(FORMATS[name](path, poses.schema)) for name, path in paths.items()]
@@ -144,8 +166,30 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     return count
 
 
-def refuse_source(root: Path | None, outputs: Mapping[str, Path]) -> None:
-    """Raise a ValueError where an output, by the name that it goes by, would take the place of the source."""
+def check_paths(root: Path | None, outputs: Mapping[str, Path], alone: bool) -> None:
+    """Refuse outputs that would take the place of the source or of one another, or are named as another format.
+
+    Args:
+        root: the source, where it is a path.
+        outputs: paths, each by its format, or by `--` and that or `--out` for CSV.
+        alone: the source is one file.
+
+    Raises:
+        ValueError: the sentence names the output as it is named here.
+    """
+    places: dict[Path, str] = {}
     for name, path in outputs.items():
-        if root is not None and path.resolve() == root.resolve():
+        place = path.resolve()
+        if root is not None and place == root.resolve():
             raise ValueError(f"{name} must not be the input itself, got {path}")
+        if place in places and place != Path(os.devnull):
+            raise ValueError(f"{name} must be another file than {places[place]}, got {path} for both")
+        places[place] = name
+    for name, path in outputs.items():
+        kind, suffix = name.removeprefix("--").replace("out", "csv"), path.suffix.lower()
+        if kind == "overlay" and not alone and suffix in OTHERS and not path.is_dir():
+            raise ValueError(f"{name} must name a folder for a folder of images and videos, got {path}")
+        if kind == "overlay" and alone and suffix in OTHERS and suffix not in (".png", ".mkv", ".mov", ".mp4"):
+            raise ValueError(f"{name} must end in .png for an image, or in .mkv, .mov, .mp4 for a video, got {path}")
+        if kind in SUFFIXES and suffix in OTHERS and suffix not in SUFFIXES[kind]:
+            raise ValueError(f"{name} writes {kind.upper()}, for files that end in {SUFFIXES[kind][0]}, got {path}")

@@ -79,4 +79,5 @@ def load_model(path: str | os.PathLike[str]) -> KeypointModel:
 
 def fingerprint(paths: list[str]) -> str:
     """Digest of the images' names in order: the data order repeats only for the same ones."""
-    return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
+    names = "\n".join(paths).encode("utf-8", "surrogatepass")  # names need not be UTF-8
+    return hashlib.sha256(names).hexdigest()[:16]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ppl_fast._files import OVERLAY
 from ppl_fast.visualization._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
 from ppl_fast.visualization._sheet import save_png, sheet
 
@@ -123,7 +124,7 @@ def save_overlay(
     picture = image.convert("RGB")
     if factor > 1:
         picture = picture.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=OVERLAID))
+    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=OVERLAID), OVERLAY)
 
 
 def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -> Image.Image:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ppl_fast._files import replacing
 
@@ -53,9 +54,12 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
     return whole
 
 
-def save_png(path: str | Path, picture: Image.Image) -> None:
+def save_png(path: str | Path, picture: Image.Image, comment: str | None = None) -> None:
     """Write a PNG under its final name only once it is whole; missing folders on the way are made."""
+    notes = PngInfo()
+    if comment is not None:
+        notes.add_text("Comment", comment)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=notes)

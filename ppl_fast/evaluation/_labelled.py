@@ -1,0 +1,147 @@
+"""Labels brought together with the images that they are of; what does not fit is said, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Subset
+
+from ppl_fast._files import readable
+from ppl_fast.data import Labels, from_pixels
+
+TEST_SHARE = 0.2  # of a single labelled set, taken from its end
+SAME = 1e-2  # how far the ratio of the sides may differ where an image was scaled after it was labelled
+OUTSIDE = 0.5  # share of joints that may lie outside of their images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: the images themselves, joints (n, J, 2) in [0, 1] and which are visible (n, J)."""
+
+    images: Subset[Tensor]
+    joints: np.ndarray
+    visible: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def part(self, rows: slice) -> Split:
+        """Some of them, in order."""
+        return Split(Subset(self.images, range(len(self))[rows]), self.joints[rows], self.visible[rows])
+
+
+def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any) -> np.ndarray:
+    """Labels (n, J, 2) in pixels of the originals of sizes (n, 2) (W, H) as joints, xy in [0, 1].
+
+    0 and 1 are the centres of the first and last pixel of the resized image, like -1 and +1 of detected keypoints.
+    """
+    return (from_pixels(np.asarray(keypoints, np.float64), image_size, original_sizes) + 1) / 2
+
+
+def both_splits(
+    train_dataset: Any, train_labels: Labels, test_dataset: Any, test_labels: Labels | None, max_missing_share: float
+) -> tuple[Split, Split, str, list[str]]:
+    """The labelled images to fit on and to test on; how they were divided; and what is to be said about them.
+
+    Raises:
+        ValueError: images and labels do not fit together.
+    """
+    if (test_dataset is None) != (test_labels is None):
+        raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
+    train, notes = _labelled_split(train_dataset, train_labels, "train", max_missing_share)
+    if test_dataset is None or test_labels is None:
+        train, test = _divide(train)
+        split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
+    else:
+        test, more = _labelled_split(test_dataset, test_labels, "test", max_missing_share)
+        split, notes = "separate training and test sets", notes + more
+    return train, test, split, notes
+
+
+def _labelled_split(dataset: Any, labels: Labels, which: str, max_missing_share: float) -> tuple[Split, list[str]]:
+    positions, rows = labels.match(dataset.paths)
+    if not len(rows):
+        raise ValueError(
+            f"evaluate_model: {which}_labels must name images of {which}_dataset, got none in common "
+            f"(an image: {dataset.paths[0]}, a label: {labels.files[0] if len(labels) else 'none'})"
+        )
+    notes = _unmatched(dataset.paths, labels, positions, rows, which, max_missing_share)
+    found, sizes = labels.select(rows), np.asarray(dataset.original_sizes, np.float64)[positions]
+    keypoints, scaled = _at_size(found, sizes, which)
+    notes += scaled
+    _check_inside(found, keypoints, sizes, which)
+    joints = unit_joints(keypoints, dataset.image_size, sizes)
+    some = found.visible.any(axis=1)
+    if not some.any():
+        raise ValueError(f"evaluate_model: {which}_labels must show at least one joint, got none in {len(rows)} images")
+    return Split(Subset(dataset, positions[some].tolist()), joints[some], found.visible[some]), notes
+
+
+def _unmatched(
+    paths: list[str], labels: Labels, positions: np.ndarray, rows: np.ndarray, which: str, max_missing_share: float
+) -> list[str]:
+    """How many labels found no image, and how many images no label; too many of the former are an error."""
+    matched, named = set(rows.tolist()), set(positions.tolist())
+    lost = [file for row, file in enumerate(labels.files) if row not in matched]
+    bare = [path for position, path in enumerate(paths) if position not in named]
+    notes = []
+    if lost:
+        text = f"{len(lost)} of {len(labels)} {which} labels name no image, such as {readable(lost[0])}"
+        if len(lost) > max_missing_share * len(labels):
+            raise ValueError(f"evaluate_model: {text}; at most a share of {max_missing_share:g} may")
+        notes.append(text)
+    if bare:
+        notes.append(f"{len(bare)} of {len(paths)} {which} images have no label, such as {readable(bare[0])}")
+    return notes
+
+
+def _at_size(labels: Labels, sizes: np.ndarray, which: str) -> tuple[np.ndarray, list[str]]:
+    """Keypoints in pixels of the images as they are, (n, 2) (W, H), where the labelled ones were larger or smaller."""
+    if labels.sizes is None:
+        return labels.keypoints, []
+    other = (labels.sizes > 0).all(axis=1) & (labels.sizes != sizes).any(axis=1)
+    if not other.any():
+        return labels.keypoints, []
+    ratio = sizes[other] / labels.sizes[other]
+    skewed = np.abs(ratio[:, 0] / ratio[:, 1] - 1) > SAME
+    first = np.flatnonzero(other)[np.argmax(skewed)]
+    (before, after), name = (tuple(map(int, each[first])) for each in (labels.sizes, sizes)), labels.files[first]
+    if skewed.any():
+        raise ValueError(
+            f"evaluate_model: {which}_labels are of images of other sides: {readable(name)} was labelled at {before} "
+            f"pixels (W, H), the file has {after}"
+        )
+    keypoints = labels.keypoints.copy()
+    keypoints[other] = (keypoints[other] + 0.5) * ratio[:, None] - 0.5
+    text = f"{int(other.sum())} {which} labels are scaled to their images: {readable(name)} from {before} to {after}"
+    return keypoints, [text]
+
+
+def _check_inside(labels: Labels, keypoints: np.ndarray, sizes: np.ndarray, which: str) -> None:
+    """Refuse coordinates that cannot be pixels of these images: most of them outside, or all of them fractions."""
+    seen, limits = keypoints[labels.visible], np.repeat(sizes, labels.visible.sum(axis=1), axis=0)
+    if not len(seen):
+        return
+    outside = ((seen < -1) | (seen > limits)).any(axis=1)
+    if outside.mean() > OUTSIDE:
+        worst = int(np.argmax(outside))
+        at, size = tuple(seen[worst].round(1).tolist()), tuple(limits[worst].astype(int).tolist())
+        raise ValueError(
+            f"evaluate_model: {which}_labels must be in pixels of the images, got {outside.mean():.0%} of the joints "
+            f"outside, such as {at} in {size} pixels"
+        )
+    if len(seen) > 1 and seen.min() >= 0 and seen.max() <= 1:
+        raise ValueError(
+            f"evaluate_model: {which}_labels must be in pixels of the images, got fractions of 0 to 1 alone"
+        )
+
+
+def _divide(labelled: Split) -> tuple[Split, Split]:
+    # The end of the sorted names rather than a random draw: neighbouring frames of a video stay on one side.
+    if len(labelled) < 2:
+        raise ValueError(f"evaluate_model: a split needs at least 2 labelled images, got {len(labelled)}")
+    first_test = len(labelled) - max(1, round(TEST_SHARE * len(labelled)))
+    return labelled.part(slice(first_test)), labelled.part(slice(first_test, None))

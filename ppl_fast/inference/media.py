@@ -1,0 +1,119 @@
+"""What is to be estimated, looked at: folders, videos, images, tensors and data sets become sources."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ppl_fast import _check
+from ppl_fast._extras import needing
+from ppl_fast.inference.sources import Frames, Images, Losses, Source
+
+if TYPE_CHECKING:
+    from ppl_fast.data.loading import Pictures
+    from ppl_fast.data.video import Video
+
+
+@dataclass(frozen=True)
+class Media:
+    """What `open_source` found.
+
+    Attributes:
+        parts: to estimate, in order.
+        losses: what was left out of files of each kind, and may be; what is found while iterating comes to it.
+        report: what was found, in a few lines fit for printing.
+        root: the folder or file, where the source is one.
+    """
+
+    parts: list[Source]
+    losses: list[Losses] = field(default_factory=list)
+    report: str = ""
+    root: Path | None = None
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(name, reason) of the files that were left out so far."""
+        return [entry for each in self.losses for entry in each.skipped]
+
+    @property
+    def moving(self) -> bool:
+        """Whether there are frames of videos."""
+        return any(isinstance(part, Frames) for part in self.parts)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one video or image by itself, and no folder."""
+        return self.root is not None and self.root.is_file()
+
+
+def open_source(
+    source: str | os.PathLike[str] | Video | Pictures,
+    image_size: int | None = None,
+    *,
+    workers: int = 0,
+    max_bad_share: float = 0.1,
+) -> Media:
+    """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
+
+    Args:
+        source: the path of a folder of images and videos, searched recursively, or of one image or video; a
+            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
+        image_size: S, that files are resized to; tensors and data sets have theirs.
+        workers: processes that load images.
+        max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: nothing to estimate there, too many unusable files, a video that does not open, or another shape.
+        ImportError: an extra is not installed.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _open_files(Path(source), _size(image_size), workers, max_bad_share)
+    if isinstance(source, Tensor):
+        _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        if not len(source):
+            raise ValueError("estimate: source must hold at least one image, got none")
+        return Media([Images(source, workers)])
+    with needing("estimate needs", "data"):
+        from ppl_fast.data.video import Video
+    if isinstance(source, Video):
+        return Media([Frames(source, _size(image_size))], root=source.path)
+    raise TypeError(
+        f"estimate: source must be a path, a video, a tensor or a data set of images, got {type(source).__name__}"
+    )
+
+
+def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float) -> Media:
+    from ppl_fast.data import ImageFolder
+    from ppl_fast.data.clips import find_media, open_videos
+    from ppl_fast.data.video import Video
+
+    images, videos, others = find_media(root)
+    if root.is_file() and videos:
+        return Media([Frames(Video(root), image_size)], root=root)
+    opened, skipped = open_videos(videos)
+    of_videos = Losses("videos", len(videos), max_bad_share, skipped)
+    of_videos.check()
+    lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
+    lines += [f"skipped {name}: {reason}" for name, reason in skipped]
+    parts: list[Source] = []
+    of_images = Losses("images", len(images), max_bad_share)
+    if images:
+        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share)
+        dataset.ignored = others  # not the videos
+        lines.append(dataset.report())
+        of_images.skipped.extend(dataset.skipped)
+        parts.append(Images(dataset, workers, losses=of_images))
+    parts += [Frames(video, image_size, name, of_videos) for name, video in opened.items()]
+    return Media(parts, [of_videos, of_images], "\n".join(lines), root)
+
+
+def _size(image_size: int | None) -> int:
+    if image_size is None:
+        raise TypeError("open_source: image_size must be given for files, got None")
+    return image_size
