@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 
 from ppl_fast.data import ImageFolder, open_set
-from ppl_fast.data.image_file import upright_size
+from ppl_fast.data.image_file import load_resized, upright_size
+from ppl_fast.data.image_set import UNREADABLE
 from ppl_fast.data.images import list_files
 from ppl_fast.training import TrainConfig
 
@@ -56,6 +58,26 @@ def test_hundreds_of_megapixels_are_refused_by_the_header(tmp_path):
         "30000 x 30000 pixels",
         "2147483647 x 2147483647 pixels",
     ]
+
+
+def test_no_more_memory_is_taken_than_a_file_is_long(tmp_path):
+    """A part of a PNG that announces 4 GB, and an entry of a TIFF that does."""
+    png = picture(tmp_path / "a.png").read_bytes()
+    at = png.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(png[:at] + b"\xff\xff\xff\xf0" + png[at + 4 :])
+    tiff = picture(tmp_path / "b.tif").read_bytes()
+    first = int.from_bytes(tiff[4:8], "little") + 2
+    spoilt = tiff[: first + 2] + struct.pack("<HI", 1, 0xFFFFFFF0) + tiff[first + 8 :]
+    (tmp_path / "b.tif").write_bytes(spoilt)
+    for name in ("a.png", "b.tif"):
+        tracemalloc.start()
+        try:
+            upright_size(tmp_path / name, 16)
+            load_resized(tmp_path / name, 16)
+        except UNREADABLE:
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+        tracemalloc.stop()
 
 
 def test_a_jpeg_counts_as_it_is_decoded(tmp_path):

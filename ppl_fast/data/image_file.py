@@ -81,11 +81,23 @@ def _check_pixels(full: tuple[int, int], decoded: tuple[int, int], max_pixels: i
         raise ValueError(f"{full[0]} x {full[1]} pixels, more than max_pixels allows, {max_pixels}")
 
 
+class _Bounded(io.BufferedReader):
+    """A file, of which no more is asked for than there is: Python takes memory for what is asked for."""
+
+    def __init__(self, path: Path, length: int):
+        super().__init__(io.FileIO(path))
+        self._length = length
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes."""
+        left = max(0, self._length - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, large ones and those with long notes too, and without Python's warnings."""
-    check_regular(path)
-    with open(path, "rb") as file:
+    with _Bounded(path, check_regular(path)) as file:
         source = _without_notes(file)
         with _quiet():
             image = _identified(source)

@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from formats import FORMATS  # noqa: E402
 from mutations import mutated  # noqa: E402
 from PIL import Image  # noqa: E402
-from trials import Child, attempt  # noqa: E402
+from trials import Child, in_a_process  # noqa: E402
 
 OUTCOMES = ("read", "refused", "unexpected", "outside", "crash", "hang")
 GOOD = {"read", "refused"}
@@ -51,7 +51,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mutations", type=int, default=10_000, help="files in all, shared out over the formats")
     parser.add_argument("--minutes", type=float, default=60, help="after which no new file is tried")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
-    parser.add_argument("--seconds", type=float, default=20, help="that one file may take")
+    parser.add_argument("--seconds", type=float, default=60, help="that one file may take")
     parser.add_argument("--keep", type=Path, help="folder for the files that were neither read nor refused")
     return parser.parse_args(arguments)
 
@@ -71,7 +71,7 @@ def _fuzz(place: Path, names: list[str], options: argparse.Namespace) -> tuple[C
                 prepared = name
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
-                form.prepare(folder)
+                in_a_process(_prepare, name, folder)
                 (folder / form.name).write_bytes(seeds[name][0])
                 if (whole := child.run(name)) != ("read", ""):
                     raise SystemExit(f"{name}: the whole file is not read in the child process: {whole}")
@@ -96,22 +96,23 @@ def _fuzz(place: Path, names: list[str], options: argparse.Namespace) -> tuple[C
 
 
 def _set_up(place: Path, names: list[str]) -> tuple[Path, dict[str, list[bytes]]]:
-    """The folder of the trials, and whole files of each format, all of which the library reads or refuses."""
+    """The folder of the trials, and whole files of each format."""
     outside, folder, seeds = place / "outside", place / "trial", {}
     outside.mkdir()
     (outside / "secret.txt").write_bytes(b"secret" * 1000)
     shutil.copy(outside / "secret.txt", outside / "secret.h5")
     for name in names:
         with TemporaryDirectory(dir=place) as empty:
-            seeds[name] = FORMATS[name].seeds(Path(empty))
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        FORMATS[name].prepare(folder)
-        (folder / FORMATS[name].name).write_bytes(seeds[name][0])
-        outcome, detail = attempt(FORMATS[name], folder)
-        if outcome != "read":
-            raise SystemExit(f"{name}: the whole file is not read: {outcome} {detail}")
+            seeds[name] = in_a_process(_seeds, name, Path(empty))
     return folder, seeds
+
+
+def _seeds(name: str, folder: Path) -> list[bytes]:
+    return FORMATS[name].seeds(folder)
+
+
+def _prepare(name: str, folder: Path) -> None:
+    FORMATS[name].prepare(folder)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -154,24 +153,21 @@ def _read_torch(folder: Path) -> None:
     checkpoints.load(None, folder / "weights", **{"image_size": 16})
 
 
-@cache
-def _run() -> Path:
-    """A run of one step, with every file that a resumed one reads; it stays until the program ends."""
-    kept = TemporaryDirectory(prefix="ppl_fast_fuzz_run_")
-    _run.kept = kept  # type: ignore[attr-defined]
-    root = Path(kept.name)
-    (root / "images").mkdir()
-    miniatures.save(root / "images" / "a.png", size=(32, 32))
-    run_steps(root / "images", root / "run", 1)
-    return next((root / "run" / "checkpoints").iterdir())
-
-
-def _copy_run(folder: Path) -> None:
-    shutil.copytree(_run(), folder, dirs_exist_ok=True)
+def _train(folder: Path) -> Path:
+    """The checkpoint of a run of one step, with every file that a resumed one reads."""
+    (folder / "images").mkdir()
+    miniatures.save(folder / "images" / "a.png", size=(32, 32))
+    run_steps(folder / "images", folder / "run", 1)
+    return next((folder / "run" / "checkpoints").iterdir())
 
 
 def _of_run(name: str) -> Callable[[Path], list[bytes]]:
-    return lambda folder: [(_run() / name).read_bytes()]
+    return lambda folder: [(_train(folder) / name).read_bytes()]
+
+
+def _checkpoint(folder: Path) -> None:
+    with TemporaryDirectory(dir=folder) as apart:
+        shutil.copytree(_train(Path(apart)), folder, dirs_exist_ok=True)
 
 
 def _resume(folder: Path) -> None:
@@ -221,10 +217,10 @@ FORMATS = {
     "pth": Format(_torch(True, False), "weights", _read_torch),
     "pth_stream": Format(_torch(False, False), "weights", _read_torch),
     "ckpt": Format(_torch(True, True), "weights", _read_torch),
-    "safetensors": Format(_of_run("model.safetensors"), "model.safetensors", _resume, _copy_run),
-    "optimizer": Format(_of_run("optimizer.safetensors"), "optimizer.safetensors", _resume, _copy_run),
-    "json": Format(_of_run("config.json"), "config.json", _resume, _copy_run),
-    "state": Format(_of_run("state.json"), "state.json", _resume, _copy_run),
+    "safetensors": Format(_of_run("model.safetensors"), "model.safetensors", _resume, _checkpoint),
+    "optimizer": Format(_of_run("optimizer.safetensors"), "optimizer.safetensors", _resume, _checkpoint),
+    "json": Format(_of_run("config.json"), "config.json", _resume, _checkpoint),
+    "state": Format(_of_run("state.json"), "state.json", _resume, _checkpoint),
     "jsonl": Format(lambda folder: [_log.encode()], "log.jsonl", _read_log),
     "yaml": Format(_yaml, "config.yaml", _read_yaml),
 }

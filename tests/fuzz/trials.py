@@ -13,7 +13,10 @@ import resource
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from formats import FORMATS, Format
 
@@ -37,6 +40,7 @@ class Child:
     def __init__(self, folder: Path, seconds: float, memory: int = 2 * GIGABYTE):
         self.folder, self.seconds, self.memory = folder, seconds, memory
         self.restarts = -1
+        self._stack = folder.parent / "stack.txt"
         self._start()
 
     def run(self, name: str) -> tuple[str, str]:
@@ -52,7 +56,8 @@ class Child:
                 self._process.join()
                 outcome = "crash", f"exit code {self._process.exitcode}"
         else:
-            outcome = "hang", f"no end in {self.seconds} s"
+            stack = [line.strip() for line in self._stack.read_text().splitlines() if line.startswith("  File")]
+            outcome = "hang", f"no end in {self.seconds} s; {'; '.join(stack[:2])}"
         self.close()
         self._start()
         return outcome
@@ -66,7 +71,8 @@ class Child:
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.folder, self.memory), daemon=True)
+        arguments = theirs, self.folder, self.memory, self._stack, 0.8 * self.seconds
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
         self.restarts += 1
@@ -105,7 +111,13 @@ def attempt(form: Format, folder: Path) -> tuple[str, str]:
     return "read", ""
 
 
-def _serve(pipe, folder: Path, memory: int) -> None:
+def in_a_process(task: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives, run in a process of its own: threads that it starts are in no fork's way."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(task, *arguments).result()
+
+
+def _serve(pipe, folder: Path, memory: int, stack: Path, late: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.disable()  # pytest's: a crash is told by the parent
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -113,13 +125,16 @@ def _serve(pipe, folder: Path, memory: int) -> None:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    told = open(stack, "w")  # noqa: SIM115 - closed with the process
     events: list[str] = []
     sys.addaudithook(_listener(events, folder))
     watch = Watch(folder.parent / "outside")
     while True:
         form = FORMATS[pipe.recv()]
         events.clear()
+        faulthandler.dump_traceback_later(late, file=told)
         outcome = attempt(form, folder)
+        faulthandler.cancel_dump_traceback_later()
         if watch.happened():
             events.append("a file outside was opened by a library")
         pipe.send(("outside", events[0]) if events else outcome)
