@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import MODEL, fails
 
+from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, open_set
 from ppl_fast.data.image_file import load_resized, upright_size
 from ppl_fast.data.image_set import UNREADABLE
 from ppl_fast.data.images import list_files
+from ppl_fast.inference.media import open_source
+from ppl_fast.models import ExtendedPPL
 from ppl_fast.training import TrainConfig
 
 
@@ -47,6 +51,17 @@ def test_a_limit_on_pixels_is_an_option(tmp_path):
     with pytest.raises(ValueError, match="max_pixels must be an integer of at least 64"):
         ImageFolder(tmp_path, 16, max_pixels=0)
     assert TrainConfig(max_pixels=1200).max_pixels == 1200
+
+
+def test_the_limit_reaches_estimation(tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    assert len(open_source(tmp_path, 16, max_pixels=1200).parts[0].images) == 1
+    with pytest.raises(ValueError, match="40 x 30 pixels, more than max_pixels allows, 1199"):
+        open_source(tmp_path, 16, max_pixels=1199)
+    ExtendedPPL(**MODEL).save_pretrained(tmp_path / "m")
+    command = ("estimate", tmp_path / "m", tmp_path, "--out", tmp_path / "o.csv", "--max-pixels")
+    assert "more than max_pixels allows, 1199" in fails(capsys, *command, 1199)
+    assert main([str(argument) for argument in (*command, 1200)]) == 0
 
 
 def test_hundreds_of_megapixels_are_refused_by_the_header(tmp_path):
