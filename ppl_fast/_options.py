@@ -20,6 +20,7 @@ def option(
     *,
     low: float = 0,
     high: float = math.inf,
+    most: float = math.inf,
     positive: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
@@ -31,10 +32,11 @@ def option(
         help: what the option means.
         low: least number.
         high: greatest number.
+        most: number beyond which nobody asks for, and a file that does so wants to exhaust the machine.
         positive: excludes 0.
         choices: the texts to choose from, where only these are.
     """
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
+    bounds = {"help": help, "low": low, "high": high, "most": most, "positive": positive, "choices": choices}
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -142,6 +144,8 @@ def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 def _check_bounds(name: str, value: Any, limits: Mapping[str, Any], given: Any) -> None:
     low, high, positive = limits["low"], limits["high"], limits["positive"]
+    if limits["most"] < value < math.inf:
+        raise ValueError(f"{name} must be at most {limits['most']}, got {given}")
     if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
         return
     if positive:

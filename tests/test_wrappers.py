@@ -153,7 +153,8 @@ def test_optimizer_state_from_when_alpha_was_a_scalar(tmp_path):
     from ppl_fast.training.checkpoint import load_optimizer
 
     model = built("PPL")
-    save_file({"alpha.exp_avg": torch.tensor(0.5), "alpha.step": torch.tensor(3.0)}, tmp_path / "optimizer.safetensors")
+    saved = {"exp_avg": torch.tensor(0.5), "exp_avg_sq": torch.tensor(0.1), "step": torch.tensor(3.0)}
+    save_file({f"alpha.{slot}": value for slot, value in saved.items()}, tmp_path / "optimizer.safetensors")
     optimizer = torch.optim.AdamW(model.parameters())
     load_optimizer(tmp_path, model, optimizer)
     assert optimizer.state[model.alpha]["exp_avg"].tolist() == [0.5] and optimizer.state[model.alpha]["step"] == 3

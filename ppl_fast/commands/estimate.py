@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
+    parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
     add_compute(parser)
     options = parse(parser, arguments)
     if options.iterations < 1:
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
+        max_pixels=options.max_pixels,
         progress=True,
     )
     known = set(poses.media.skipped)

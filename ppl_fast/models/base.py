@@ -12,6 +12,7 @@ from torch._C._functorch import is_batchedtensor
 
 from ppl_fast import _check
 from ppl_fast.models import checkpoint, migration, registry
+from ppl_fast.models.blank import blank
 from ppl_fast.models.config import KeypointConfig
 from ppl_fast.models.output import MemoryReport, Prior
 
@@ -212,7 +213,9 @@ class KeypointModel(nn.Module):
             model_class.Config.from_dict(options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
-        model = model_class(**(options | overrides))
+        options = options | overrides
+        checkpoint.check_weights(directory, blank(model_class, options, where))  # before memory is taken
+        model = model_class(**options)
         checkpoint.load_weights(directory, model)
         return model.eval()
 

@@ -20,7 +20,11 @@ LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  #
 
 def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConfig) -> ImageSet:
     """The images to train on: a published data set, a folder, or with reference "video" a folder of clips."""
-    options: dict[str, Any] = {"cache": config.cache, "max_bad_share": config.max_bad_share}
+    options: dict[str, Any] = {
+        "cache": config.cache,
+        "max_bad_share": config.max_bad_share,
+        "max_pixels": config.max_pixels,
+    }
     if config.reference == "video" and not known_name(data):
         return ClipFolder(data, image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset

@@ -23,6 +23,7 @@ from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
+from ppl_fast.models.blank import check_trainable
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
@@ -80,6 +81,7 @@ def train(
     accelerator = new_accelerator(train_config)
     torch.manual_seed(train_config.seed)
     if checkpoint is None:
+        check_trainable(model_class, model_config, "train")
         state, model = FRESH, model_class(**model_config)
     else:
         state, model = restored(checkpoint, model_config, model_class)
@@ -150,7 +152,7 @@ class Trainer:
             self.bare_model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
-        if state["scaler"]:
+        if state["scaler"] and accelerator.scaler:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
