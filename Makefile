@@ -2,6 +2,7 @@
 # make bench    measure the kernels, print a table                    make test-oldest   the same, oldest Python and torch
 # make kernels  compile what changed in csrc/                         make coverage      which lines the tests reach
 # make lint     formatters and linters                                make clean         remove what was built
+# make fuzz     damaged files of every format; FUZZ="--formats png h5 --seed 1 --minutes 5" chooses
 # Everything happens in .venv, which is made once and reused. PYTHON and TORCH choose other versions.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -17,7 +18,7 @@ KERNELS := $(VENV)/.kernels
 COVERAGE := build/coverage
 OLDEST := build/oldest
 
-.PHONY: demo test test-oldest bench kernels coverage lint clean
+.PHONY: demo test test-oldest bench kernels coverage lint fuzz clean
 
 demo: $(KERNELS)
 	$(BIN)/ppl-fast demo --out runs/demo
@@ -32,6 +33,9 @@ kernels: $(KERNELS)
 
 lint: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files
+
+fuzz: $(KERNELS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz $(FUZZ)
 
 clean:
 	rm -rf build dist *.egg-info ppl_fast/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis runs $(VENV)/.kernels

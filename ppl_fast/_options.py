@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+YAML_WORDS = {"no": False, "off": False, "false": False, "yes": True, "on": True, "true": True}
+
 
 def option(
     default: Any,
@@ -18,6 +20,7 @@ def option(
     *,
     low: float = 0,
     high: float = math.inf,
+    most: float = math.inf,
     positive: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
@@ -29,10 +32,11 @@ def option(
         help: what the option means.
         low: least number.
         high: greatest number.
+        most: number beyond which nobody asks for, and a file that does so wants to exhaust the machine.
         positive: excludes 0.
         choices: the texts to choose from, where only these are.
     """
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
+    bounds = {"help": help, "low": low, "high": high, "most": most, "positive": positive, "choices": choices}
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -51,6 +55,17 @@ def check(owner: str, options: Any) -> None:
     """
     for field in dataclasses.fields(options):
         object.__setattr__(options, field.name, _checked(owner, field, getattr(options, field.name)))
+
+
+def as_meant(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a YAML file as they were written: YAML reads the words no and off as False, and 1e-3 as text.
+
+    Args:
+        options: the dataclass.
+        given: values by name, of which unknown ones and those that fit no better pass through.
+    """
+    known = {field.name: field for field in dataclasses.fields(options)}
+    return {name: _as_meant(known[name], value) if name in known else value for name, value in given.items()}
 
 
 def plain(value: Any) -> Any:
@@ -84,6 +99,26 @@ def hint(name: Any, valid: Iterable[str], otherwise: str = "") -> str:
     return f"; did you mean {near!r}?" if near else otherwise
 
 
+def _as_meant(field: dataclasses.Field[Any], value: Any) -> Any:
+    kind = type(field.default)
+    if isinstance(value, bool) and field.metadata["choices"]:
+        return next((word for word in field.metadata["choices"] if YAML_WORDS.get(word) is value), value)
+    if kind is bool and isinstance(value, str):
+        return YAML_WORDS.get(value.lower(), value)
+    if kind is tuple and isinstance(value, list | tuple):
+        return [_number(part) for part in value]
+    number = _number(value) if kind in (int, float) else value
+    return int(number) if kind is int and isinstance(number, float) and number.is_integer() else number
+
+
+def _number(value: Any) -> Any:
+    """A text that is a number as a float; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
     """The value of one option, as its type has it."""
     value, optional = plain(value), field.default is None
@@ -109,6 +144,8 @@ def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 def _check_bounds(name: str, value: Any, limits: Mapping[str, Any], given: Any) -> None:
     low, high, positive = limits["low"], limits["high"], limits["positive"]
+    if limits["most"] < value < math.inf:
+        raise ValueError(f"{name} must be at most {limits['most']}, got {given}")
     if math.isfinite(value) and low <= value <= high and (value > 0 or not positive):
         return
     if positive:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import reprlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 OUTSIDE = frozenset({"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "PERSID"})  # opcodes that reach outside of any pickle
+MOST_IN_A_TUPLE = 100_000
 NUMBERING = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
@@ -58,19 +60,61 @@ def scan(file: io.BytesIO, foreign: Collection[str], why: str = "") -> None:
         why: end of the sentence about one of them.
 
     Raises:
-        RefusedError: a foreign opcode, or objects numbered so high that the unpickler would take memory for all
-            numbers below.
+        RefusedError: a foreign opcode, objects numbered so high that the unpickler would take memory for all numbers
+            below, or tuples that hold one another so often that to look one up in a dict would take for ever.
         ValueError: no pickle, or one that was cut short.
     """
-    start, highest = file.tell(), 0
+    start, highest, weights = file.tell(), 0, _Weights()
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in foreign:
             raise RefusedError(f"it has the opcode {opcode.name}{why}")
         if opcode.name in NUMBERING:
             highest = max(highest, argument or 0)
+        weights.follow(opcode, argument)
     if highest > file.tell() - start:
         raise RefusedError("it numbers more objects than it has")
     file.seek(start)
+
+
+class _Weights:
+    """The number of objects in each tuple on the unpickler's stack, those in it twice counted twice.
+
+    Python hashes a tuple by all that is in it, however often. Lists and dicts, which have no hash, count as empty.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int] = []  # the weights; -1 for a mark
+        self._numbered: dict[int, int] = {}
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Do to the weights what an opcode does to the stack."""
+        name = opcode.name
+        if name in NUMBERING or name == "MEMOIZE":
+            self._numbered[len(self._numbered) if name == "MEMOIZE" else argument] = self._stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self._stack.append(self._numbered.get(argument, 1))
+        elif name == "DUP":
+            self._stack.append(self._stack[-1])
+        else:
+            taken = self._taken(opcode)
+            weight = 1 + sum(taken) if name.startswith(("TUPLE", "FROZENSET")) else 1
+            if weight > MOST_IN_A_TUPLE:
+                raise RefusedError(f"it has a tuple of more than {MOST_IN_A_TUPLE} objects, one within another")
+            self._stack += [-1 if kind is pickletools.markobject else weight for kind in opcode.stack_after]
+
+    def _taken(self, opcode: pickletools.OpcodeInfo) -> list[int]:
+        """What an opcode takes from the stack, without the mark that it may reach down to."""
+        below = list(opcode.stack_before)
+        if pickletools.markobject not in below:
+            cut = len(self._stack) - len(below)
+        else:
+            marks = (at for at in range(len(self._stack) - 1, -1, -1) if self._stack[at] < 0)
+            cut = next(marks, -1) - below.index(pickletools.markobject)
+        if cut < 0:
+            raise ValueError("it takes more from its stack than there is")
+        taken = [weight for weight in self._stack[cut:] if weight > 0]
+        del self._stack[cut:]
+        return taken
 
 
 @contextmanager
@@ -92,5 +136,6 @@ def refusing(path: Path, expected: str) -> Iterator[None]:
 
 def short(value: Any, limit: int = 100) -> str:
     """A value for a message: on one line, printable and not long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(value))
+    text = value if isinstance(value, str) else reprlib.repr(value)  # which ends, whatever the value holds
+    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * limit])
     return text if len(text) <= limit else text[: limit - 3] + "..."

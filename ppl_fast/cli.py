@@ -3,7 +3,10 @@
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
+
+from ppl_fast import _console
 
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
@@ -23,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code: 0, 1 (failed), 2 (wrong use or input), 130 (interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    with _console.lasting(), nullcontext() if debug else _console.sentences("ppl-fast: warning: "):
+        return _run([argument for argument in arguments if argument != "--debug"], debug)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else EXIT_USAGE

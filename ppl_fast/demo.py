@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ppl_fast._files import write_text
+from ppl_fast._options import plain
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
@@ -110,6 +111,7 @@ def run_demo(
         ValueError, OSError: unusable arguments, or a run in `out` that was made with others.
     """
     run = Path(out)
+    seed, steps, images, test_images, baseline_steps = map(plain, (seed, steps, images, test_images, baseline_steps))
     least_of = {"steps": (steps, 1), "baseline_steps": (baseline_steps, 1), "images": (images, 2)}
     for name, (value, least) in (least_of | {"test_images": (test_images, SHOWN)}).items():
         if value < least:

@@ -141,3 +141,23 @@ def test_an_array_with_fewer_bytes_than_its_shape_is_refused(tmp_path, shape):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="table.pkl: no such file"):
         read_table(tmp_path / "table.pkl", ("file_name", "value"))
+
+
+def laughing(levels: int, end: bytes) -> bytes:
+    """A tuple that holds another twice, and so on, as a key: its hash takes two to the power of `levels` steps."""
+    return b"\x80\x02}(K\x01" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(levels)) + end
+
+
+def test_tuples_that_unfold_without_end_are_refused(tmp_path):
+    path = tmp_path / "table.pkl"
+    path.write_bytes(laughing(60, b"K\x01u."))
+    with pytest.raises(
+        ValueError, match="refused without running anything: it has a tuple of more than 100000 objects"
+    ):
+        read_table(path, ("value",))
+    path.write_bytes(laughing(9, b"K\x01u."))
+    with pytest.raises(ValueError, match="it has no column 'value', only"):
+        read_table(path, ("value",))
+    path.write_bytes(b"\x80\x02\x86.")
+    with pytest.raises(ValueError, match="it takes more from its stack than there is"):
+        read_table(path, ("value",))

@@ -1,5 +1,7 @@
 """Devices by name, through torch.accelerator; what a command does with one that is not here."""
 
+import os
+
 import pytest
 import torch
 from tiny import fails, run_steps
@@ -7,7 +9,7 @@ from tiny import fails, run_steps
 import ppl_fast
 from ppl_fast import _backend, _devices
 from ppl_fast.training import TrainConfig
-from ppl_fast.training.setup import DEVICE_VARIABLE, new_accelerator
+from ppl_fast.training.setup import DEVICE_VARIABLE, LAUNCHER, new_accelerator
 
 
 @pytest.fixture
@@ -67,6 +69,29 @@ def test_training_takes_the_device_that_is_named(monkeypatch, accelerators):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="device must name a kind, as cuda, for 2 processes, which each take one"):
         new_accelerator(TrainConfig(device="cuda:1"))
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "1"}, {"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, {"WORLD_SIZE": ""}])
+def test_one_process_needs_no_launcher(monkeypatch, variables):
+    """Clusters and notebooks set some of its variables."""
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    accelerator = new_accelerator(TrainConfig(device="cpu"))
+    assert accelerator.num_processes == 1 and accelerator.is_main_process
+    assert {name: os.environ[name] for name in LAUNCHER if name in os.environ} == variables
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"), [("2", "WORLD_SIZE is 2, but RANK is not set; start several"), ("two", "got 'two'")]
+)
+def test_a_launcher_that_says_half(monkeypatch, size, sentence):
+    for name in LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ValueError, match=sentence):
+        new_accelerator(TrainConfig(device="cpu"))
 
 
 def test_commands_name_the_device_that_is_not_here(capsys, images, tmp_path):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ppl_fast._options import check, hint, integer, nearest, option
+from ppl_fast._options import as_meant, check, hint, integer, nearest, option
 from ppl_fast.models import PPLConfig
 from ppl_fast.training import TrainConfig
 
@@ -63,6 +63,27 @@ def test_models_and_training_take_them():
     assert type(config["num_keypoints"]) is int and config["thickness"] == float(np.float32(1e-3))
     assert TrainConfig(lr=np.float64(1e-3), betas=(np.float32(0.5), 0.9)).betas == (0.5, 0.9)
     assert type(TrainConfig(betas=[np.float32(0.5), 0.9]).betas[0]) is float
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({"kind": False}, {"kind": "off"}),
+        ({"kind": True}, {"kind": True}),  # none of the choices: left to the check
+        ({"share": "1e-3"}, {"share": 1e-3}),
+        ({"count": "2e1", "share": "half"}, {"count": 20, "share": "half"}),
+        ({"count": 2e1}, {"count": 20}),
+        ({"count": 2.5}, {"count": 2.5}),
+        ({"drawn": "off"}, {"drawn": False}),
+        ({"pair": ["1e1", 2]}, {"pair": [10.0, 2]}),
+        ({"other": "1e-3"}, {"other": "1e-3"}),
+    ],
+)
+def test_options_are_what_was_written_in_yaml(written, meant):
+    fields = [("kind", str, option("a", "a choice", choices=("a", "off")))]
+    wider = dataclasses.make_dataclass("Wider", fields, bases=(Some,), frozen=True)
+    found = as_meant(wider, written)
+    assert found == meant and [type(value) for value in found.values()] == [type(value) for value in meant.values()]
 
 
 def test_integers():

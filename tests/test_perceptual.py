@@ -1,5 +1,7 @@
 """The perceptual loss: weight files of every layout, where they are looked for, and the loss itself."""
 
+import zipfile
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,6 +155,27 @@ def test_broken_files_are_named(tmp_path):
     expected = r"shape.pth: features.5.weight must have shape \(128, 64, 3, 3\) for vgg16, got \(3, 3\)"
     with pytest.raises(ValueError, match=expected):
         load_perceptual(weights=str(tmp_path / "shape.pth"))
+
+
+def test_archives_that_unpack_beyond_themselves_are_refused(tmp_path):
+    path = tmp_path / "vgg.pth"
+    torch.save({"features.0.weight": torch.zeros(1 << 16)}, path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    with pytest.raises(ValueError, match="not a readable weight file .*compressed entries"):
+        load_perceptual("vgg16", str(path))
+
+
+def test_weights_must_be_finite_numbers():
+    whole = state()
+    for change, sentence in ((lambda x: x.long(), "must hold numbers"), (lambda x: x / 0, "holds NaN or infinity")):
+        with pytest.raises(ValueError, match=f"^vgg.pth: features.0.weight {sentence}"):
+            PerceptualLoss("vgg16").load_state(
+                whole | {"features.0.weight": change(whole["features.0.weight"])}, "vgg.pth"
+            )
 
 
 def test_no_weights_are_needed_to_build_load_or_estimate(tmp_path):

@@ -14,7 +14,8 @@ pytest.importorskip("av", reason="videos need the video extra")
 import av
 from video_files import CODECS, SIZE, bar_at, cut, drawn, encode
 
-from ppl_fast.data.video import Video, video_writer
+from ppl_fast.data.video import Video
+from ppl_fast.data.video_writer import video_writer
 
 
 @pytest.mark.parametrize("suffix", CODECS)

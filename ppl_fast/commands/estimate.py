@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
+    parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
     add_compute(parser)
     options = parse(parser, arguments)
     if options.iterations < 1:
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
+        max_pixels=options.max_pixels,
         progress=True,
     )
     known = set(poses.media.skipped)
@@ -72,7 +74,8 @@ def main(arguments: list[str]) -> int:
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
-    from ppl_fast.data.video import VIDEO_SUFFIXES, check_written
+    from ppl_fast.data.video import VIDEO_SUFFIXES
+    from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}

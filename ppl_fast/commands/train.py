@@ -28,6 +28,7 @@ Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fas
 def main(arguments: list[str]) -> int:
     """Run the command."""
     import torch
+    import yaml
 
     from ppl_fast.models import MODELS
     from ppl_fast.models.migration import extension
@@ -40,8 +41,7 @@ def main(arguments: list[str]) -> int:
     architecture = next((name for name in names if name in MODELS), "ppl")
     if (wide := extension(architecture)) in names:
         architecture = wide
-    for path, config in zip(files, read, strict=True):
-        check_options(path, config, architecture)
+    read = [check_options(path, config, architecture) for path, config in zip(files, read, strict=True)]
 
     usage = "DATA --out RUN [--architecture NAME] [--config FILE] [--resume] [options]"
     parser = command_parser("train", DESCRIPTION, usage)
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     add_dataclass(parser, "train", TrainConfig)
     parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
     asked = architecture if named in (None, *MODELS) else named  # a wrong name is the parser's to report
-    arguments = [f"--architecture={asked}", *(f"--config={path}" for path in files), *arguments]
+    arguments = [f"--architecture={asked}", *(f"--config={yaml.safe_dump(config)}" for config in read), *arguments]
     first = parse(parser, arguments)
     given = [first.data, *(config.get("data") for config in reversed(read))]
     data = next((spec for spec in given if spec is not None), None)

@@ -1,6 +1,6 @@
 """Images in, labels beside them, published data sets, and drawn figures to try things on.
 
-Needs the `data` extra (Pillow, tqdm; h5py and scipy for some data sets); `to_pixels` and `from_pixels` alone need
+Needs the `data` extra (Pillow, tqdm; h5py for some data sets); `to_pixels` and `from_pixels` alone need
 only numpy and torch.
 """
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast._options import integer
-from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
+from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, first_few, natural, resized
 from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
 from ppl_fast.data.video import VIDEO_SUFFIXES, Video
 
@@ -37,6 +38,7 @@ class ClipFolder(ImageFiles):
         every: keep each n-th frame of every clip.
         cache: keep the resized frames in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images, or of unreadable videos, the folder is refused.
+        max_pixels: of an image, that may be decoded at once; see `ImageSet`.
 
     Attributes:
         clips: per frame, the number of its clip.
@@ -57,6 +59,7 @@ class ClipFolder(ImageFiles):
         every: int = 1,
         cache: bool = False,
         max_bad_share: float = 0.1,
+        max_pixels: int = MAX_PIXELS,
     ):
         image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
         every = integer("ClipFolder", "every", every, low=1)
@@ -64,7 +67,7 @@ class ClipFolder(ImageFiles):
         self._videos = VideoFrames(videos, image_size, every, max_bad_share)
         names = [name for clip in _by_clip(images).values() for name in clip[::every]]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
-        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share)
+        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share, max_pixels=max_pixels)
         self.skipped += self._videos.skipped
         clips = _by_clip(self.paths)
         self.clip_names = list(clips)
@@ -121,7 +124,7 @@ class VideoFrames:
         try:
             with (
                 open(self._file, "wb") as file,
-                tqdm(total=expected or None, desc="reading videos", unit="frame", leave=False, disable=None) as bar,
+                tqdm(total=expected or None, desc="reading videos", unit="frame", leave=False, disable=no_bar()) as bar,
             ):
                 for name, video in opened.items():
                     self._decode(name, video, every, file, bar)
@@ -197,7 +200,7 @@ def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[s
     for name, path in videos.items():
         try:
             opened[name] = Video(path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             skipped.append((name, str(error)))
     return opened, skipped
 

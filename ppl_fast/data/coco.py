@@ -1,11 +1,12 @@
 """COCO keypoint JSON as exporters write it: nulls, crowds, people without joints, marks of encodings, other JSON."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
+
+from ppl_fast._documents import LARGE, parse_json, read_bytes
 
 Built = TypeVar("Built")
 
@@ -17,12 +18,12 @@ def read_json(path: Path) -> Any:
         ValueError: the file cannot be read; it is named.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, LARGE)
         try:
-            return json.loads(raw)
+            return parse_json(raw)
         except UnicodeDecodeError:
-            return json.loads(raw.decode("utf-8", "surrogateescape"))
-    except (OSError, ValueError, RecursionError) as error:
+            return parse_json(raw.decode("utf-8", "surrogateescape"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"load_labels: {path} is no readable JSON: {error}") from error
 
 
@@ -48,7 +49,7 @@ def read_coco(path: Path, data: dict[str, Any], build: Callable[..., Built]) -> 
         return build(**_fields(data))
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks the COCO key {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"load_labels: {path} is no valid COCO keypoint file: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ppl_fast.data.image_set import SMALLEST_SIDE, as_tensor
+from ppl_fast._documents import check_regular
+from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, as_tensor
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # Pillow's names
 PNG = b"\x89PNG\r\n\x1a\n"
 # Parts of a PNG that hold text; of them, those that may tell which way is up.
 _TEXTS, _TELLING = (b"tEXt", b"zTXt", b"iTXt"), (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
@@ -23,42 +26,103 @@ _UPRIGHT_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
 _silence = threading.Lock()
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """Upright (W, H), by the header where it tells; raises one of `UNREADABLE` for a broken or tiny image."""
+def upright_size(path: Path, size: int, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Upright (W, H), by the header where it tells.
+
+    Args:
+        path: the file.
+        size: that `load_resized` will be asked for.
+        max_pixels: that may be decoded at once.
+
+    Raises:
+        Exception: one of `UNREADABLE`, for a broken, tiny or enormous image.
+    """
     with opened(path) as image:
         if min(image.size) < SMALLEST_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels, smaller than {SMALLEST_SIDE}")
+        full = image.size
+        drafted = _reduced(image, size, max_pixels)
         if not _has_end(path, image.format or ""):
             to_rgb(image)
-        width, height = image.size
+        width, height = full if drafted else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def load_resized(path: Path, size: int) -> torch.Tensor:
-    """The image as uint8 (3, size, size), upright RGB."""
+def load_resized(path: Path, size: int, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+    """The image as uint8 (3, size, size), upright RGB; arguments and errors are those of `upright_size`."""
     with opened(path) as image:
-        # A JPEG decodes at a half to an eighth of its size for little; `box` is then its exact extent.
-        drafted = image.draft(None, (2 * size, 2 * size))
-        box = drafted[1] if drafted else None
+        box = _reduced(image, size, max_pixels)
         small = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
         return as_tensor(_turned(small, _orientation(image)))
 
 
-def load_upright(path: Path) -> Image.Image:
-    """The image as RGB at its own size."""
+def load_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image as RGB at its own size; arguments and errors are those of `upright_size`."""
     with opened(path) as image:
+        _check_pixels(image.size, image.size, max_pixels)
         return _turned(to_rgb(image), _orientation(image))
+
+
+def _reduced(image: Image.Image, size: int, max_pixels: int) -> tuple[float, float, float, float] | None:
+    """Ask for no more than is needed of a format that can, a JPEG: a half to an eighth of its size.
+
+    Returns:
+        The exact extent of the whole in the reduced image; None where it stays whole.
+    """
+    full = image.size
+    drafted = image.draft(None, (2 * size, 2 * size))
+    whole = bool(image.info.get("progressive"))  # its coefficients are held all at once, at whatever size
+    _check_pixels(full, full if whole else image.size, max_pixels)
+    return drafted[1] if drafted else None
+
+
+def _check_pixels(full: tuple[int, int], decoded: tuple[int, int], max_pixels: int) -> None:
+    if decoded[0] * decoded[1] > max_pixels:
+        raise ValueError(f"{full[0]} x {full[1]} pixels, more than max_pixels allows, {max_pixels}")
+
+
+class _Bounded(io.BufferedReader):
+    """A file, of which no more is asked for than there is: Python takes memory for what is asked for."""
+
+    def __init__(self, path: Path, length: int):
+        super().__init__(io.FileIO(path))
+        self._length = length
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes."""
+        left = max(0, self._length - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, large ones and those with long notes too, and without Python's warnings."""
-    with open(path, "rb") as file:
+    with _Bounded(path, check_regular(path)) as file:
         source = _without_notes(file)
         with _quiet():
-            image = Image.open(source)
+            image = _identified(source)
         with image:
             yield image
+
+
+def _identified(source: BinaryIO) -> Image.Image:
+    """The image by the reader of its format, without Pillow's own limit: `_check_pixels` has ours.
+
+    Other formats are none for Pillow to try: some have readers that start programs, as PostScript does.
+    """
+    Image.init()
+    source.seek(0)
+    start = source.read(16)
+    for name in FORMATS:
+        reader, accepts = Image.OPEN.get(name, (None, None))
+        if reader is None or accepts is None or accepts(start) not in (True, 1):
+            continue
+        source.seek(0)
+        try:
+            return reader(source, "")
+        except (SyntaxError, LookupError, TypeError, EOFError, struct.error) as error:
+            raise UnidentifiedImageError(f"not an image of a known format ({error})") from error
+    raise UnidentifiedImageError("not an image of a known format")
 
 
 @contextmanager

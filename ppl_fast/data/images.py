@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ppl_fast._documents import check_regular
 from ppl_fast._files import OVERLAY
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
@@ -36,13 +37,13 @@ class ImageFiles(ImageSet):
         super().__init__(folder_of(Path(root)), names, image_size, **options)
 
     def _size(self, name: str) -> tuple[int, int]:
-        return upright_size(self.root / name)
+        return upright_size(self.root / name, self.image_size, self.max_pixels)
 
     def _load(self, name: str) -> torch.Tensor:
-        return load_resized(self.root / name, self.image_size)
+        return load_resized(self.root / name, self.image_size, self.max_pixels)
 
     def _picture(self, name: str) -> Image.Image:
-        return load_upright(self.root / name)
+        return load_upright(self.root / name, self.max_pixels)
 
 
 class ImageFolder(ImageFiles):
@@ -56,6 +57,7 @@ class ImageFolder(ImageFiles):
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the decoded images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the folder is refused.
+        max_pixels: that may be decoded at once; see `ImageSet`.
 
     Attributes:
         paths: relative paths with forward slashes, sorted.
@@ -68,13 +70,11 @@ class ImageFolder(ImageFiles):
         ValueError: missing or empty folder, too many unreadable images, sizes out of range.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], image_size: int, *, cache: bool = False, max_bad_share: float = 0.1
-    ):
+    def __init__(self, root: str | os.PathLike[str], image_size: int, **options: Any):
         names, self.ignored = list_files(Path(root))
         if not names:
             raise ValueError(f"ImageFolder: expected {', '.join(IMAGE_SUFFIXES)} files in {root}, got none")
-        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share)
+        super().__init__(root, names, image_size, **options)
 
 
 def folder_of(root: Path) -> Path:
@@ -94,17 +94,15 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"ImageFolder: {root} is {state}; expected a folder of images")
     images: list[str] = []
     others: list[str] = []
+    entered: set[str] = set()  # folders that a link led to
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         below = Path(folder).relative_to(root)
         runs = [name for name in subfolders if _is_run(Path(folder, name))]
         others += [f"{(below / name).as_posix()}/ (a training run)" for name in runs]
-        # A link to a folder above would be followed for ever.
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not (name.startswith(".") or name in runs or here.is_relative_to(Path(folder, name).resolve()))
-        ]
+        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or name in runs))
+        # A link to a folder above would be followed for ever, and links to one another's folders, too.
+        subfolders[:] = [name for name in subfolders if not _is_known(Path(folder, name), here, entered)]
         for name in files:
             path, suffix = (below / name).as_posix(), Path(name).suffix.lower()
             if name.startswith(".") or suffix in COMPANION_SUFFIXES:
@@ -116,14 +114,26 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(others)
 
 
+def _is_known(folder: Path, parent: Path, entered: set[str]) -> bool:
+    """Whether a link leads to a folder above it, or where another link has led already; `entered` takes note."""
+    if not folder.is_symlink():
+        return False
+    target = os.path.realpath(folder)
+    if target in entered or parent.is_relative_to(target):
+        return True
+    entered.add(target)
+    return False
+
+
 def _is_overlay(path: Path) -> bool:
     """Whether a picture or video was drawn here, by what is written at its beginning or end."""
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             ends = file.read(_LOOKED_AT)
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOOKED_AT))
             return OVERLAY.encode() in ends + file.read(_LOOKED_AT)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -1,8 +1,6 @@
 """Keypoint labels, for evaluation only: `keypoints.npz` or COCO keypoint JSON."""
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,10 @@ import numpy as np
 from ppl_fast._files import replacing
 from ppl_fast.data.coco import has_keypoints, is_coco, read_coco, read_json
 from ppl_fast.data.names import pair
+from ppl_fast.data.npz import members
 
 LABEL_FILE = "keypoints.npz"
-
-# What numpy and zipfile raise for a file that is no readable npz: RuntimeError where it says that it is encrypted or
-# compressed by an unknown method.
-_UNREADABLE = (
-    OSError, ValueError, TypeError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+ARRAYS = ("files", "keypoints", "visible", "names", "skeleton")
 
 
 @dataclass(frozen=True)
@@ -143,7 +137,14 @@ def _only_coco(root: Path) -> Labels:
 
 def _load_npz(path: Path) -> Labels:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with members(path, ARRAYS, ("sizes",)) as found:
+            (n, *_), (joints, *_) = found["files"].shape or (0,), found["names"].shape or (0,)
+            expected = {"files": (n,), "names": (joints,), "keypoints": (n, joints, 2), "visible": (n, joints)}
+            expected |= {"sizes": (n, 2)} if "sizes" in found else {}
+            for name, shape in expected.items():  # before memory is taken for any
+                if found[name].shape != shape:
+                    raise ValueError(f"{name} must have shape {shape}, got {found[name].shape}")
+            arrays = {name: member.read() for name, member in found.items()}
             return Labels(
                 files=arrays["files"].tolist(),
                 keypoints=arrays["keypoints"].astype(np.float64),
@@ -154,5 +155,5 @@ def _load_npz(path: Path) -> Labels:
             )
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks an array: {error.args[0]}") from error
-    except _UNREADABLE as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"load_labels: {path} is no valid label file: {error}") from error

@@ -1,35 +1,37 @@
-"""Video files read frame by frame, and written, by PyAV (the `video` extra). No more than a frame is ever held."""
+"""Video files read frame by frame by PyAV (the `video` extra), as a player shows them. One frame is held at a time."""
 
 from __future__ import annotations
 
 import os
+import re
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from PIL import Image
 
 from ppl_fast._extras import needing
-from ppl_fast._files import OVERLAY, replacing
 
 if TYPE_CHECKING:
-    from av import VideoFrame, VideoStream
+    from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
 
-VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
-WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg's name of the format
-H264, MPEG4 = ("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qmin": "2", "qmax": "4"})
-FINEST_TICK = Fraction(1, 60_000)  # MPEG-4, where no H.264 encoder is there, counts no more than 65,535 a second
+# In a folder; what they hold is looked at, and any format that PyAV reads will do.
+VIDEO_SUFFIXES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+)  # fmt: skip
+ANNOUNCING = {"asf", "avi", "flv", "matroska", "mov", "mxf"}  # formats that say how long they are; of others FFmpeg
+# makes a guess from the first and last timestamps, or from the bit rate
 COMPLETE = 0.9  # a video that ends before this share of its announced duration was cut short
-BT709 = MPEG_RANGE = 1  # FFmpeg's numbers for colours as in HD video
 USUAL_RATE = Fraction(25)  # frames per second of a file that does not say
 
-# First two columns' signs of FFmpeg's display matrix, row by row (x' = a x + c y, y' = b x + d y for the stored pixel
-# (x, y), rows a b and c d) -> the transposition that turns the stored frame upright.
+# Signs of the first two columns of FFmpeg's display matrix, row by row (x' = a x + c y, y' = b x + d y for the stored
+# pixel (x, y), rows a b and c d) -> the transposition that turns the stored frame upright.
 _UPRIGHT = {
     (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
@@ -42,20 +44,30 @@ _UPRIGHT = {
 
 
 class Frame(NamedTuple):
-    """One frame: its number in the video from 0, seconds since the first frame, the upright RGB image, timestamp."""
+    """One frame.
+
+    Attributes:
+        number: in the video, from 0.
+        time: seconds since the first frame.
+        image: upright RGB, in the stored pixels.
+        pts: timestamp to find it by, if it has one of its own.
+        duration: seconds that it is shown for.
+    """
 
     number: int
     time: float
     image: Image.Image
     pts: int | None
+    duration: float
 
 
 class Video:
-    """A video file, opened anew by each method, with its display matrix (rotation and mirroring) honoured.
+    """A video file, opened anew by each method: the stream that a player shows, turned as its display matrix says.
 
     Attributes:
         path: the file.
-        size: (W, H) of the upright frames.
+        size: (W, H) of the upright frames in stored pixels.
+        aspect: width by height of such a pixel on the screen, 1 for square ones.
         rate: average frames per second.
         tick: seconds, as a fraction, of which the frames' times are multiples.
         length: number of frames as the file announces it, or its estimate by duration and rate; None if unknown.
@@ -71,16 +83,16 @@ class Video:
         if not self.path.is_file():
             raise FileNotFoundError(f"video {self.path} does not exist")
         with self._opened() as (container, stream):
-            first = next(container.decode(stream), None)
+            first = next(_decoded(container, stream), None)
             if first is None:
                 raise ValueError(f"video {self.path} holds no frame that decodes")
             self.size = _upright(first).size
-            self.rate = stream.average_rate or USUAL_RATE
+            aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.aspect = 1 / aspect if _signs(first)[0] == 0 else aspect
+            self.rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
             self.tick = stream.time_base or 1 / self.rate
-            self._start = first.pts or 0
-            known = stream.duration * self.tick if stream.duration else (container.duration or 0) / 1_000_000
-            self._seconds = float(known)
-            self.length = stream.frames or round(self._seconds * self.rate) or None
+            seconds = _own_seconds(stream) or (container.duration or 0) / 1_000_000
+            self.length = stream.frames or round(seconds * self.rate) or None
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
         """Every `every`-th frame in the order shown, from the first on.
@@ -88,27 +100,30 @@ class Video:
         Raises:
             ValueError: a frame does not decode or changes its size, or the video ends well before its announced end.
         """
-        time = 0.0
+        others: list[float] = []  # ends in seconds of sound and the like
+        clock, end = _Clock(self.tick, 1 / self.rate), 0.0
         with self._opened() as (container, stream):
-            for number, raw in enumerate(container.decode(stream)):
-                time = float(number / self.rate if raw.pts is None else (raw.pts - self._start) * self.tick)
+            for number, raw in enumerate(_decoded(container, stream, others)):
+                time, duration, pts = clock.read(raw)
+                end = float(raw.pts * self.tick + duration if raw.pts is not None else time + duration)
                 if number % every == 0:
-                    frame = Frame(number, time, _upright(raw), raw.pts)
+                    frame = Frame(number, float(time), _upright(raw), pts, float(duration))
                     if frame.image.size != self.size:
                         raise ValueError(
-                            f"video {self.path} changes its size from {self.size} to {frame.image.size} at {time:.3f} s"
+                            f"video {self.path} changes its size from {self.size} to {frame.image.size} at "
+                            f"{frame.time:.3f} s"
                         )
                     yield frame
-        covered = time + float(1 / self.rate)
-        if covered < COMPLETE * self._seconds:
-            raise ValueError(f"video {self.path} was cut short: it ends after {covered:.3f} of {self._seconds:.3f} s")
+            # Some formats count from the first frame, others from 0.
+            self._check_end(container, stream, max(float(time + duration), end), others)
 
     def image(self, number: int, pts: int | None) -> Image.Image:
         """The frame of a number and timestamp that `frames` gave, found by seeking where the file allows it."""
         if pts is not None:
             with self._opened() as (container, stream):
-                container.seek(pts, stream=stream)
-                for raw in container.decode(stream):
+                with suppress(pyav().FFmpegError):
+                    container.seek(pts, stream=stream)
+                for raw in _decoded(container, stream):
                     if raw.pts == pts:
                         return _upright(raw)
                     if raw.pts is None or raw.pts > pts:
@@ -118,70 +133,95 @@ class Video:
     @contextmanager
     def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         """Container and video stream; what fails while they are in use becomes one sentence about the file."""
-        av = _av()
+        av = pyav()
         try:
             with av.open(str(self.path), metadata_errors="replace") as container:
-                if not container.streams.video:
+                stream = _film(container)
+                if stream is None:
                     raise ValueError(f"{self.path} has no video stream; a file that was cut short may look so too")
-                stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 yield container, stream
         except av.FFmpegError as error:
             raise ValueError(f"{self.path} could not be decoded as a video: {error.strerror}") from error
 
+    def _check_end(self, container: InputContainer, stream: VideoStream, end: float, others: list[float]) -> None:
+        """Raise a ValueError where the frames end well before the video does by its own account.
 
-@contextmanager
-def video_writer(
-    path: str | os.PathLike[str], size: tuple[int, int], rate: Fraction, tick: Fraction
-) -> Iterator[Callable[[Image.Image, float], None]]:
-    """A function `write(image, time)` that appends frames to a video, which appears whole or not at all.
+        Where the file has one for all its streams alone, its end may be that of the sound.
+        """
+        if not ANNOUNCING & set(container.format.name.split(",")):
+            return
+        announced, reached = _own_seconds(stream), end
+        if not announced:
+            announced, reached = (container.duration or 0) / 1_000_000, max([end, *others])
+        if reached < COMPLETE * announced:
+            raise ValueError(f"video {self.path} was cut short: it ends after {reached:.3f} of {announced:.3f} s")
 
-    H.264 in yuv420p, or in yuv444p for odd sizes, which its yuv420p does not have; MPEG-4 where PyAV has no H.264.
+
+class _Clock:
+    """Times of frames from their timestamps, which may be missing, or start again in the middle.
 
     Args:
-        path: .mp4, .mov or .mkv; replaced when the block ends well.
-        size: (W, H) in pixels of every image.
-        rate: nominal frames per second.
-        tick: seconds of which the times are multiples, such as `Video.tick`; 1 / rate is fine for a steady rate.
-
-    Raises:
-        ValueError: a suffix of another format.
-        OSError: the file cannot be written.
-        ImportError: PyAV is not installed.
+        tick: seconds of a timestamp's unit.
+        usual: seconds between frames that do not say.
     """
-    av, path = _av(), Path(path)
-    check_written(path)
-    tick = tick if tick.denominator <= 65_535 else FINEST_TICK
-    try:
-        with replacing(path) as temporary, av.open(str(temporary), "w", format=WRITTEN[path.suffix.lower()]) as output:
-            output.metadata["comment"] = OVERLAY
-            name, options = H264 if H264[0] in av.codecs_available else MPEG4
-            stream = output.add_stream(name, rate=rate, options=options)
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv444p" if (size[0] % 2 or size[1] % 2) and name != "mpeg4" else "yuv420p"
-            stream.codec_context.time_base = tick
-            # Players guess what a file does not say.
-            stream.codec_context.colorspace, stream.codec_context.color_range = BT709, MPEG_RANGE
 
-            def write(image: Image.Image, time: float) -> None:
-                frame = av.VideoFrame.from_image(image)
-                frame = _converted(frame, format=stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
-                frame.pts, frame.time_base = round(time / tick), tick
-                output.mux(stream.encode(frame))
+    def __init__(self, tick: Fraction, usual: Fraction):
+        self._tick, self._usual = tick, usual
+        self._next = Fraction(0)  # when the frame before ends
+        self._last: Fraction | None = None
+        self._zero: Fraction | None = None  # what the timestamps count from
+        self._restarted = False
 
-            yield write
-            output.mux(stream.encode(None))
-    except av.FFmpegError as error:
-        raise OSError(f"{path} could not be written: {error.strerror}") from error
+    def read(self, raw: VideoFrame) -> tuple[Fraction, Fraction, int | None]:
+        """Time, duration, and the timestamp if no other frame may have it, of the next frame."""
+        duration = raw.duration * self._tick if raw.duration else self._usual
+        time, pts = self._next, raw.pts
+        if pts is not None:
+            if self._zero is None:
+                self._zero = pts * self._tick - time
+            time = pts * self._tick - self._zero
+            if self._last is not None and time <= self._last:
+                self._zero, time, self._restarted = pts * self._tick - self._next, self._next, True
+        self._last, self._next = time, time + duration
+        return time, duration, None if self._restarted else pts
 
 
-def check_written(path: str | os.PathLike[str]) -> None:
-    """Raise a ValueError unless the suffix names a format that `video_writer` writes."""
-    if Path(path).suffix.lower() not in WRITTEN:
-        raise ValueError(f"{path} must end in {', '.join(WRITTEN)} to be written as a video")
+def _film(container: InputContainer) -> VideoStream | None:
+    """The video stream that a player shows: FFmpeg's choice, unless that is a picture, such as an album's cover."""
+    from av.stream import Disposition
+
+    pictures, best = Disposition.attached_pic | Disposition.timed_thumbnails, container.streams.best("video")
+    films = [stream for stream in container.streams.video if stream.codec_context is not None]
+    films = [stream for stream in films if not stream.disposition & pictures]
+    return next((stream for stream in films if best and stream.index == best.index), next(iter(films), None))
 
 
-def _converted(raw: VideoFrame, **options: Any) -> VideoFrame:
+def _own_seconds(stream: VideoStream) -> float:
+    """How long the video announces to be, or when it ends: by its header, or by Matroska's tag; 0 if it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tags = (value for name, value in stream.metadata.items() if name.upper().startswith("DURATION"))
+    found = re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", next(tags, ""))
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0.0
+
+
+def _decoded(container: InputContainer, stream: VideoStream, ends: list[float] | None = None) -> Iterator[VideoFrame]:
+    """The frames in the order shown; `ends` receives when, in seconds, the packets of other streams end."""
+    for packet in container.demux():
+        if packet.stream.index == stream.index:
+            yield from cast("list[VideoFrame]", packet.decode())
+        elif ends is not None:
+            ends[:] = [max([*ends, _end(packet)])]
+
+
+def _end(packet: Packet[Any]) -> float:
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def converted(raw: VideoFrame, **options: Any) -> VideoFrame:
     """A frame in another format, by this thread alone.
 
     A converter with threads of its own may outlive the frame among Python's garbage. In a process that was forked from
@@ -193,17 +233,24 @@ def _converted(raw: VideoFrame, **options: Any) -> VideoFrame:
         return raw.reformat(**options)
 
 
-def _upright(raw: VideoFrame) -> Image.Image:
-    image, matrix = _converted(raw, format="rgb24").to_image(), raw.side_data.get("DISPLAYMATRIX")
+def _signs(raw: VideoFrame) -> tuple[int, int, int, int]:
+    """How stored pixels lie on the screen: a key of `_UPRIGHT`, or (1, 0, 0, 1) as they are."""
+    matrix = raw.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return image
+        return 1, 0, 0, 1
     # What PyAV calls an object here is a buffer.
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))  # type: ignore[call-overload]
-    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
-    return image.transpose(_UPRIGHT[signs]) if signs in _UPRIGHT else image
+    largest = max(map(abs, (a, b, c, d))) or 1
+    return round(a / largest), round(b / largest), round(c / largest), round(d / largest)
 
 
-def _av() -> ModuleType:
+def _upright(raw: VideoFrame) -> Image.Image:
+    image, turn = converted(raw, format="rgb24").to_image(), _UPRIGHT.get(_signs(raw))
+    return image if turn is None else image.transpose(turn)
+
+
+def pyav() -> ModuleType:
+    """The package, or an ImportError that names the extra."""
     with needing("videos need", "video"):
         import av
     return av

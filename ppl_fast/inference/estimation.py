@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
@@ -67,6 +68,7 @@ def estimate(
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
+    max_pixels: int = 100_000_000,
     progress: bool = False,
 ) -> Estimation:
     """Estimate the poses of images and videos.
@@ -84,6 +86,7 @@ def estimate(
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
             Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
             to the damage stay. `media.skipped` names them.
+        max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
         progress: show a bar where there is a terminal.
 
     Returns:
@@ -100,7 +103,7 @@ def estimate(
     workers = integer("estimate", "workers", workers, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
-    media = open_source(source, size, workers=workers, max_bad_share=max_bad_share)
+    media = open_source(source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels)
     return Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
 
 
@@ -136,7 +139,7 @@ def read(source: Source, batch_size: int, progress: bool) -> Iterator[tuple[Orig
     if progress:
         with needing("progress bars need", "data"):
             from tqdm.auto import tqdm
-        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=None)
+        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=no_bar())
     with bar as shown:
         for origins, pixels in source.read(batch_size):
             yield origins, pixels

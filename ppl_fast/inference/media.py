@@ -56,6 +56,7 @@ def open_source(
     *,
     workers: int = 0,
     max_bad_share: float = 0.1,
+    max_pixels: int = 100_000_000,
 ) -> Media:
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
@@ -65,6 +66,7 @@ def open_source(
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+        max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
 
     Raises:
         TypeError: none of these.
@@ -72,7 +74,7 @@ def open_source(
         ImportError: an extra is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _open_files(Path(source), _size(image_size), workers, max_bad_share)
+        return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels)
     if isinstance(source, Tensor):
         _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
@@ -88,7 +90,7 @@ def open_source(
     )
 
 
-def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float) -> Media:
+def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int) -> Media:
     from ppl_fast.data import ImageFolder
     from ppl_fast.data.clips import find_media, open_videos
     from ppl_fast.data.video import Video
@@ -104,7 +106,7 @@ def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float)
     parts: list[Source] = []
     of_images = Losses("images", len(images), max_bad_share)
     if images:
-        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share)
+        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels)
         dataset.ignored = others  # not the videos
         lines.append(dataset.report())
         of_images.skipped.extend(dataset.skipped)

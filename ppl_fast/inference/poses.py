@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ class Origins:
         sizes: (n, 2) int64, (W, H) of the originals in pixels.
         frames: the number of each frame in its video, from 0; None for an image.
         times: seconds since the first frame of the video; None for an image.
+        durations: seconds that each frame is shown for; empty for images, and where nobody said.
         video: the video that all n are frames of; None for images.
         picture: gives the i-th original; None where they are no longer at hand.
     """
@@ -32,6 +33,7 @@ class Origins:
     sizes: NDArray[np.int64]
     frames: list[int | None]
     times: list[float | None]
+    durations: list[float] = field(default_factory=list)
     video: Video | None = None
     picture: Callable[[int], Image] | None = None
 

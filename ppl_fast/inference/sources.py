@@ -205,6 +205,7 @@ class Frames(Source):
                 sizes=np.asarray([self.video.size] * len(batch), dtype=np.int64),
                 frames=[frame.number for frame in batch],
                 times=[frame.time for frame in batch],
+                durations=[frame.duration for frame in batch],
                 video=self.video,
                 picture=pictures.__getitem__,
             )

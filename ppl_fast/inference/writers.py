@@ -79,10 +79,11 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
 
     The folder gets `a.jpg.png` for `a.jpg` and `walk.mp4.mp4` for `walk.mp4`, suffixes included: `a.jpg` and
     `a.png` must not share a name. Where that is longer than file systems take, the middle gives way. Videos keep size,
-    rate and times of the originals.
+    shape of pixels, rate and times of the originals.
     """
     with needing("overlays need", "viz"):
-        from ppl_fast.data.video import Video, check_written, video_writer
+        from ppl_fast.data.video import Video
+        from ppl_fast.data.video_writer import check_written, video_writer
         from ppl_fast.visualization import draw_overlay, save_overlay
 
     if schema.single and schema.moving:
@@ -101,14 +102,15 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
                 current = poses.video
                 target = path if folder is None else folder / fitting(f"{poses.names[0]}.mp4")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                append = opened.enter_context(video_writer(target, current.size, current.rate, current.tick))
+                like = current.size, current.rate, current.tick, current.aspect
+                append = opened.enter_context(video_writer(target, *like))
             for i, name in enumerate(poses.names):
                 pose = poses.keypoints[i], schema.links, schema.weights
                 if poses.video is None:
                     target = path if folder is None else folder / fitting(f"{name}.png")
                     save_overlay(target, poses.image(i), *pose)
                 else:
-                    append(draw_overlay(poses.image(i), *pose), poses.times[i])
+                    append(draw_overlay(poses.image(i), *pose), poses.times[i], *poses.durations[i : i + 1])
 
         yield write
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 from ppl_fast import _check
 from ppl_fast.models import checkpoint, migration, registry
+from ppl_fast.models.blank import blank
 from ppl_fast.models.config import KeypointConfig
 from ppl_fast.models.output import MemoryReport, Prior
 
@@ -160,10 +162,16 @@ class KeypointModel(nn.Module):
     def _checked(self, name: str, images: Tensor, batch: int | str) -> Tensor:
         owner, size, device = type(self).__name__, self.settings.image_size, self.links.device
         _check.tensor(owner, name, images, (batch, 3, size, size))
+        if hasattr(next(self.parameters()), "full_tensor"):
+            raise RuntimeError(
+                f"{owner}: the parameters are shared out over processes (FSDP2), and gathered for `forward` alone; "
+                'torch.distributed.fsdp.register_fsdp_forward_method(model, "estimate") has `estimate` gather them too'
+            )
         if images.device != device:
             raise ValueError(f"{owner}: {name} must be on the model's device, {device}, got {images.device}")
-        # Looking at the values would stall a GPU's queue and break a compiled graph.
-        if images.device.type == "cpu" and not torch.compiler.is_compiling() and images.numel():
+        # Looking at the values would stall a GPU's queue, break a compiled graph, and cannot be done under vmap.
+        hidden = torch.compiler.is_compiling() or is_batchedtensor(images)
+        if images.device.type == "cpu" and not hidden and images.numel():
             low, high = (value.item() for value in images.detach().aminmax())
             if not (low >= -RANGE and high <= RANGE):
                 raise ValueError(f"{owner}: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
@@ -205,7 +213,9 @@ class KeypointModel(nn.Module):
             model_class.Config.from_dict(options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
-        model = model_class(**(options | overrides))
+        options = options | overrides
+        checkpoint.check_weights(directory, blank(model_class, options, where))  # before memory is taken
+        model = model_class(**options)
         checkpoint.load_weights(directory, model)
         return model.eval()
 

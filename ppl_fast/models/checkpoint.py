@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_fast._extras import needing
-from ppl_fast._files import readable, replacing, write_text
+from ppl_fast._documents import read_json
+from ppl_fast._files import replacing, write_text
+from ppl_fast.models.weights import check_finite, check_fit, read_header, read_tensors, safetensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -27,18 +27,19 @@ def save(
     save_file = safetensors().torch.save_file
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    tensors = {key: whole(value.detach()).cpu().contiguous() for key, value in state.items()}
+    if "alpha" in tensors:  # one element of a parameter that was shared out; see `LinkModel`
+        tensors["alpha"] = tensors["alpha"].reshape(())
     text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_text(directory / CONFIG, text)
 
 
-def safetensors() -> ModuleType:
-    """The package of that name, which only reading and writing weights needs."""
-    with needing("weight files need", "train"):
-        import safetensors.torch
-    return safetensors
+def whole(value: Tensor) -> Tensor:
+    """A tensor that is shared out over processes (FSDP2), gathered, for which every process must ask; or as it is."""
+    gathered: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return gathered
 
 
 def read_config(directory: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
@@ -52,41 +53,45 @@ def read_config(directory: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return str(content["architecture"]), dict(content["config"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not a model config ({type(error).__name__}: {error})") from error
 
 
-def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
-    """Load model.safetensors into `model`; every key and shape must match.
+def weights_of(directory: str | os.PathLike[str]) -> Path:
+    """The path of model.safetensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(directory, WEIGHTS)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
+    return path
+
+
+def check_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
+    """Compare the header of model.safetensors with a model, which may be on the device meta; no weight is read.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a truncated file, or a key that does not match; the first one is named.
     """
-    path = Path(directory, WEIGHTS)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a directory written by save_pretrained")
-    try:
-        state = read_tensors(path)
-    except safetensors().SafetensorError as error:
-        raise ValueError(f"{path}: truncated or not a safetensors file ({error})") from error
-    expected = model.state_dict()
-    for key in [*expected, *(key for key in state if key not in expected)]:
-        want, got = (_spell(states.get(key)) for states in (expected, state))
-        if want != got:
-            raise ValueError(f"{path}: {key} does not fit the model: expected {want}, got {got}")
+    path = weights_of(directory)
+    check_fit(str(path), read_header(path), model.state_dict())
+
+
+def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
+    """Load model.safetensors into `model`; every key, shape and kind of number must match.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated file, a key that does not match, or NaN or infinity; the first one is named.
+    """
+    path, expected = weights_of(directory), model.state_dict()
+    state = read_tensors(path)
+    check_fit(str(path), state, expected)
+    for name, value in state.items():
+        check_finite(str(path), name, value.to(expected[name].dtype))
     model.load_state_dict(state)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; its package takes no names that are not UTF-8."""
-    package = safetensors().torch
-    found: dict[str, Tensor]
-    found = package.load_file(path) if readable(str(path)) == str(path) else package.load(path.read_bytes())
-    return found
-
-
-def _spell(tensor: Tensor | None) -> str:
-    return "nothing" if tensor is None else f"shape {tuple(tensor.shape)}"

@@ -32,8 +32,8 @@ class KeypointConfig:
 
     machine: ClassVar[tuple[str, ...]] = ()  # options that are of the machine, not of the model
 
-    num_keypoints: int = option(16, "number of keypoints, N", low=2)
-    image_size: int = option(128, "side of the square input images in pixels", low=16)
+    num_keypoints: int = option(16, "number of keypoints, N", low=2, most=1024)
+    image_size: int = option(128, "side of the square input images in pixels", low=16, most=4096)
 
     def __post_init__(self) -> None:
         check(self.owner(), self)
@@ -107,7 +107,9 @@ class LinkModelConfig(KeypointConfig):
     )
     translator_base: int = option(64, "channels of the translator at full resolution", low=1)
     translator_levels: int = option(4, "down-blocks of the translator", low=1, high=8)
-    mask_blocks: int = option(16, "the reference image is dropped in a grid of this many blocks a side", low=1)
+    mask_blocks: int = option(
+        16, "the reference image is dropped in a grid of this many blocks a side", low=1, most=4096
+    )
     mask_ratio: float = option(0.8, "share of blocks dropped in training", high=1)
 
     reconstruction_loss: str = option(
@@ -145,12 +147,12 @@ class PPLConfig(LinkModelConfig):
     memory_banks: int = option(34, "banks (= tokens a pose is written as), m", low=1)
     memory_prototypes: int = option(16, "vectors in a bank, k", low=1)
     memory_width: int = option(512, "width of a memory vector, d", low=1)
-    memory_layers: int = option(4, "mixer layers of the memory's encoder")
+    memory_layers: int = option(4, "mixer layers of the memory's encoder", most=1000)
     memory_hidden: int = option(512, "hidden width of the encoder's channel MLPs", low=1)
     memory_token_hidden: int = option(64, "hidden width of the token MLPs", low=1)
     memory_decoder_width: int = option(32, "width of the memory's decoder", low=1)
     memory_decoder_hidden: int = option(64, "hidden width of the decoder's channel MLPs", low=1)
-    memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder")
+    memory_decoder_layers: int = option(1, "mixer layers of the memory's decoder", most=1000)
     memory_decay: float = option(0.9, "decay of the moving averages behind the vectors", high=1)
 
     regressor_base: int = option(64, "channels of the regressor's first block, doubled by each further one", low=1)
@@ -188,7 +190,7 @@ class AutoLinkConfig(LinkModelConfig):
     """
 
     link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")
-    detector_size: int = option(128, "side that images are resized to for the detector", low=16)
+    detector_size: int = option(128, "side that images are resized to for the detector", low=16, most=4096)
     detector_base: int = option(64, "channels of the detector's first block, doubled by each further one", low=1)
     detector_levels: int = option(4, "down-blocks of the detector", low=1, high=8)
 

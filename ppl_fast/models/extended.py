@@ -185,6 +185,11 @@ class ExtendedPPL(Extension, PPL):
         """With `occlude_fill`, the hidden pixels as a second round of `estimate` sees them."""
         occluded = masks["occluded"]
         if self.settings.occlude_fill and occluded.any():
+            if torch._C._current_graph_task_id() != -1 and not torch.compiler.is_compiling():
+                raise RuntimeError(
+                    f"{type(self).__name__}: with occlude_fill a pass cannot be computed again, as activation "
+                    "checkpointing of the whole model does; checkpoint the regressor and the translator instead"
+                )
             with torch.no_grad():
                 model = in_eval(self)
                 part, visible = hidden[occluded], masks["visible"][occluded] > 0

@@ -6,6 +6,10 @@ Discrete Representation Learning", appendix A.1), not by gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -13,15 +17,29 @@ from torch import Tensor, nn
 from ppl_fast.models.blocks import MixerLayer
 from ppl_fast.ops import memory_attention, prototype_sums
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SMOOTHING = 1e-5  # Laplace smoothing of the sizes
 DEAD_SHARE = 0.02  # a vector whose size is below this share of its bank's mean counts as dead
+
+
+@dataclass
+class _Pass:
+    """The last pass that moved the vectors: what it was over, what it read, and whether it can still be told apart."""
+
+    key: tuple[int, tuple[int, ...]]
+    codebook: Tensor
+    repeated: bool  # over the images of the pass before, which may be computed again as well
+    recomputed: bool = False
 
 
 class HierarchicalMemory(nn.Module):
     """Encoder, m banks of k vectors of width d, and decoder.
 
     Buffers: codebook (m, k, d); sizes (m, k) and sums (m, k, d), its moving averages; idle (m, k) int64, training
-    steps since a vector was last chosen. All but `idle` are float32 and stay so under autocast.
+    steps since a vector was last chosen. All stays float32 under autocast and in a model of half precision: moving
+    averages need its digits, and vectors that nothing chose yet have values beyond float16.
 
     The arguments are the options `memory_*` of `PPLConfig` and those of `ExtendedPPLConfig`.
     """
@@ -30,6 +48,7 @@ class HierarchicalMemory(nn.Module):
     sizes: Tensor
     sums: Tensor
     idle: Tensor
+    _pass: _Pass | None = None
 
     def __init__(
         self,
@@ -66,7 +85,35 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
-    def forward(self, keypoints: Tensor, learn: bool = True) -> tuple[Tensor, Tensor]:
+    def vectors(self, images: Tensor, learn: bool) -> Tensor | None:
+        """What a pass over these images is to read where that is not the codebook any more, else None.
+
+        Activation checkpointing runs a pass again within the backward, when the vectors have moved: the second run
+        reads what the first one read, and moves nothing.
+
+        Args:
+            images: of the pass.
+            learn: whether the vectors may move.
+
+        Raises:
+            RuntimeError: the memory has moved on since: another pass came between a pass and its backward.
+        """
+        if not (learn and self.training) or torch.compiler.is_compiling():
+            return None
+        key = images.data_ptr(), tuple(images.shape)
+        if torch._C._current_graph_task_id() == -1:  # no backward is running
+            repeated = self._pass is not None and self._pass.key == key and not self._pass.recomputed
+            self._pass = _Pass(key, self.codebook, repeated)
+            return None
+        if self._pass is None or self._pass.key != key or self._pass.repeated:
+            raise RuntimeError(
+                "HierarchicalMemory: a checkpointed pass is computed again after the memory has moved on; call "
+                "backward before the next pass, or checkpoint the regressor and the translator instead of the whole"
+            )
+        self._pass.recomputed = True
+        return self._pass.codebook
+
+    def forward(self, keypoints: Tensor, learn: bool = True, vectors: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Recall keypoints from the memory.
 
         The gradient of the recalled keypoints passes straight through the choice to the encoder. In training mode the
@@ -75,15 +122,18 @@ class HierarchicalMemory(nn.Module):
         Args:
             keypoints: (B, N, 2).
             learn: whether the vectors may move.
+            vectors: to read in place of the codebook, which then stays as it is; see `vectors`.
 
         Returns:
             The recalled keypoints (B, N, 2), and the commitment loss, a scalar.
         """
         with torch.autocast(keypoints.device.type, enabled=False):
             tokens = self.encode(keypoints)
-            learn = learn and self.training
+            learn = learn and self.training and vectors is None
             # The update below writes into the buffer, the backward needs the vectors as they were read.
-            codebook = self.codebook.clone() if learn else self.codebook
+            codebook = self.codebook.clone() if learn else self.codebook if vectors is None else vectors
+            if learn and self._pass is not None and not torch.compiler.is_compiling():
+                self._pass.codebook = codebook
             values, indices, distances = memory_attention(tokens, codebook)
             if learn:
                 self._update(tokens.detach(), indices, distances.detach())
@@ -91,7 +141,10 @@ class HierarchicalMemory(nn.Module):
 
     def encode(self, keypoints: Tensor) -> Tensor:
         """(B, N, 2) -> tokens (B, m, d)."""
-        x = self.encoder(keypoints.to(self.to_token.weight.dtype))
+        x = self.encoder(keypoints.to(self.dtype))
+        # The same view, which has the gradient come contiguous: torch's compilers without inductor are wrong about the
+        # strides that layer_norm gives for another.
+        x = x.flatten(1).unflatten(1, x.shape[1:])
         tokens: Tensor = self.to_token(self.to_banks(x.mT).mT)
         return tokens
 
@@ -100,15 +153,21 @@ class HierarchicalMemory(nn.Module):
         keypoints: Tensor = self.decoder(self.from_banks(tokens.mT).mT)
         return keypoints
 
-    @torch.no_grad()
-    def prior(self) -> Tensor:
-        """The keypoint prior (N, 2): the decoded mean of each bank's vectors, without gradient."""
-        return self.decoded_mean()
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder and the decoder; asked of a norm, as a quantized linear layer has none."""
+        return next(self.encoder[-1].parameters()).dtype
 
-    def decoded_mean(self) -> Tensor:
+    @torch.no_grad()
+    def prior(self, vectors: Tensor | None = None) -> Tensor:
+        """The keypoint prior (N, 2): the decoded mean of each bank's vectors, or of others, without gradient."""
+        return self.decoded_mean(vectors)
+
+    def decoded_mean(self, vectors: Tensor | None = None) -> Tensor:
         """Like `prior`, with its gradient to the decoder."""
-        with torch.autocast(self.codebook.device.type, enabled=False):
-            return self.decode(self.codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
+        codebook = self.codebook if vectors is None else vectors
+        with torch.autocast(codebook.device.type, enabled=False):
+            return self.decode(codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 
     @torch.no_grad()
     def prototype_poses(self) -> Tensor:
@@ -127,6 +186,22 @@ class HierarchicalMemory(nn.Module):
         share = self.sizes / self.sizes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(self.sizes.dtype).tiny)
         dead = share < DEAD_SHARE / self.sizes.shape[1]
         return torch.special.entr(share).sum(dim=1).exp(), dead.sum(dim=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which begin between two passes."""
+        return self.__dict__ | {"_pass": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What every conversion of a module goes through: nothing here gets fewer digits than float32 has."""
+
+        def converted(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            if found.is_floating_point() and found.dtype.itemsize < torch.float32.itemsize:
+                return tensor.to(found.device, torch.promote_types(tensor.dtype, torch.float32))
+            return found
+
+        super()._apply(converted, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor, distances: Tensor) -> None:

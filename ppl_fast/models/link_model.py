@@ -35,13 +35,27 @@ class LinkModel(KeypointModel):
         self.register_buffer("links", default_links(s.num_keypoints), persistent=False)
         start = torch.randn(len(self.links)) * s.link_spread + s.link_start
         self.link_parameters = nn.Parameter(start / s.link_factor)
-        self.alpha = nn.Parameter(torch.ones(()))
+        self.alpha = nn.Parameter(torch.ones(1))  # a scalar could not be shared out over processes
         self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
 
     def new_translator(self) -> nn.Module:
         """A translator as the options have it."""
         s = self.settings
         return TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
+
+    # On disk, alpha is a scalar, as the published models have it
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        alpha = destination[f"{prefix}alpha"]
+        if not hasattr(alpha, "full_tensor"):  # a part of one that is shared out stays as it is
+            destination[f"{prefix}alpha"] = alpha.reshape(())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        alpha = state_dict.get(f"{prefix}alpha")
+        if alpha is not None and alpha.ndim == 0:
+            state_dict[f"{prefix}alpha"] = alpha.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     # Links
 
@@ -51,7 +65,8 @@ class LinkModel(KeypointModel):
 
     def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The link heatmap (B, 1, S, S) of keypoints (B, N, 2) and link weights (E,)."""
-        return link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+        heatmap = link_heatmap(keypoints, weights, self.settings.image_size, self.settings.thickness, self.links)
+        return heatmap.to(self.dtype)
 
     # Reconstruction
 

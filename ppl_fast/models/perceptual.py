@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.checkpoint import safetensors
+from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
 STAGES = {"vgg16": (2, 2, 3, 3), "vgg19": (2, 2, 4, 4)}
@@ -86,7 +87,7 @@ class PerceptualLoss(nn.Module):
         """Copy the convolutions out of a VGG state dict, whatever its layout; `source` names it in errors.
 
         Raises:
-            ValueError: a missing or misshapen layer; the first one is named.
+            ValueError: a missing or misshapen layer, or one that holds no finite numbers; the first one is named.
         """
         found = {}
         for key, value in state.items():
@@ -103,6 +104,8 @@ class PerceptualLoss(nn.Module):
                         f"{source}: {key} must have shape {tuple(parameter.shape)} for {self.network}, "
                         f"got {tuple(value.shape)}"
                     )
+                check_kind(source, key, value.dtype, parameter.dtype)
+                check_finite(source, key, value)
                 parameter.copy_(value)
 
 
@@ -147,11 +150,21 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
     return cached
 
 
+def _check_stored(path: Path) -> None:
+    """Raise a ValueError for a zip archive that unpacks to more than it is long, as none by torch.save does."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("it has compressed entries, which torch.save does not write")
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = safetensors().torch.load_file(path)
-            return tensors
+            return read_tensors(path)
+        _check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ImportError):
         raise

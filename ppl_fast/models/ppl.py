@@ -91,12 +91,13 @@ class PPL(LinkModel):
         """
         images, reference = self.checked(images, reference)
         masks = self.masks(images, reference)
-        T, W = self.memory.prior(), self.link_weights()  # the priors: keypoints (N, 2), and links (E,)
+        read = self.memory.vectors(images, learn=losses)
+        T, W = self.memory.prior(read), self.link_weights()  # the priors: keypoints (N, 2), and links (E,)
         theta = self.regressor(self.seen(images, masks), T)
         T_prime = affine_warp(T, theta)  # T'_i = theta_i [T_i; 1]
         S = self.draw(T_prime, W)
         I_prime = self.translator(self.alpha * self.appearance(images, reference, masks), self.drawn(S, masks))
-        recalled, commitment = self.memory(T_prime.detach(), learn=losses)
+        recalled, commitment = self.memory(T_prime.detach(), learn=losses, vectors=read)
         prior = Prior(T, self.connectivity())
         out = PPLOutput(T_prime, prior, S, I_prime, {}, None, theta, recalled, commitment)
         return self.with_losses(Pass(images, out, W, masks)) if losses else out

@@ -79,27 +79,32 @@ class Regressor(nn.Module):
             prior: (N, 2), (x, y).
 
         Returns:
-            (B, N, 2, 3), float32 or the parameters' dtype.
+            (B, N, 2, 3), float32, or float64 as the parameters.
         """
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
         with torch.autocast(images.device.type, enabled=False):
-            attention, position = attend(logits, self.embed.weight.dtype)
-            features, dtype = features.flatten(2).to(position.dtype), position.dtype
+            # The dtype is asked of a convolution: a quantized linear layer has none.
+            dtype = self.maps.weight.dtype
+            attention, position = attend(logits, dtype)
+            features = features.flatten(2).to(dtype)
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
-            attended, prior = attention @ features.mT, prior.to(dtype).expand_as(position)
-            parts = attended, self.embed(position), self.embed(prior)
-            affine: Tensor = self.affine(torch.cat(parts, dim=2)).unflatten(2, (2, 3))
+            attended, prior = attention.to(dtype) @ features.mT, prior.to(dtype).expand_as(position)
+            parts = attended, self.embed(position.to(dtype)), self.embed(prior)
+            affine: Tensor = self.affine(torch.cat(parts, dim=2)).to(position.dtype).unflatten(2, (2, 3))
             if self.head == "residual":
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine
 
 
 def attend(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Maps (B, N, H, W) -> attention (B, N, H * W), a softmax over the cells, and expected (x, y) (B, N, 2)."""
-    attention = logits.flatten(2).to(dtype).softmax(dim=2)
-    return attention, attention @ cells(logits)
+    """Maps (B, N, H, W) -> attention (B, N, H * W), a softmax over the cells, and expected (x, y) (B, N, 2).
+
+    Both in `dtype`, or float32 where that has fewer digits.
+    """
+    attention = logits.flatten(2).to(torch.promote_types(dtype, torch.float32)).softmax(dim=2)
+    return attention, attention @ cells(logits).to(attention.dtype)
 
 
 def cells(maps: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from ppl_fast._documents import read_bytes
 from ppl_fast._pickles import RefusedError, refusing, short
 from ppl_fast.published import pickles
 from ppl_fast.published.pickles import Held
 
+LONGEST = 1 << 33  # bytes of a stream, which is read whole
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the stream starts with
 
 
@@ -32,7 +34,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     with refusing(path, "not a checkpoint written by torch.save"):
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
-        return _read_zip(path) if zipped else _read_stream(path.read_bytes())
+        return _read_zip(path) if zipped else _read_stream(read_bytes(path, LONGEST))
 
 
 def _read_zip(path: Path) -> Any:

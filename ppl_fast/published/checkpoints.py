@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_fast._pickles import short
 from ppl_fast.models import MODELS, KeypointModel, LinkModel, migration, registry
 from ppl_fast.models.perceptual import PerceptualLoss
+from ppl_fast.models.weights import check_finite, check_kind
 from ppl_fast.published import archives
 from ppl_fast.published.layouts import LAYOUTS, VGG, layout_of
 from ppl_fast.published.pickles import Held, StandIn
@@ -105,11 +106,13 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
         ValueError: the sentence names `where` and what is missing, unexpected or of another shape.
     """
     layout = layout_of(type(model))
-    expected = model.state_dict() if own else layout.to_published(model)
+    wanted = model.state_dict() if own else layout.to_published(model)
     expected, given = (
         {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(VGG)}
-        for entries in (expected, state)
+        for entries in (wanted, state)
     )
+    if own and given.get("alpha") == (1,):  # the parameter of a pickled module; state dicts have a scalar
+        given["alpha"] = ()
     missing = [key for key in expected if key not in given and key not in layout.optional]
     surplus = [key for key in given if key not in expected]
     both = [key for key in expected if key in given and key != layout.coordinates]
@@ -117,6 +120,9 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
     if missing or surplus or wrong:
         listed = _some("; missing", missing) + _some("; unexpected", surplus) + _some("; of another shape", wrong)
         raise ValueError(f"{where}: not a state dict of the published {layout.model.__name__}{listed}")
+    for key in both:
+        check_kind(where, key, state[key].dtype, wanted[key].dtype)
+        check_finite(where, key, state[key])
 
 
 def converted(state: dict[str, Tensor], model: LinkModel, where: str) -> dict[str, Tensor]:

@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
+from ppl_fast._pickles import short
 from ppl_fast.models import KeypointModel
-from ppl_fast.models.checkpoint import read_tensors
+from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 _STEP_PREFIX = "step_"
 _STEP = re.compile(f"{_STEP_PREFIX}[0-9]+")  # copies by other names are not the run's
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of the state of torch's AdamW
+SCALER = {"scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker"}  # state of torch's
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -71,22 +75,32 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
     Raises:
         ValueError: the file is missing, truncated, or of another model; the sentence names file and tensor.
     """
-    from safetensors import SafetensorError
-
     path = checkpoint / "optimizer.safetensors"
     try:
         tensors = read_tensors(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
     parameters = dict(model.named_parameters())
+    for key in sorted(tensors):
+        others = [f"{key.rpartition('.')[0]}.{slot}" for slot in SLOTS]
+        if missing := [other for other in others if other not in tensors]:
+            raise ValueError(f"checkpoint file {path}: {key} is there without {missing[0]}")
     for key, saved in tensors.items():
         name, _, slot = key.rpartition(".")
         parameter = parameters.get(name)
+        if parameter is not None and slot != "step" and saved.ndim == 0:
+            saved = saved.reshape(1)  # of alpha, which was a scalar once
         if parameter is None or (slot != "step" and saved.shape != parameter.shape):
             expected = "no such parameter" if parameter is None else f"shape {tuple(parameter.shape)}"
             raise ValueError(f"checkpoint file {path}: {key} has shape {tuple(saved.shape)}, the model has {expected}")
-        # The fused Adam expects everything on the parameter's device, the moments in its memory layout.
         like = saved if slot == "step" else parameter.detach()
+        if slot not in SLOTS or (slot == "step" and saved.numel() != 1):
+            raise ValueError(f"checkpoint file {path}: {key} is none of Adam's {', '.join(SLOTS)}")
+        check_kind(f"checkpoint file {path}", key, saved.dtype, parameter.dtype)
+        check_finite(f"checkpoint file {path}", key, saved.to(like.dtype))
+        if slot != "exp_avg" and bool((saved < 0).any()):
+            raise ValueError(f"checkpoint file {path}: {key} is negative")
+        # The fused Adam expects everything on the parameter's device, the moments in its memory layout.
         optimizer.state[parameter][slot] = torch.empty_like(like, device=parameter.device).copy_(saved)
 
 
@@ -94,12 +108,31 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """Read a checkpoint's state.json; a ValueError names the file where it is damaged."""
     path = checkpoint / "state.json"
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(state["step"], int):
-            raise TypeError("step is no integer")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = read_json(path)
+        _check_state(state)
+    except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
-    return state
+    return {**state}
+
+
+def _check_state(state: Any) -> None:
+    """Raise a ValueError unless this is what `save_checkpoint` is given, as far as a resumed run relies on it."""
+    if not isinstance(state, dict):
+        raise ValueError(f"it must hold an object, got {type(state).__name__}")
+    if type(state.get("step")) is not int or not 0 <= state["step"] < 1 << 53:
+        raise ValueError(f"step must be a number of steps, got {short(state.get('step'))}")
+    if not _is_number(state.get("seconds")):
+        raise ValueError(f"seconds must be a number of at least 0, got {short(state.get('seconds'))}")
+    if not isinstance(state.get("images"), str):
+        raise ValueError(f"images must be text, got {short(state.get('images'))}")
+    scaler = state.get("scaler")
+    good = isinstance(scaler, dict) and scaler.keys() == SCALER and all(map(_is_number, scaler.values()))
+    if scaler and not good:
+        raise ValueError(f"scaler must hold numbers for {', '.join(sorted(SCALER))}, got {short(scaler)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e300
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

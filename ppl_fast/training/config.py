@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
-from ppl_fast._options import check, hint, option, plain
+from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
 
@@ -52,6 +53,7 @@ class TrainConfig:
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
+    max_pixels: int = option(100_000_000, "pixels of an image that may be decoded at once", low=64)
     precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
     device: str = option("auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu")
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")
@@ -96,22 +98,26 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such YAML mapping, or holds an unknown key; the sentence names file and key.
     """
-    import yaml
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"config file {path} does not exist")
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        config = read_yaml(Path(path)) or {}
+    except ValueError as error:
+        raise ValueError(f"config file {path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"config file {path} must hold the mappings model and train, got {type(config).__name__}")
     check_keys(config, SECTIONS, f"config file {path}")
+    for key in ("architecture", "data"):
+        if not isinstance(config.get(key), str | None):
+            raise ValueError(f"config file {path}: {key} must be text, got {type(config[key]).__name__}")
     return config
 
 
-def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> None:
+def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> dict[str, Any]:
     """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
+
+    Returns:
+        The same with its options as they are meant, see `as_meant`.
 
     Raises:
         ValueError: another architecture, no mapping where there should be one, or unknown options; the sentence names
@@ -127,6 +133,8 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
+        config = config | ({section: as_meant(options, given)} if given else {})
+    return config
 
 
 def write_config(

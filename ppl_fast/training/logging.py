@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ppl_fast._documents import parse_json
 from ppl_fast._extras import needing
 from ppl_fast._files import readable, write_text
 from ppl_fast.models import Prior
@@ -12,20 +14,32 @@ from ppl_fast.models import Prior
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+LONGEST_RECORD = 1 << 26  # bytes of a line
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of a JSONL file, in order; a line that is none, such as one cut short by a crash, is left out."""
+    """Records of a JSONL file, in order; what is none, such as a line cut short by a crash, is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+    for line in _lines(path) if path.is_file() else ():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and type(record.get("step")) is int:
             records.append(record)
     return records
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; those longer than a record ever is are left out, a piece at a time."""
+    with open(path, "rb") as file:
+        whole = True
+        while line := file.readline(LONGEST_RECORD):
+            ends = line.endswith(b"\n") or len(line) < LONGEST_RECORD
+            if whole and ends:
+                yield line
+            whole = ends
 
 
 class RunLog:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -16,11 +15,16 @@ from ppl_fast.data.sets import known_name
 from ppl_fast.training.config import TrainConfig
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
+LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
 
 def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConfig) -> ImageSet:
     """The images to train on: a published data set, a folder, or with reference "video" a folder of clips."""
-    options: dict[str, Any] = {"cache": config.cache, "max_bad_share": config.max_bad_share}
+    options: dict[str, Any] = {
+        "cache": config.cache,
+        "max_bad_share": config.max_bad_share,
+        "max_pixels": config.max_pixels,
+    }
     if config.reference == "video" and not known_name(data):
         return ClipFolder(data, image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset
@@ -41,15 +45,22 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     cpu = device.type == "cpu"
     if cpu and config.precision == "fp16":
         raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = _processes()
     if device.index is not None and processes > 1:
         raise ValueError(
             f"TrainConfig: device must name a kind, as {device.type}, for {processes} processes, which each take one; "
             f"got {config.device}"
         )
+    missing = [name for name in LAUNCHER if not os.environ.get(name)]
+    if processes > 1 and missing:  # one by itself needs none of them
+        raise ValueError(
+            f"the environment variable WORLD_SIZE is {processes}, but {missing[0]} is not set; start several processes "
+            "by torchrun, or unset WORLD_SIZE for one"
+        )
     # The state is one for the whole process, and refuses another precision or device than an earlier run's.
     AcceleratorState._reset_state(reset_partial_state=True)
-    with _named(device) if processes == 1 else nullcontext():
+    alone = dict.fromkeys(LAUNCHER) | {DEVICE_VARIABLE: str(device)}  # accelerate reads no other word about the device
+    with _environment(alone) if processes == 1 else nullcontext():
         accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     if config.batch_size % accelerator.num_processes:
         raise ValueError(
@@ -59,14 +70,27 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
+def _processes() -> int:
+    """How many processes the launcher says there are."""
+    named = os.environ.get("WORLD_SIZE") or "1"
+    if not named.isdecimal() or int(named) < 1:
+        raise ValueError(f"the environment variable WORLD_SIZE must be the number of processes, got {named!r}")
+    return int(named)
+
+
 @contextmanager
-def _named(device: torch.device) -> Iterator[None]:
-    """Let accelerate take this device; it reads no other word about which of several."""
-    before = os.environ.get(DEVICE_VARIABLE)
-    os.environ[DEVICE_VARIABLE] = str(device)
+def _environment(changes: dict[str, str | None]) -> Iterator[None]:
+    """Environment variables set to these values, None for not at all, within the block."""
+    before = {name: os.environ.get(name) for name in changes}
     try:
+        _set(changes)
         yield
     finally:
-        os.environ.pop(DEVICE_VARIABLE)
-        if before is not None:
-            os.environ[DEVICE_VARIABLE] = before
+        _set(before)
+
+
+def _set(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

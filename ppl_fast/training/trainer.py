@@ -19,10 +19,11 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ppl_fast._files import readable
+from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel, migration, registry
+from ppl_fast.models.blank import check_trainable
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
@@ -80,6 +81,7 @@ def train(
     accelerator = new_accelerator(train_config)
     torch.manual_seed(train_config.seed)
     if checkpoint is None:
+        check_trainable(model_class, model_config, "train")
         state, model = FRESH, model_class(**model_config)
     else:
         state, model = restored(checkpoint, model_config, model_class)
@@ -91,31 +93,28 @@ def train(
         raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
     model.load_perceptual()
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
-
-    def say(text: str) -> None:
-        accelerator.print(readable(text))
-
-    say(dataset.report())
-    say(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
+    tell = say if accelerator.is_main_process else lambda text: None
+    tell(dataset.report())
+    tell(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
     if resume and not begun:
-        say(f"no run in {run} yet: it begins")
+        tell(f"no run in {run} yet: it begins")
     if train_config.tensorboard and not tensorboard_takes(run):
-        say(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
+        tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
     if checkpoint:
         with blaming(checkpoint):
             load_optimizer(checkpoint, model, trainer.optimizer)
-        say(f"resuming at step {trainer.step} from {checkpoint}")
+        tell(f"resuming at step {trainer.step} from {checkpoint}")
         if state["images"] != fingerprint(dataset.paths):
-            say(f"note: {data} no longer holds the images the run began with, so their order changes")
+            tell(f"note: {data} no longer holds the images the run began with, so their order changes")
     if trainer.step >= train_config.steps:
-        say(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+        tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
         return model.eval()
     main = accelerator.is_main_process
     with claimed(run, resume, checkpoint) if main else nullcontext():
         if main:
             write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
         trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
-    say(f"trained to step {trainer.step}; model, log and pictures are in {run}")
+    tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return trained.eval()
 
@@ -153,7 +152,7 @@ class Trainer:
             self.bare_model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
-        if state["scaler"]:
+        if state["scaler"] and accelerator.scaler:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
@@ -168,7 +167,8 @@ class Trainer:
         hide = not accelerator.is_main_process
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
         self._options = (self.run / "config.yaml").read_bytes() if is_run(self.run) else None
-        with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hide) as bar:
+        hidden = hide or bool(no_bar())
+        with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden) as bar:
             try:
                 self._loop(loader, bar, stop)
             finally:
@@ -249,7 +249,7 @@ class Trainer:
                 self.run.mkdir(parents=True, exist_ok=True)
                 (self.run / "config.yaml").write_bytes(self._options)
                 log.restore(self.run)
-                self.accelerator.print(readable(f"note: {self.run} was moved or removed; it is written anew"))
+                say(f"note: {self.run} was moved or removed; it is written anew")
             log.scalars(record)
             if draw or log.prior_due(self.step):
                 self._log_prior(log)

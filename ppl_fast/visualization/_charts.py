@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +112,30 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
 def new_figure(width: float, height: float) -> Figure:
     """A figure of this size in inches; an ImportError that names the extra where matplotlib is missing."""
     with needing("charts need", "viz"):
+        _import_matplotlib()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib whatever backend the environment names: charts go to files, and a notebook's is not everywhere.
+
+    Where the backend is here, it is chosen as ever, for the charts of the user's own.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def save_chart(path: str | Path, figure: Figure) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.clips import ClipFolder
+from ppl_fast.data.image_set import MAX_PIXELS
 from ppl_fast.data.images import ImageFolder, list_files
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
@@ -88,6 +89,7 @@ def open_set(
     split: str = "train",
     cache: bool = False,
     max_bad_share: float = 0.1,
+    max_pixels: int = MAX_PIXELS,
 ) -> LabelledSet:
     """A folder of images, or a published data set by name.
 
@@ -100,6 +102,7 @@ def open_set(
             than train for Taichi alone; test. A plain folder is the same for all.
         cache: keep the resized images in memory.
         max_bad_share: above this share of unreadable images the set is refused.
+        max_pixels: images that decode to more are unreadable.
 
     Raises:
         LayoutError: ROOT does not have the published layout.
@@ -107,7 +110,7 @@ def open_set(
     """
     if split not in SPLITS:
         raise ValueError(f"open_set: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share}
+    options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share, "max_pixels": max_pixels}
     name = known_name(spec)
     if name:
         root = Path(str(spec).partition(":")[2]).expanduser()

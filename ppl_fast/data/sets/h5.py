@@ -1,15 +1,18 @@
 """Images and labels in HDF5 files, as AutoLink's preprocessing writes them for CUB and flowers."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ppl_fast._extras import needing
-from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.image_set import MAX_PIXELS, ImageSet
 from ppl_fast.data.labels import Labels
+from ppl_fast.data.sets.hdf import MissingError, opened
 from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
+
+MOST_NUMBERS = 1 << 25  # in an array of labels
 
 
 class H5Images(Published, ImageSet):
@@ -35,6 +38,8 @@ class H5Images(Published, ImageSet):
             shape, dtype = self._described(file, array)
             if len(shape) != 4 or shape[1] != 3 or dtype != np.uint8:
                 raise ValueError(f"{file}: {array} must be uint8 (n, 3, H, W), got {shape} of {dtype}")
+            if shape[2] * shape[3] > options.get("max_pixels", MAX_PIXELS):
+                raise ValueError(f"{file}: {array} has images of {shape[3]} x {shape[2]} pixels, more than max_pixels")
             names += [f"{part}/{row:05d}" for row in range(shape[0])]
             self._sizes[part] = shape[3], shape[2]
         super().__init__(file, names, image_size, **options)
@@ -42,18 +47,20 @@ class H5Images(Published, ImageSet):
     def _described(self, file: Path, array: str) -> tuple[tuple[int, ...], np.dtype]:
         if not file.is_file():
             raise LayoutError(self.name, file.parent, self.tree, f"no file {file.name}")
-        with _open(file) as opened:
-            if array not in opened:
-                raise LayoutError(self.name, file.parent, self.tree, f"no {array} in {file.name}, only {list(opened)}")
-            return opened[array].shape, opened[array].dtype
+        try:
+            with opened(file, array) as found:
+                return found.shape, found.dtype
+        except MissingError as error:
+            missing = f"no {array} in {file.name}, only {error.found}"
+            raise LayoutError(self.name, file.parent, self.tree, missing) from error
 
     def _size(self, name: str) -> tuple[int, int]:
         return self._sizes[name.partition("/")[0]]
 
     def _picture(self, name: str) -> Image.Image:
         part, _, row = name.partition("/")
-        with _open(self.root) as opened:
-            pixels = opened[self._arrays[part]][int(row)]
+        with opened(self.root, self._arrays[part]) as found:
+            pixels = found[int(row)]
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
@@ -79,6 +86,8 @@ class H5Labelled(H5Images):
             found = joints(self._read(f"{part}_kp"), len(self.joints), str(self.root), f"{part}_kp")
             if len(found) != images:
                 raise ValueError(f"{self.root}: {part}_kp must be of {images} images, got {len(found)}")
+            if not np.isfinite(found[shown > 0]).all():
+                raise ValueError(f"{self.root}: {part}_kp must be finite wherever visible, got NaN or infinity")
             points.append(from_fractions(found, self._sizes[part]))
             visible.append(shown > 0)
         files = [
@@ -87,21 +96,8 @@ class H5Labelled(H5Images):
         return Labels(files, np.concatenate(points), np.concatenate(visible), self.joints, [])
 
     def _read(self, array: str) -> np.ndarray:
-        self._described(self.root, array)
-        with _open(self.root) as opened:
-            return opened[array][...]
-
-
-def _open(file: Path) -> Any:
-    """The file, opened for reading.
-
-    Raises:
-        ValueError: no HDF5 file, or a truncated one; it is named.
-        ImportError: h5py is not installed.
-    """
-    with needing(f"{file} needs", "data"):
-        import h5py
-    try:
-        return h5py.File(file, "r")
-    except OSError as error:
-        raise ValueError(f"{file}: truncated, or no HDF5 file ({error})") from error
+        shape, _ = self._described(self.root, array)
+        if math.prod(shape) > MOST_NUMBERS:
+            raise ValueError(f"{self.root}: {array} must hold at most {MOST_NUMBERS} numbers, got shape {shape}")
+        with opened(self.root, array) as found:
+            return found[...]

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ppl_fast._console import no_bar
+from ppl_fast.data.image_file import opened
 from ppl_fast.data.image_set import ImageSet, natural
 from ppl_fast.data.images import ImageFiles
 from ppl_fast.data.labels import Labels
@@ -84,7 +86,7 @@ class Human36M(Published, ImageFiles):
         """
         points = np.empty((len(self), len(JOINTS), 2))
         sizes = zip(self.paths, self.original_sizes, strict=True)
-        for i, (path, size) in enumerate(tqdm(sizes, "reading labels", len(self), leave=False, disable=None)):
+        for i, (path, size) in enumerate(tqdm(sizes, "reading labels", len(self), leave=False, disable=no_bar())):
             points[i] = from_fractions(_joints(self._beside(path, "Landmarks", ".mat")), size)
         return Labels(self.paths, points, np.ones(points.shape[:2], bool), JOINTS, BONES)
 
@@ -104,14 +106,14 @@ class Human36MMasked(Human36M):
         size, path = super()._size(name), self._mask(name)
         if not path.is_file():
             raise ValueError(f"its mask {path} is missing")
-        with Image.open(path) as mask:
+        with opened(path) as mask:
             if mask.size != size:
                 raise ValueError(f"its mask {path} is of {mask.size} pixels, the frame of {size}")
         return size
 
     def _picture(self, name: str) -> Image.Image:
         frame = super()._picture(name)
-        with Image.open(self._mask(name)) as mask:
+        with opened(self._mask(name)) as mask:
             shown = mask.convert("L").point(lambda level: 255 * (level > 0))
         return Image.composite(frame, Image.new("RGB", frame.size, (128, 128, 128)), shown)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_fast._extras import needing
 from ppl_fast.data.labels import Labels
+from ppl_fast.data.sets.matlab import matlab as matlab
 
 SHOWN = 12  # entries of a folder that an error lists
 
@@ -42,27 +42,6 @@ class Published:
     def read_labels(self) -> Labels | None:
         """The labels of the images, or None where the data set has none."""
         return None
-
-
-def matlab(path: Path, name: str) -> np.ndarray:
-    """The array `name` of a MATLAB file.
-
-    Raises:
-        ValueError: the file is missing, broken or lacks the array; it is named.
-        ImportError: scipy is not installed.
-    """
-    with needing(f"{path} needs", "data"):
-        from scipy.io import loadmat
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a MATLAB file with {name}")
-    try:
-        content = loadmat(path, variable_names=[name])
-    except Exception as error:  # scipy raises whatever a broken file leads to
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: truncated, or no MATLAB file of version 7 or before ({reason})") from error
-    if name not in content:
-        raise ValueError(f"{path}: expected the array {name}, got none of that name")
-    return content[name]
 
 
 def joints(points: Any, count: int, where: str, what: str) -> np.ndarray:

@@ -8,11 +8,13 @@ and columns are then built from the records, with their sizes checked.
 import io
 import math
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ppl_fast._documents import LARGE, read_bytes
 from ppl_fast._pickles import OUTSIDE, RefusedError, RestrictedUnpickler, refusing, scan
 
 # pandas up to 0.23, from 0.24 on, from 1.3 on and 2; NumPy 1 and 2; protocols 2 to 5.
@@ -74,10 +76,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> dict[str, list[Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a pickled table")
     with refusing(path, "no pickled table"):
-        table = _columns(_load(path.read_bytes()))
+        table = _columns(_load(read_bytes(path, LARGE)))
         missing = [column for column in columns if column not in table]
         if missing:
-            raise RefusedError(f"it has no column {missing[0]!r}, only {', '.join(map(repr, list(table)[:9]))}")
+            raise RefusedError(f"it has no column {missing[0]!r}, only {', '.join(map(reprlib.repr, list(table)[:9]))}")
         found = {column: [_cell(value) for value in table[column]] for column in columns}
         if len({len(values) for values in found.values()}) > 1:
             raise RefusedError("its columns differ in length")
@@ -149,5 +151,5 @@ def _array(data: Any, dtype: _Record, shape: tuple[int, ...], order: Literal["C"
             raise RefusedError(f"an array of shape {shape} does not have as many bytes")
         flat = np.frombuffer(data, kind)
     else:
-        raise RefusedError(f"it has an array of the type {code!r}")
+        raise RefusedError(f"it has an array of the type {reprlib.repr(code)}")
     return flat.reshape(shape, order=order)

@@ -81,6 +81,8 @@ class TaichiFrames(Published, ImageFolder):
         if not table["value"]:
             raise ValueError(f"{where}: expected a row for each labelled frame, got none")
         points = np.stack([joints(value, len(JOINTS), where, "each value") for value in table["value"]])
+        if not np.isfinite(points).all():
+            raise ValueError(f"{where}: each value must be finite, got NaN or infinity")
         if any(size != (SIDE, SIDE) for size in self.original_sizes):
             other = next(size for size in self.original_sizes if size != (SIDE, SIDE))
             raise ValueError(f"{self.root}: labelled frames must be of {SIDE} x {SIDE} pixels, got {other}")
