@@ -1,0 +1,83 @@
+"""What is compared: each method as an architecture with its options, all from one recipe.
+
+`AutoLink` gets every extra that it can take, so that what is left between the two columns is the prior. The rows of the
+ablation change one thing each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ppl_fast import demo
+from ppl_fast.models import MODELS, AutoLinkConfig, ExtendedPPL
+from ppl_fast.models.extended import ExtendedAutoLinkConfig
+
+
+class HeldPrior(ExtendedPPL):
+    """PPL whose template never moves: the regressor sees a fixed layout in place of the memory's."""
+
+    spread = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        generator = torch.Generator().manual_seed(0)
+        layout = self.spread * (2 * torch.rand(self.settings.num_keypoints, 2, generator=generator) - 1)
+        self.register_buffer("layout", layout, persistent=False)
+        self.memory.prior = lambda *_: self.layout  # type: ignore[method-assign]
+
+
+class CentredPrior(HeldPrior):
+    """All of its template at the image's centre."""
+
+    architecture = "ppl-centred-prior"
+
+
+class RandomPrior(HeldPrior):
+    """Its template at random places."""
+
+    architecture = "ppl-random-prior"
+    spread = 0.6
+
+
+MODELS |= {each.architecture: each for each in (CentredPrior, RandomPrior)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison.
+
+    Attributes:
+        architecture: in `ppl_fast.models.MODELS`.
+        words: for the table.
+        options: of the model, beside the recipe's.
+        trials: how many settings were tried on validation parts before this one was kept.
+    """
+
+    architecture: str
+    words: str
+    options: dict[str, Any] = field(default_factory=dict)
+    trials: int = 0
+
+    def model(self) -> dict[str, Any]:
+        """All options of the model."""
+        known = MODELS[self.architecture].Config.__dataclass_fields__
+        recipe = {name: value for name, value in demo.MODEL.items() if name in known}
+        if issubclass(MODELS[self.architecture].Config, AutoLinkConfig):
+            recipe |= {"detector_size": demo.MODEL["image_size"], "detector_base": demo.MODEL["regressor_base"]}
+        return recipe | self.options
+
+
+PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "coverage_weight", "stray_weight"), 0.0)
+PLAIN |= {"occlude_input": 0.0}
+METHODS = {
+    "ppl": Method("extended-ppl", "PPL"),
+    "autolink": Method("extended-autolink", "AutoLink + every extra it can take"),
+    "autolink-plain": Method("extended-autolink", "AutoLink", PLAIN),
+    "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre"),
+    "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout"),
+    "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}),
+}
+assert set(PLAIN) <= set(ExtendedAutoLinkConfig.__dataclass_fields__)

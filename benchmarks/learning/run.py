@@ -1,0 +1,132 @@
+"""Compare methods of learning on equal terms: `python benchmarks/learning/run.py --out FOLDER`.
+
+A cell is a data set, a method, a seed and a budget: "steps" gives every method the same optimizer steps, "time" as many
+as it can take in the time that the slowest takes for those, by its pace, measured in turns beforehand. Cells run one
+after the other, one thread each, and what is finished is not run again: stop it at any time, call it again to go on, or
+run two with different --sets on two cores. --judged validation is for choosing options; test labels are looked at once.
+`report.py FOLDER` makes the table and the chart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from methods import METHODS
+from sets import LearningSet, open_set
+
+from ppl_fast import demo
+from ppl_fast.evaluation import evaluate_model
+from ppl_fast.models import MODELS, KeypointModel
+from ppl_fast.training import TrainConfig, train
+
+PACE_STEPS, PACE_TURNS = 12, 5
+ALIKE = 0.03  # paces that differ by less are the same
+MASKS = (("blocks", 0.5), ("blocks", 0.8))
+ROUNDS = 2
+
+
+def main() -> None:
+    """Run what is missing of the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of figures, runs and cells")
+    parser.add_argument("--sets", nargs="+", default=["lab", "studio"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--budgets", nargs="+", default=["steps", "time"], choices=["steps", "time"])
+    parser.add_argument("--steps", type=int, default=demo.STEPS)
+    parser.add_argument("--judged", default="validation", choices=["validation", "test"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pace = measured_pace(options.out / "pace.json", options.methods)
+    slowest = max(pace[name] for name in options.methods)
+    for budget in options.budgets:
+        for seed in options.seeds:
+            for name in options.sets:
+                for method in options.methods:
+                    more = slowest / pace[method] if budget == "time" else 1.0
+                    steps = options.steps if more < 1 + ALIKE else round(options.steps * more)
+                    cell(options.out, name, method, seed, steps, options.judged)
+
+
+def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) -> dict[str, Any]:
+    """The metrics of one cell, trained and measured unless that was done before."""
+    label = f"{name}-{method}-seed{seed}-steps{steps}"
+    found = out / "cells" / f"{label}-{judged}.json"
+    if found.is_file():
+        return json.loads(found.read_text())
+    print(f"== {label}", flush=True)
+    data = open_set(name, seed, judged, demo.MODEL["image_size"], out / "figures")
+    model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label)
+    metrics = measured(model, data)
+    metrics["cell"] = {
+        "set": name,
+        "method": method,
+        "seed": seed,
+        "steps": steps,
+        "seconds": seconds,
+        "judged": judged,
+    }
+    found.parent.mkdir(parents=True, exist_ok=True)
+    partial = found.with_suffix(".partial")
+    partial.write_text(json.dumps(metrics, indent=2) + "\n")
+    partial.rename(found)
+    return metrics
+
+
+def trained(method: Any, steps: int, seed: int, data: LearningSet, run: Path) -> tuple[KeypointModel, float]:
+    """The model, and the seconds that its steps took."""
+    config = TrainConfig(steps=steps, seed=seed, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
+    model = train(method.model(), config, data.train, run, resume="auto", architecture=method.architecture)
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return model, records[-1]["seconds"]
+
+
+def measured(model: KeypointModel, data: LearningSet) -> dict[str, Any]:
+    """By every protocol, whole and partly hidden."""
+    return evaluate_model(model, *data.fit, *data.judged, masks=MASKS, rounds=ROUNDS, progress=False)
+
+
+def measured_pace(path: Path, methods: list[str]) -> dict[str, float]:
+    """Seconds of a training step of each method, measured in turns and kept, so that a later call compares alike."""
+    pace: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    if set(methods) <= set(pace):
+        return pace
+    steppers = {name: stepper(METHODS[name]) for name in METHODS}
+    turns: dict[str, list[float]] = {name: [] for name in steppers}
+    for _ in range(PACE_TURNS):
+        for name, step in steppers.items():
+            step()
+            started = time.perf_counter()
+            for _ in range(PACE_STEPS):
+                step()
+            turns[name].append((time.perf_counter() - started) / PACE_STEPS)
+    pace = {name: statistics.median(each) for name, each in turns.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(pace, indent=2) + "\n")
+    return pace
+
+
+def stepper(method: Any) -> Any:
+    """A function that takes one training step of a method on images drawn by chance."""
+    torch.manual_seed(0)
+    model = MODELS[method.architecture](**method.model()).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    size = demo.MODEL["image_size"]
+    images = (torch.rand(demo.TRAIN["batch_size"], 3, size, size) * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(images).loss.backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
