@@ -14,7 +14,8 @@ import av
 from video_files import CODECS, FURTHER_CODECS, SIZE, bar_at, cut, drawn, encode, record
 
 from ppl_fast.data.clips import ClipFolder
-from ppl_fast.data.video import VIDEO_SUFFIXES, Video
+from ppl_fast.data.kinds import VIDEO_SUFFIXES
+from ppl_fast.data.video import Video
 from ppl_fast.data.video_writer import video_writer
 
 SUFFIXES = [suffix for suffix, codec in (CODECS | FURTHER_CODECS).items() if codec in av.codecs_available]

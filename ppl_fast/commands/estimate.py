@@ -31,8 +31,6 @@ def main(arguments: list[str]) -> int:
         help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
     )
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
-    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
-    parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
     add_compute(parser)
     options = parse(parser, arguments)
     if options.iterations < 1:
@@ -74,13 +72,13 @@ def main(arguments: list[str]) -> int:
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
-    from ppl_fast.data.video import VIDEO_SUFFIXES
+    from ppl_fast.data.kinds import kind_of
     from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
     check_paths(source, {name: Path(path) for name, path in paths.items() if path}, alone=source.is_file())
-    film = source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
+    film = source.is_file() and kind_of(source) == "video"
     picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
     overlay = options.overlay if film or picture else None
     if overlay and film:

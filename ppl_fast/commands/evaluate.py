@@ -140,7 +140,8 @@ def _open_sets(options: Any, image_size: int) -> list[LabelledSet]:
 
     fit_on = options.train_data or (options.data if known_name(options.data) else None)
     specs = [(options.data, "test")] if fit_on is None else [(fit_on, "fit"), (options.data, "test")]
-    sets = [open_set(spec, image_size, split=split) for spec, split in specs]
+    limits = {"max_bad_share": options.max_bad_share, "max_pixels": options.max_pixels}
+    sets = [open_set(spec, image_size, split=split, **limits) for spec, split in specs]
     for (spec, _), labelled in zip(specs, sets, strict=True):
         if labelled.labels is None:
             raise ValueError(f"evaluate: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream
 from ppl_fast._options import nearest
+from ppl_fast.data.kinds import MAX_PIXELS
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
@@ -49,6 +50,10 @@ def add_compute(parser: ArgumentParser) -> None:
     """Add the options of commands that run a trained model over images."""
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
+    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
+    parser.add_argument(
+        "--max-pixels", type=int, default=MAX_PIXELS, help="pixels of an image or frame that may be decoded at once"
+    )
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
     )

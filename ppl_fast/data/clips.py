@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ppl_fast._console import no_bar
 from ppl_fast._options import integer
-from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, first_few, natural, resized
-from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
-from ppl_fast.data.video import VIDEO_SUFFIXES, Video
+from ppl_fast.data.image_set import SMALLEST_SIDE, first_few, natural, resized
+from ppl_fast.data.images import ImageFiles, list_files
+from ppl_fast.data.kinds import IMAGE_SUFFIXES, MAX_PIXELS, VIDEO_SUFFIXES, kind_of
+from ppl_fast.data.video import Video
 
 Place = tuple[int, Video, int, int | None]  # of a frame: row of the file, video, number, timestamp
 
@@ -38,7 +39,7 @@ class ClipFolder(ImageFiles):
         every: keep each n-th frame of every clip.
         cache: keep the resized frames in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images, or of unreadable videos, the folder is refused.
-        max_pixels: of an image, that may be decoded at once; see `ImageSet`.
+        max_pixels: of an image or a frame, that may be decoded at once; see `ImageSet`.
 
     Attributes:
         clips: per frame, the number of its clip.
@@ -64,7 +65,7 @@ class ClipFolder(ImageFiles):
         image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
         every = integer("ClipFolder", "every", every, low=1)
         images, videos, self.ignored = find_media(Path(root))
-        self._videos = VideoFrames(videos, image_size, every, max_bad_share)
+        self._videos = VideoFrames(videos, image_size, every, max_bad_share, max_pixels)
         names = [name for clip in _by_clip(images).values() for name in clip[::every]]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
         super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share, max_pixels=max_pixels)
@@ -101,6 +102,7 @@ class VideoFrames:
         image_size: S.
         every: keep each n-th frame of every video.
         max_bad_share: above this share of videos that do not decode all are refused.
+        max_pixels: that a frame may have.
 
     Attributes:
         names: of all frames, video by video.
@@ -111,7 +113,14 @@ class VideoFrames:
         OSError: the temporary file cannot be written.
     """
 
-    def __init__(self, videos: dict[str, Path], image_size: int, every: int = 1, max_bad_share: float = 0.1):
+    def __init__(
+        self,
+        videos: dict[str, Path],
+        image_size: int,
+        every: int = 1,
+        max_bad_share: float = 0.1,
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.image_size = image_size
         self.names: list[str] = []
         self._places: dict[str, Place] = {}
@@ -119,7 +128,7 @@ class VideoFrames:
         self.remove = weakref.finalize(self, _remove, folder, os.getpid())
         self._file = Path(folder, "frames")
         self._rows: np.ndarray | None = None  # of the file, once a frame is asked for
-        opened, self.skipped = open_videos(videos)
+        opened, self.skipped = open_videos(videos, max_pixels)
         expected = sum(-(-(video.length or 0) // every) for video in opened.values())
         try:
             with (
@@ -182,24 +191,27 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
         ValueError: there is neither image nor video.
     """
     kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
-    if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
+    kind = kind_of(root) if root.is_file() else "other"
+    if kind == "video":
         return [], {root.name: root}, []
-    if not root.is_dir() and not (root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES):
+    if not root.is_dir() and kind == "other":
         state = "another file" if root.exists() else "missing"
         raise ValueError(f"{root} is {state}; expected a folder of {kinds}, or one image or video")
     images, others = list_files(root)
-    videos = {name: root / name for name in others if Path(name).suffix.lower() in VIDEO_SUFFIXES}
+    videos = {name: root / name for name in others if kind_of(root / name) == "video"}
     if not images and not videos:
         raise ValueError(f"expected {kinds} in {root}, got none")
     return images, videos, [name for name in others if name not in videos]
 
 
-def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+def open_videos(
+    videos: dict[str, Path], max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, Video], list[tuple[str, str]]]:
     """Those of the videos, by name, that open and have a first frame; and (name, reason) of the others."""
     opened, skipped = {}, []
     for name, path in videos.items():
         try:
-            opened[name] = Video(path)
+            opened[name] = Video(path, max_pixels)
         except (OSError, ValueError) as error:
             skipped.append((name, str(error)))
     return opened, skipped

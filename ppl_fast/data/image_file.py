@@ -15,7 +15,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl_fast._documents import check_regular
-from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, as_tensor
+from ppl_fast.data.image_set import SMALLEST_SIDE, as_tensor
+from ppl_fast.data.kinds import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # Pillow's names
 PNG = b"\x89PNG\r\n\x1a\n"

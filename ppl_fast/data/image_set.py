@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar
 from ppl_fast._files import readable
 from ppl_fast._options import integer
+from ppl_fast.data.kinds import MAX_PIXELS
 
 SMALLEST_SIDE = 8
-MAX_PIXELS = 100_000_000  # 300 MB as RGB
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
 # SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others

@@ -11,9 +11,9 @@ from ppl_fast._documents import check_regular
 from ppl_fast._files import OVERLAY
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
-_OVERLAID = (*IMAGE_SUFFIXES, ".avi", ".mkv", ".mov", ".mp4", ".webm")  # `a.jpg` becomes `a.jpg.png`
+_OVERLAID = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)  # `a.jpg` becomes `a.jpg.png`
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
 
 _LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stand
@@ -49,7 +49,7 @@ class ImageFiles(ImageSet):
 class ImageFolder(ImageFiles):
     """All images below a folder, each resized to a square; labels are neither needed nor read.
 
-    Nested files with one of `IMAGE_SUFFIXES`, in the sorted order of their relative paths, read as by `ImageFiles`.
+    Nested files that `kind_of` takes for images, in the sorted order of their relative paths, read as by `ImageFiles`.
     Runs of `train` below the folder, and overlays that were written there, are left out.
 
     Args:
@@ -87,7 +87,7 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
 
     Of a single image file, its name. A run of `train` counts as one other file, and overlays, `a.jpg.png`, are others.
     """
-    if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
+    if root.is_file() and kind_of(root) == "image":
         return [root.name], []
     if not root.is_dir():
         state = "not a folder" if root.exists() else "missing"
@@ -110,7 +110,7 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
             if Path(name).stem.lower().endswith(_OVERLAID) and _is_overlay(Path(folder, name)):
                 others.append(f"{path} (an overlay)")
                 continue
-            (images if suffix in IMAGE_SUFFIXES else others).append(path)
+            (images if kind_of(Path(folder, name)) == "image" else others).append(path)
     return sorted(images), sorted(others)
 
 

@@ -6,25 +6,22 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from PIL import Image
 
-from ppl_fast._extras import needing
+from ppl_fast._documents import check_regular
+from ppl_fast._options import integer
+from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.video_file import opened_video, pyav
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
 
-# In a folder; what they hold is looked at, and any format that PyAV reads will do.
-VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
-)  # fmt: skip
 ANNOUNCING = {"asf", "avi", "flv", "matroska", "mov", "mxf"}  # formats that say how long they are; of others FFmpeg
 # makes a guess from the first and last timestamps, or from the bit rate
 COMPLETE = 0.9  # a video that ends before this share of its announced duration was cut short
@@ -64,6 +61,12 @@ class Frame(NamedTuple):
 class Video:
     """A video file, opened anew by each method: the stream that a player shows, turned as its display matrix says.
 
+    No other file is opened, whatever this one names: playlists are refused.
+
+    Args:
+        path: the file.
+        max_pixels: that a frame may have.
+
     Attributes:
         path: the file.
         size: (W, H) of the upright frames in stored pixels.
@@ -74,15 +77,19 @@ class Video:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file does not decode, or has no video stream or frame.
+        ValueError: the file does not decode, is no regular one, or has no video stream or frame, or too large a one.
         ImportError: PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f"video {self.path} does not exist")
-        with self._opened() as (container, stream):
+    def __init__(self, path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS):
+        self.path, self.max_pixels = Path(path), integer("Video", "max_pixels", max_pixels, low=1)
+        try:
+            check_regular(self.path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"video {self.path} does not exist") from None
+        except ValueError as error:
+            raise ValueError(f"video {self.path}: {error}") from None
+        with opened_video(self.path, self.max_pixels) as (container, stream):
             first = next(_decoded(container, stream), None)
             if first is None:
                 raise ValueError(f"video {self.path} holds no frame that decodes")
@@ -102,7 +109,7 @@ class Video:
         """
         others: list[float] = []  # ends in seconds of sound and the like
         clock, end = _Clock(self.tick, 1 / self.rate), 0.0
-        with self._opened() as (container, stream):
+        with opened_video(self.path, self.max_pixels) as (container, stream):
             for number, raw in enumerate(_decoded(container, stream, others)):
                 time, duration, pts = clock.read(raw)
                 end = float(raw.pts * self.tick + duration if raw.pts is not None else time + duration)
@@ -120,7 +127,7 @@ class Video:
     def image(self, number: int, pts: int | None) -> Image.Image:
         """The frame of a number and timestamp that `frames` gave, found by seeking where the file allows it."""
         if pts is not None:
-            with self._opened() as (container, stream):
+            with opened_video(self.path, self.max_pixels) as (container, stream):
                 with suppress(pyav().FFmpegError):
                     container.seek(pts, stream=stream)
                 for raw in _decoded(container, stream):
@@ -129,20 +136,6 @@ class Video:
                     if raw.pts is None or raw.pts > pts:
                         break
         return next(frame.image for frame in self.frames() if frame.number == number)
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """Container and video stream; what fails while they are in use becomes one sentence about the file."""
-        av = pyav()
-        try:
-            with av.open(str(self.path), metadata_errors="replace") as container:
-                stream = _film(container)
-                if stream is None:
-                    raise ValueError(f"{self.path} has no video stream; a file that was cut short may look so too")
-                stream.thread_type = "AUTO"
-                yield container, stream
-        except av.FFmpegError as error:
-            raise ValueError(f"{self.path} could not be decoded as a video: {error.strerror}") from error
 
     def _check_end(self, container: InputContainer, stream: VideoStream, end: float, others: list[float]) -> None:
         """Raise a ValueError where the frames end well before the video does by its own account.
@@ -185,16 +178,6 @@ class _Clock:
                 self._zero, time, self._restarted = pts * self._tick - self._next, self._next, True
         self._last, self._next = time, time + duration
         return time, duration, None if self._restarted else pts
-
-
-def _film(container: InputContainer) -> VideoStream | None:
-    """The video stream that a player shows: FFmpeg's choice, unless that is a picture, such as an album's cover."""
-    from av.stream import Disposition
-
-    pictures, best = Disposition.attached_pic | Disposition.timed_thumbnails, container.streams.best("video")
-    films = [stream for stream in container.streams.video if stream.codec_context is not None]
-    films = [stream for stream in films if not stream.disposition & pictures]
-    return next((stream for stream in films if best and stream.index == best.index), next(iter(films), None))
 
 
 def _own_seconds(stream: VideoStream) -> float:
@@ -247,10 +230,3 @@ def _signs(raw: VideoFrame) -> tuple[int, int, int, int]:
 def _upright(raw: VideoFrame) -> Image.Image:
     image, turn = converted(raw, format="rgb24").to_image(), _UPRIGHT.get(_signs(raw))
     return image if turn is None else image.transpose(turn)
-
-
-def pyav() -> ModuleType:
-    """The package, or an ImportError that names the extra."""
-    with needing("videos need", "video"):
-        import av
-    return av

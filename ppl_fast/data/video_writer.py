@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from ppl_fast._files import OVERLAY, replacing
-from ppl_fast.data.video import converted, pyav
+from ppl_fast.data.video import converted
+from ppl_fast.data.video_file import pyav
 
 WRITTEN = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}  # suffix -> FFmpeg's name of the format
 H264, MPEG4 = ("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qmin": "2", "qmax": "4"})

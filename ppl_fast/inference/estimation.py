@@ -18,6 +18,7 @@ from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
+from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
 from ppl_fast.inference.sources import Images, Source
@@ -68,7 +69,7 @@ def estimate(
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> Estimation:
     """Estimate the poses of images and videos.
@@ -86,7 +87,7 @@ def estimate(
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
             Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
             to the damage stay. `media.skipped` names them.
-        max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
+        max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.
         progress: show a bar where there is a terminal.
 
     Returns:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
+from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.sources import Frames, Images, Losses, Source
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def open_source(
     *,
     workers: int = 0,
     max_bad_share: float = 0.1,
-    max_pixels: int = 100_000_000,
+    max_pixels: int = MAX_PIXELS,
 ) -> Media:
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
@@ -66,7 +67,7 @@ def open_source(
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
-        max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
+        max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.
 
     Raises:
         TypeError: none of these.
@@ -97,8 +98,8 @@ def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float,
 
     images, videos, others = find_media(root)
     if root.is_file() and videos:
-        return Media([Frames(Video(root), image_size)], root=root)
-    opened, skipped = open_videos(videos)
+        return Media([Frames(Video(root, max_pixels), image_size)], root=root)
+    opened, skipped = open_videos(videos, max_pixels)
     of_videos = Losses("videos", len(videos), max_bad_share, skipped)
     of_videos.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []

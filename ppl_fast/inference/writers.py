@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
+from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ppl_fast.inference.poses import Poses
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def fitting(name: str) -> str:
 FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
 SUFFIXES = {"csv": (".csv",), "coco": (".json",)}  # of a format; those of others, also of others below, are refused
 OTHERS = (
-    ".csv", ".json", ".npz", ".npy", ".h5", ".mat", ".pkl", ".xlsx", ".parquet", ".yaml", ".gz", ".zip", ".jpg",
-    ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avi", ".mkv", ".mov", ".mp4", ".webm",
+    ".csv", ".json", ".npz", ".npy", ".h5", ".mat", ".pkl", ".xlsx", ".parquet", ".yaml", ".gz", ".zip",
+    *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
 )  # fmt: skip
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is longer
 

@@ -12,6 +12,7 @@ import numpy as np
 from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
 
@@ -53,7 +54,7 @@ class TrainConfig:
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
-    max_pixels: int = option(100_000_000, "pixels of an image that may be decoded at once", low=64)
+    max_pixels: int = option(MAX_PIXELS, "pixels of an image or frame that may be decoded at once", low=64)
     precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
     device: str = option("auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu")
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.clips import ClipFolder
-from ppl_fast.data.image_set import MAX_PIXELS
 from ppl_fast.data.images import ImageFolder, list_files
+from ppl_fast.data.kinds import MAX_PIXELS, kind_of
 from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
 from ppl_fast.data.sets.layout import LayoutError, Published
 from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
-from ppl_fast.data.video import VIDEO_SUFFIXES
 
 __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
 
@@ -124,8 +123,8 @@ def open_set(
 
 
 def _has_videos(root: Path) -> bool:
-    files = [root] if root.is_file() else list_files(root)[1]
-    return any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in files)
+    files = [root] if root.is_file() else [root / name for name in list_files(root)[1]]
+    return any(kind_of(file) == "video" for file in files)
 
 
 def _beside(root: Path) -> Labels | None:

@@ -1,0 +1,31 @@
+"""Which files are images, which are videos, and how large they may be."""
+
+from pathlib import Path
+from typing import Literal
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
+# In a folder; what they hold is looked at, and any format that PyAV reads will do.
+VIDEO_SUFFIXES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+)  # fmt: skip
+MAX_PIXELS = 100_000_000  # 300 MB as RGB
+
+
+def kind_of(path: Path) -> Literal["image", "video", "other"]:
+    """What a file is by its suffix; a GIF is a video if it moves, and else an image, as one that does not open is."""
+    suffix = path.suffix.lower()
+    if suffix == ".gif":
+        return "video" if _moves(path) else "image"
+    return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else "other"
+
+
+def _moves(path: Path) -> bool:
+    from ppl_fast.data.image_file import opened
+    from ppl_fast.data.image_set import UNREADABLE
+
+    try:
+        with opened(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except UNREADABLE:
+        return False
