@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of images and videos",
     "evaluate": "measure a trained model against labels",
+    "name": "learn named joints from a few labels",
     "show": "draw what a trained model has learned",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",

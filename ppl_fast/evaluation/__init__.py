@@ -6,7 +6,7 @@ errors are fractions of the image size. Only `matching` needs scipy, only runnin
 
 from ppl_fast.evaluation._error import regression_error
 from ppl_fast.evaluation._evaluate import evaluate_model, side_by_side
-from ppl_fast.evaluation._labelled import unit_joints
+from ppl_fast.evaluation._labelled import labelled_split, unit_joints
 from ppl_fast.evaluation._limbs import limb_share
 from ppl_fast.evaluation._matching import matching
 from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlude, occlusion, visible_pixels
@@ -25,6 +25,7 @@ __all__ = [
     "fit_mean_pose",
     "fit_regression",
     "fit_ridge",
+    "labelled_split",
     "limb_share",
     "matching",
     "mean_pose",

@@ -51,17 +51,22 @@ def both_splits(
     """
     if (test_dataset is None) != (test_labels is None):
         raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
-    train, notes = _labelled_split(train_dataset, train_labels, "train", max_missing_share)
+    train, notes = labelled_split(train_dataset, train_labels, "train", max_missing_share)
     if test_dataset is None or test_labels is None:
         train, test = _divide(train)
         split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
     else:
-        test, more = _labelled_split(test_dataset, test_labels, "test", max_missing_share)
+        test, more = labelled_split(test_dataset, test_labels, "test", max_missing_share)
         split, notes = "separate training and test sets", notes + more
     return train, test, split, notes
 
 
-def _labelled_split(dataset: Any, labels: Labels, which: str, max_missing_share: float) -> tuple[Split, list[str]]:
+def labelled_split(dataset: Any, labels: Labels, which: str, max_missing_share: float) -> tuple[Split, list[str]]:
+    """The images of a data set that have labels, and what is to be said about images and labels that do not fit.
+
+    Raises:
+        ValueError: nothing fits, or too little; `which` says of which part.
+    """
     positions, rows = labels.match(dataset.paths)
     if not len(rows):
         raise ValueError(

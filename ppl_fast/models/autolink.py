@@ -68,6 +68,10 @@ class AutoLink(LinkModel):
         self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride)
         self.translator = self.new_translator()
 
+    def trunk(self) -> tuple[nn.Module, int]:
+        """The detector's."""
+        return self.detector.trunk, self.detector.maps.in_channels
+
     def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> AutoLinkOutput:
         """Detect, reconstruct, and take the loss.
 

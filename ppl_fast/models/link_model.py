@@ -57,6 +57,10 @@ class LinkModel(KeypointModel):
             state_dict[f"{prefix}alpha"] = alpha.reshape(1)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
+    def trunk(self) -> tuple[nn.Module, int]:
+        """The layers from images (B, 3, S, S) to the features (B, C, h, w) that keypoints are found in, and C."""
+        raise NotImplementedError(f"{type(self).__name__} has no trunk")
+
     # Links
 
     def link_weights(self) -> Tensor:

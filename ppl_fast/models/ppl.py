@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_fast._options import plain
 from ppl_fast.models import terms as term
@@ -48,6 +48,10 @@ class PPL(LinkModel):
         self.memory = HierarchicalMemory(s.num_keypoints, **s.memory_options())
         self.regressor = Regressor(s.num_keypoints, **s.regressor_options())
         self.translator = self.new_translator()
+
+    def trunk(self) -> tuple[nn.Module, int]:
+        """The regressor's."""
+        return self.regressor.trunk, self.regressor.maps.in_channels
 
     # Priors
 

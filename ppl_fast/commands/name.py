@@ -1,0 +1,155 @@
+"""ppl-fast name: from a trained model and a few labels to named joints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+
+if TYPE_CHECKING:
+    from ppl_fast.models.link_model import LinkModel
+    from ppl_fast.naming import Labelled, NamedJoints
+
+DESCRIPTION = """Learn, from a few labelled images, what turns the keypoints of a run into named joints: a map from the
+keypoints, and a network on the run's trunk, blended joint by joint by their errors on images left out, which are
+printed. Both are kept beside the run's model; estimate then writes the joints. LABELS is a folder of images with
+keypoints.npz or COCO keypoint JSON."""
+FEW = 10  # labelled images; with fewer, errors on images left out say little
+FOLDER = "labeled-data"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = command_parser("name", DESCRIPTION, "RUN LABELS [--suggest N --of IMAGES --out DIR] [options]")
+    parser.add_argument("run", metavar="RUN", type=str, help="run directory")
+    parser.add_argument("labels", metavar="LABELS", type=str, help="labelled images")
+    parser.add_argument("--network", type=bool, default=True, help="fine-tune a network too; false: keypoints alone")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the network, for each of 6 to 11")
+    parser.add_argument("--seed", type=int, default=0, help="of the network")
+    parser.add_argument("--suggest", type=int, default=0, metavar="N", help="write N images worth labelling next")
+    parser.add_argument("--of", type=str | None, default=None, metavar="IMAGES", help="folder to suggest from")
+    parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write them")
+    parser.add_argument(
+        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of LABELS"
+    )
+    add_compute(parser)
+    options = parse(parser, arguments)
+    for name, low in (("steps", 1), ("suggest", 0)):
+        if getattr(options, name) < low:
+            raise ValueError(f"--{name} must be at least {low}, got {getattr(options, name)}")
+    if options.suggest and not (options.of and options.out):
+        raise ValueError("--suggest needs --of IMAGES, to choose from, and --out DIR, to write to")
+
+    from ppl_fast.naming import Schedule, name_joints, steps_of
+
+    model = _link_model(options)
+    folder = _model_folder(options.run)
+    check_outputs(folder=options.out)
+    labelled, notes = _labelled(options, model.config["image_size"])
+    for note in notes:
+        print(f"note: {note}")
+    schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
+    with _bar(steps_of(len(labelled), schedule)) as bar:
+        named = name_joints(model, labelled, schedule, bar.update)
+    print(table(named.report))
+    named.save(folder)
+    print(f"wrote {folder / 'joints.safetensors'} and joints.json: estimate now gives these joints too")
+    if options.suggest:
+        _suggest(model, named, options)
+    return 0
+
+
+def _link_model(options: Any) -> LinkModel:
+    from ppl_fast.models.link_model import LinkModel
+
+    model = ready_model(options.run, options)
+    if not isinstance(model, LinkModel):
+        raise ValueError(f"name: {options.run} holds a {type(model).__name__}, which has no trunk to learn joints on")
+    return model
+
+
+def _model_folder(run: str) -> Path:
+    """Where the model of a run lies, to keep the joints beside it."""
+    path = Path(run)
+    folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"name: {run} must be a run directory or a saved model, to keep the joints in, got a file")
+    return folder
+
+
+def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
+    """The images that have labels, all of them at once: they are few."""
+    import torch
+
+    from ppl_fast.data import open_set
+    from ppl_fast.evaluation import labelled_split
+    from ppl_fast.naming import Labelled
+
+    opened = open_set(options.labels, image_size, split="fit")
+    if opened.labels is None:
+        raise ValueError(f"name: expected labels (keypoints.npz or COCO keypoint JSON) in {options.labels}, got none")
+    split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
+    images = torch.stack([split.images[i] for i in range(len(split))])
+    names, skeleton = opened.labels.names, opened.labels.skeleton
+    return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes
+
+
+def _bar(steps: int) -> Any:
+    from tqdm import tqdm
+
+    from ppl_fast._console import no_bar
+
+    return tqdm(total=steps, desc="networks", unit="step", disable=no_bar() if steps else True)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The errors on images left out, joint by joint, the mean pose's beside."""
+    width = max(len(name) for name in (*report["joints"], "all joints")) + 2
+    lines = [f"{'joint':<{width}}{'labels':>7}{'error':>9}{'+-':>8}{'mean pose':>11}{'network':>9}"]
+    for name, each in report["joints"].items():
+        numbers = "".join(
+            f"{value:{size}.4f}" if value is not None else f"{'-':>{size}}"
+            for value, size in ((each["error"], 9), (each["interval"], 8), (each["mean_pose"], 11))
+        )
+        lines.append(f"{name:<{width}}{each['labels']:>7}{numbers}{each['network']:>9.0%}")
+    if report["error"] is not None:
+        lines.append(f"{'all joints':<{width}}{'':>7}{report['error']:9.4f}{'':>8}{report['mean_pose']:11.4f}")
+    lines.append(
+        f"    mean distance on {report['images']} labelled images, each predicted without its fold, as a fraction of "
+        "the image size, and half of its 95 % interval"
+    )
+    if report["images"] < FEW:
+        lines.append(
+            f"note: {report['images']} labelled images are few; from {FEW} on these errors begin to be worth it"
+        )
+    elif report["error"] is not None and report["error"] > 0.9 * report["mean_pose"]:
+        lines.append("note: hardly better than the mean pose: label more images, or train the run for longer")
+    return "\n".join(lines)
+
+
+def _suggest(model: LinkModel, named: NamedJoints, options: Any) -> None:
+    """Write the images that are worth labelling next, as a DeepLabCut project keeps those to be labelled."""
+    import numpy as np
+    import torch
+
+    from ppl_fast.data import ImageFolder
+    from ppl_fast.inference import predict
+    from ppl_fast.naming.suggest import suggested
+
+    images = ImageFolder(options.of, model.config["image_size"])
+    keypoints = predict(model, images, batch_size=options.batch_size, workers=options.workers)
+    device = next(model.parameters()).device
+    unsure = np.concatenate(
+        [
+            named.disagreement(torch.stack([images[i] for i in rows]).to(device), keypoints[rows])
+            for rows in np.array_split(np.arange(len(images)), -(-len(images) // options.batch_size))
+        ]
+    )
+    folder = Path(options.out) / FOLDER / Path(options.of).resolve().name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = suggested(keypoints, unsure, named.labelled, options.suggest)
+    for rank, row in enumerate(rows):
+        name = Path(images.paths[row]).with_suffix(".png").name
+        images.original(int(row)).save(folder / f"{rank:03d}_{name}")
+    print(f"wrote {len(rows)} images worth labelling next to {folder}, the most useful first")

@@ -1,0 +1,151 @@
+"""From a trained model and a few labelled images to named joints, with their errors on images left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppl_fast.models.link_model import LinkModel
+from ppl_fast.naming import linear
+from ppl_fast.naming.forms import Array
+from ppl_fast.naming.linear import LinearMap, distances, fold_numbers
+from ppl_fast.naming.named import NamedJoints
+from ppl_fast.naming.network import JointNetwork, Schedule, predicted, trained
+
+DEFAULT = Schedule()
+NORMAL = 1.96  # standard errors to each side of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images.
+
+    Attributes:
+        images: (n, 3, S, S) float32 in [-1, 1].
+        joints: (n, J, 2) float64, (x, y) in [-1, 1].
+        shown: (n, J) bool, which of these are labelled.
+        names: J.
+        skeleton: bones, pairs of joint numbers.
+    """
+
+    images: Tensor
+    joints: Array
+    shown: NDArray[np.bool_]
+    names: Sequence[str]
+    skeleton: Sequence[tuple[int, int]] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def name_joints(
+    model: LinkModel,
+    labelled: Labelled,
+    schedule: Schedule | None = DEFAULT,
+    advanced: Callable[[], object] = lambda: None,
+) -> NamedJoints:
+    """Fit a map from a model's keypoints, and a network on its trunk, to named joints; blend them by their errors.
+
+    Both are fitted once on all labelled images and once without each fold of them. What they predict for the images
+    left out decides how much each weighs for each joint, and gives the errors that are reported.
+
+    Args:
+        model: trained; it is left as it is.
+        labelled: the images and labels.
+        schedule: of the network; None goes without it, by the map from keypoints alone.
+        advanced: called after each step of a network, `steps_of` in all.
+
+    Raises:
+        ValueError: fewer than 2 images, or no joint labelled in at least 2 of them.
+    """
+    if len(labelled) < 2 or not (labelled.shown.sum(axis=0) > 1).any():
+        raise ValueError(
+            f"name_joints: labelled must show a joint in at least 2 images, got {len(labelled)} images that show "
+            f"{int(labelled.shown.sum())} joints"
+        )
+    keypoints = torch.cat([model.estimate(part) for part in labelled.images.split(64)]).cpu().double().numpy()
+    fitted = linear.fit(keypoints, labelled.joints, labelled.shown)
+    blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
+    if schedule is not None:
+        left_out = _network_left_out(model, labelled, schedule, advanced)
+        shares = linear.weights(np.stack([_by_joint(each, labelled) for each in (fitted.left_out, left_out)]))[1]
+        blended = np.where(shares[:, None] > 0, blended + shares[:, None] * (left_out - blended), blended)
+        network = _network(model, labelled, torch.arange(len(labelled)), schedule, advanced)
+    return NamedJoints(
+        names=list(labelled.names),
+        skeleton=[(int(a), int(b)) for a, b in labelled.skeleton],
+        # A joint that no label shows is at the image's centre in what is written, and not NaN.
+        map=LinearMap(np.nan_to_num(fitted.map.slope), np.nan_to_num(fitted.map.offset)),
+        shares=shares,
+        network=network,
+        labelled=keypoints,
+        report=_report(labelled, blended, fitted, shares),
+    )
+
+
+def steps_of(count: int, schedule: Schedule | None) -> int:
+    """How many steps of networks `name_joints` takes on `count` images."""
+    return 0 if schedule is None else schedule.steps * (1 + len(np.unique(fold_numbers(count, 0))))
+
+
+def _network(
+    model: LinkModel, labelled: Labelled, rows: Tensor, schedule: Schedule, advanced: Callable[[], object]
+) -> JointNetwork:
+    device = next(model.parameters()).device
+    joints = torch.from_numpy(np.nan_to_num(labelled.joints))
+    shown = torch.from_numpy(labelled.shown)
+    images, joints, shown = (each[rows].to(device) for each in (labelled.images, joints, shown))
+    return trained(model, images, joints, shown, schedule, advanced)
+
+
+def _network_left_out(
+    model: LinkModel, labelled: Labelled, schedule: Schedule, advanced: Callable[[], object]
+) -> Array:
+    """(1, n, J, 2): each image's joints by a network that has not seen it; NaN where the others never show one."""
+    found = np.full((1, *labelled.joints.shape), np.nan)
+    fold = fold_numbers(len(labelled), 0)
+    for number in np.unique(fold):
+        held, others = np.flatnonzero(fold == number), torch.from_numpy(np.flatnonzero(fold != number))
+        if not len(others):
+            continue
+        network = _network(model, labelled, others, replace(schedule, seed=schedule.seed + 1 + int(number)), advanced)
+        device = next(network.parameters()).device
+        joints = predicted(network, labelled.images[torch.from_numpy(held)].to(device)).cpu().double().numpy()
+        known = labelled.shown[others.numpy()].any(axis=0)
+        found[0, held] = np.where(known[:, None], joints, np.nan)
+    return found
+
+
+def _by_joint(left_out: Array, labelled: Labelled) -> Array:
+    return np.asarray(linear.mean_known(distances(left_out, labelled.joints, labelled.shown), axis=(0, 1)))
+
+
+def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: Array) -> dict[str, Any]:
+    """Errors on images left out, as fractions of the image size; JSON-able."""
+    errors = linear.mean_known(distances(blended, labelled.joints, labelled.shown), axis=(0,)) / 2  # [-1, 1] is 2 wide
+    by_keypoints, mean_pose = (_by_joint(fitted.left_out, labelled) / 2, fitted.errors["mean"] / 2)
+    joints = {}
+    for j, name in enumerate(labelled.names):
+        known = errors[:, j][~np.isnan(errors[:, j])]
+        joints[name] = {
+            "labels": int(labelled.shown[:, j].sum()),
+            "error": _number(linear.mean_known(known)),
+            "interval": float(NORMAL * known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None,
+            "by_keypoints": _number(by_keypoints[j]),
+            "mean_pose": _number(mean_pose[j]),
+            "network": round(float(shares[j]), 3),
+            "forms": {form: round(float(share[j]), 3) for form, share in fitted.shares.items()},
+        }
+    everywhere = {"error": _number(linear.mean_known(errors)), "mean_pose": _number(linear.mean_known(mean_pose))}
+    return {"images": len(labelled), **everywhere, "joints": joints}
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)

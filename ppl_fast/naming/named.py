@@ -1,0 +1,132 @@
+"""Named joints beside a model: what turns its keypoints into them, on disk and in use."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppl_fast._documents import read_json
+from ppl_fast._files import replacing, write_text
+from ppl_fast.models.weights import safetensors
+from ppl_fast.naming.forms import Array
+from ppl_fast.naming.linear import LinearMap
+from ppl_fast.naming.network import JointNetwork
+
+if TYPE_CHECKING:
+    from ppl_fast.models.link_model import LinkModel
+
+TENSORS, REPORT = "joints.safetensors", "joints.json"
+
+
+@dataclass(frozen=True)
+class NamedJoints:
+    """From a model's keypoints, and the images they were found in, to named joints.
+
+    Attributes:
+        names: J.
+        skeleton: bones, pairs of joint numbers.
+        map: from keypoints.
+        shares: (J,), how much the network weighs in each joint; the rest is the map's.
+        network: from images; None where the map does without.
+        labelled: (n, N, 2) float64, the keypoints of the labelled images.
+        report: errors on images left out, by joint; see `name_joints`.
+    """
+
+    names: list[str]
+    skeleton: list[tuple[int, int]]
+    map: LinearMap
+    shares: Array
+    network: JointNetwork | None
+    labelled: Array
+    report: dict[str, Any]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
+        """Joints (n, J, 2), (x, y) in [-1, 1], of images (n, 3, S, S) and their keypoints (n, N, 2)."""
+        joints = self.map(keypoints)
+        if self.network is not None:
+            found = self.network(images).cpu().double().numpy()
+            joints = joints + self.shares[:, None] * (found - joints)
+        return joints
+
+    def disagreement(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
+        """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""
+        if self.network is None:
+            return np.zeros(len(keypoints))
+        with torch.no_grad():
+            found = self.network(images).cpu().double().numpy()
+        difference = found - self.map(keypoints)
+        return np.asarray(np.hypot(difference[..., 0], difference[..., 1]).mean(axis=1))
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write joints.safetensors and joints.json into a model's directory, each whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        directory = Path(directory)
+        arrays = {"slope": self.map.slope, "offset": self.map.offset, "shares": self.shares, "labelled": self.labelled}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+        if self.network is not None:
+            state = self.network.state_dict()
+            tensors |= {f"network.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
+        with replacing(directory / TENSORS) as temporary:
+            safetensors().torch.save_file(tensors, temporary)
+        content = {"names": self.names, "skeleton": self.skeleton, "report": self.report}
+        write_text(directory / REPORT, json.dumps(content, indent=2) + "\n")
+
+
+def load_joints(directory: str | os.PathLike[str], model: LinkModel) -> NamedJoints | None:
+    """What `NamedJoints.save` wrote beside a model; None where nothing was.
+
+    Args:
+        directory: the model's.
+        model: the one that the joints were named for.
+
+    Raises:
+        ValueError: a broken file, or one that was made for another model; it is named.
+    """
+    directory = Path(directory)
+    if not (directory / REPORT).is_file() or not (directory / TENSORS).is_file():
+        return None
+    try:
+        content = read_json(directory / REPORT)
+        names = [str(name) for name in content["names"]]
+        skeleton = [(int(a), int(b)) for a, b in content["skeleton"]]
+        report = dict(content["report"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{directory / REPORT}: no named joints ({type(error).__name__}: {error})") from error
+    try:
+        tensors = safetensors().torch.load_file(directory / TENSORS)
+        arrays = {name: tensors.pop(name).double().numpy() for name in ("slope", "offset", "shares", "labelled")}
+    except Exception as error:  # what safetensors raises is its own
+        raise ValueError(f"{directory / TENSORS}: no named joints ({type(error).__name__}: {error})") from error
+    points, joints = model.settings.num_keypoints, len(names)
+    shapes = {"slope": (points, 2, joints, 2), "offset": (joints, 2), "shares": (joints,)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"{directory / TENSORS}: {name} must have shape {shape} for this model and its {joints} joints, got "
+                f"{arrays[name].shape}"
+            )
+    network = _network(tensors, model, joints, directory / TENSORS) if tensors else None
+    map_ = LinearMap(arrays["slope"], arrays["offset"])
+    return NamedJoints(names, skeleton, map_, arrays["shares"], network, arrays["labelled"], report)
+
+
+def _network(tensors: dict[str, Tensor], model: LinkModel, joints: int, path: Path) -> JointNetwork:
+    network = JointNetwork.beside(model, joints)
+    state = {key.removeprefix("network."): value for key, value in tensors.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its network is not this model's: {str(error).splitlines()[1].strip()}") from error
+    return network.eval()

@@ -1,0 +1,133 @@
+"""A network from images to named joints: a trained model's trunk, fine-tuned on the labelled images.
+
+Few labels go far only where every step sees other images: each is turned, scaled, shifted, recoloured, and partly
+hidden anew (`ppl_fast.models.views`), and the joints go with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ppl_fast.models import views
+from ppl_fast.models.blocks import conv, init_kaiming, random_blocks
+from ppl_fast.models.regressor import attend
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ppl_fast.models.link_model import LinkModel
+
+TURN, SCALE, SHIFT, COLOUR = 14.0, 0.2, 0.15, 0.2  # of the views, as `ExtensionConfig` has them
+HIDDEN, BLOCKS = 0.5, 8  # share of the blocks of a grid that are hidden, where any are
+EPSILON = 1e-4  # under the root of the distance, which has no gradient at 0
+
+
+class JointNetwork(nn.Module):
+    """Each joint at the expected position of its attention map.
+
+    Args:
+        trunk: from images (B, 3, S, S) to features (B, C, h, w).
+        features: C.
+        joints: J.
+    """
+
+    def __init__(self, trunk: nn.Module, features: int, joints: int):
+        super().__init__()
+        self.trunk, self.maps = trunk, conv(features, joints)
+        init_kaiming(self.maps)
+
+    @classmethod
+    def beside(cls, model: LinkModel, joints: int) -> Self:
+        """One on a copy of a model's trunk, on its device."""
+        trunk, features = model.trunk()
+        like = next(model.parameters())
+        network = cls(copy.deepcopy(trunk), features, joints).to(like.device, like.dtype)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
+        return network.requires_grad_(True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Joints (B, J, 2), (x, y) in [-1, 1], of images (B, 3, S, S)."""
+        logits = self.maps(self.trunk(images))
+        with torch.autocast(images.device.type, enabled=False):
+            return attend(logits, self.maps.weight.dtype)[1]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast the network learns.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: images a step.
+        lr: AdamW's first learning rate, which falls to 0 along a cosine.
+        hide: share of the samples that are partly hidden.
+        seed: of weights, views and data order.
+    """
+
+    steps: int = 600
+    batch_size: int = 8
+    lr: float = 1e-3
+    hide: float = 0.25
+    seed: int = 0
+
+
+def trained(
+    model: LinkModel,
+    images: Tensor,
+    joints: Tensor,
+    shown: Tensor,
+    schedule: Schedule,
+    advanced: Callable[[], object] = lambda: None,
+) -> JointNetwork:
+    """A network on a copy of a model's trunk, in eval mode.
+
+    Args:
+        model: trained, or fresh; it is left as it is.
+        images: (n, 3, S, S) in [-1, 1].
+        joints: (n, J, 2), (x, y) in [-1, 1].
+        shown: (n, J) bool, which of these are labelled.
+        schedule: see there.
+        advanced: called after each step.
+    """
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(schedule.seed)
+        network = JointNetwork.beside(model, joints.shape[1]).train()
+        optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, betas=(0.9, 0.99), fused=True)
+        for step, (batch, expected, counted) in enumerate(_batches(images, joints, shown, schedule)):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+            difference = torch.where(counted[..., None], network(batch) - expected, 0)
+            distance = (difference.square().sum(dim=2) + EPSILON).sqrt() * counted
+            optimizer.zero_grad()
+            (distance.sum() / counted.sum().clamp_min(1)).backward()
+            optimizer.step()
+            advanced()
+    return network.eval()
+
+
+@torch.no_grad()
+def predicted(network: JointNetwork, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Joints (n, J, 2) of images (n, 3, S, S)."""
+    parts = [network(part.contiguous(memory_format=torch.channels_last)) for part in images.split(batch_size)]
+    return torch.cat(parts)
+
+
+def _batches(images: Tensor, joints: Tensor, shown: Tensor, schedule: Schedule) -> Iterator[tuple[Tensor, ...]]:
+    """Views of images drawn by chance, where their joints are now, and which of these count."""
+    for _ in range(schedule.steps):
+        rows = torch.randint(len(images), (schedule.batch_size,), device=images.device)
+        maps = views.random_similarities(len(rows), TURN, SCALE, SHIFT, like=images)
+        view = views.recoloured(views.warped(images[rows], maps), COLOUR)
+        hidden = torch.rand(len(rows), 1, 1, 1, device=images.device) < schedule.hide
+        kept = random_blocks(len(rows), BLOCKS, HIDDEN, view.shape[2:], view)
+        expected = views.moved(joints[rows].to(view.dtype), maps)
+        inside = (expected.abs() <= 1).all(dim=2)
+        view = torch.where(hidden, view * kept, view).contiguous(memory_format=torch.channels_last)
+        yield view, expected, shown[rows] & inside
