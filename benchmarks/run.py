@@ -103,10 +103,11 @@ def time_of(row: dict) -> float:
 def print_table(result: dict) -> None:
     """Print the rows: medians in milliseconds, peak memory above the inputs, ratios of all that was timed."""
     print("\n" + ", ".join(f"{k} {v}" for k, v in result["machine"].items()) + "\n")
-    head = ("operator", "shape", "backend", "forward ms", "backward ms", "total ms", "peak MB", "x formula", "x compiled")
-    keys = ("op", "shape", "backend", "forward_ms", "backward_ms", "total_ms", "peak_mb", "times_formula")
-    lines = [head, *(tuple(str(row.get(key, "-")) for key in (*keys, "times_compiled")) for row in result["rows"])]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    columns = {"operator": "op", "shape": "shape", "backend": "backend"}
+    columns |= {"forward ms": "forward_ms", "backward ms": "backward_ms", "total ms": "total_ms", "peak MB": "peak_mb"}
+    columns |= {"x formula": "times_formula", "x compiled": "times_compiled"}
+    lines = [[*columns], *([str(row.get(key, "-")) for key in columns.values()] for row in result["rows"])]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         print("  ".join(cells))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 from formulas import PublishedPPL
-from harness import HERE
 from op_tester import assert_close
 from torch import Tensor, nn
 
@@ -113,9 +112,9 @@ def inference(model: nn.Module, images: Tensor, name: str, precision: str) -> Ca
 TASKS = {"training step": training_step, "inference": inference}
 
 
-def results(name: str, workload: ModelWorkload, device="cpu", model: nn.Module | None = None) -> dict[str, Tensor]:
+def results(name: str, workload: ModelWorkload, device="cpu") -> dict[str, Tensor]:
     """Values, terms of the loss and some gradients of one training pass, coordinates as (x, y)."""
-    model = (model or build(name, workload.options, device)).train()
+    model = build(name, workload.options, device).train()
     published = isinstance(model, PublishedPPL)
     images = workload.images(device)
     torch.manual_seed(2)  # the same blocks are dropped
