@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+PLAIN = (bool, int, float, str, tuple, list, dict)
 
 
 def option(
@@ -20,6 +20,7 @@ def option(
     high: float = math.inf,
     positive: bool = False,
     choices: tuple[str, ...] = (),
+    everyday: bool = False,
 ) -> Any:
     """A dataclass field that carries its meaning and its bounds.
 
@@ -31,9 +32,10 @@ def option(
         high: greatest number.
         positive: excludes 0.
         choices: the texts to choose from, where only these are.
+        everyday: whether a command's --help shows it; --help-all shows every option.
     """
-    bounds = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices}
-    return dataclasses.field(default=default, metadata=bounds)
+    about = {"help": help, "low": low, "high": high, "positive": positive, "choices": choices, "everyday": everyday}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def check(owner: str, options: Any) -> None:
@@ -55,6 +57,10 @@ def check(owner: str, options: Any) -> None:
 
 def plain(value: Any) -> Any:
     """A NumPy scalar, or array of no dimension, as Python's own number, text or truth value; anything else as it is."""
+    if value is None or type(value) in PLAIN:
+        return value
+    import numpy as np  # whose values alone are left; options are read without it
+
     if isinstance(value, np.longdouble):
         return float(value)  # whose own `item` stays NumPy's
     lone = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from ppl_fast._files import readable
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.models import MODELS, KeypointModel, migration, registry
+from ppl_fast.models import MODELS, KeypointModel
+from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
