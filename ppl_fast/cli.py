@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 
+from ppl_fast import _waiting
+
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of images and videos",
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(_version())
         return 0
+    _waiting.shorten()
     try:
         return _command(arguments[0])(arguments[1:])
     except SystemExit as leaving:  # --help and --print_config of a subcommand

@@ -27,6 +27,7 @@ from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
+from ppl_fast.training.pace import Pace
 from ppl_fast.training.pictures import check_drawing, draw_pictures
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
@@ -158,6 +159,7 @@ class Trainer:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
+        self._pace = Pace()
 
     def fit(self, resume_command: str) -> None:
         """Run the steps that are left; log, save and draw on the way."""
@@ -227,6 +229,8 @@ class Trainer:
         means = dict(zip(self._totals, (totals / steps).tolist(), strict=True))
         elapsed = time.perf_counter() - self._clock
         self.seconds += elapsed
+        if (note := self._pace.note(steps, elapsed)) and self.log:
+            tqdm.write(note)
         self._totals, self._recorded = {}, self.step
         loss = means.pop("loss")
         if not math.isfinite(loss):
