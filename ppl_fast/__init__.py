@@ -4,25 +4,11 @@ Everywhere, keypoints are (x, y), x to the right, y down, with -1 and +1 at the 
 pixel (`align_corners=True`).
 """
 
+import sys
 from importlib import import_module
-
-from ppl_fast._backend import use_backend
-from ppl_fast.models import (
-    PPL,
-    AutoLink,
-    AutoLinkOutput,
-    ExtendedAutoLink,
-    ExtendedPPL,
-    KeypointModel,
-    PPLOutput,
-    Prior,
-)
-from ppl_fast.ops import affine_warp, default_links, link_heatmap, memory_attention, prototype_sums
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# `PPL.from_published` and the like: read only when asked for, and above the models, which know nothing of it.
-KeypointModel.published = staticmethod(lambda: import_module("ppl_fast.published"))
 
 __all__ = [
     "PPL",
@@ -40,3 +26,37 @@ __all__ = [
     "prototype_sums",
     "use_backend",
 ]
+
+if TYPE_CHECKING:
+    from ppl_fast._backend import use_backend
+    from ppl_fast.models import (
+        PPL,
+        AutoLink,
+        AutoLinkOutput,
+        ExtendedAutoLink,
+        ExtendedPPL,
+        KeypointModel,
+        PPLOutput,
+        Prior,
+    )
+    from ppl_fast.ops.affine_warp import affine_warp
+    from ppl_fast.ops.link_heatmap import default_links, link_heatmap
+    from ppl_fast.ops.memory_attention import memory_attention, prototype_sums
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first used: the command line shows its help without torch."""
+        if name in ("models", "ops"):
+            return import_module(f"ppl_fast.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'ppl_fast' has no attribute {name!r}")
+        home = "_backend" if name == "use_backend" else "ops" if name.islower() else "models"
+        found = globals()[name] = getattr(import_module(f"ppl_fast.{home}"), name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "models", "ops"})
+
+
+if "torch" in sys.modules:  # `torch.ops.ppl_fast` is there at once; otherwise with the first name, or ppl_fast.ops
+    import_module("ppl_fast.ops")

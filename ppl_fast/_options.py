@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+PLAIN = (bool, int, float, str, tuple, list, dict)
 
 YAML_WORDS = {"no": False, "off": False, "false": False, "yes": True, "on": True, "true": True}
 
@@ -23,6 +23,7 @@ def option(
     most: float = math.inf,
     positive: bool = False,
     choices: tuple[str, ...] = (),
+    everyday: bool = False,
 ) -> Any:
     """A dataclass field that carries its meaning and its bounds.
 
@@ -35,9 +36,10 @@ def option(
         most: number beyond which nobody asks for, and a file that does so wants to exhaust the machine.
         positive: excludes 0.
         choices: the texts to choose from, where only these are.
+        everyday: whether a command's --help shows it; --help-all shows every option.
     """
-    bounds = {"help": help, "low": low, "high": high, "most": most, "positive": positive, "choices": choices}
-    return dataclasses.field(default=default, metadata=bounds)
+    about = {"help": help, "low": low, "high": high, "most": most, "positive": positive, "choices": choices}
+    return dataclasses.field(default=default, metadata=about | {"everyday": everyday})
 
 
 def check(owner: str, options: Any) -> None:
@@ -70,6 +72,10 @@ def as_meant(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A NumPy scalar, or array of no dimension, as Python's own number, text or truth value; anything else as it is."""
+    if value is None or type(value) in PLAIN:
+        return value
+    import numpy as np  # whose values alone are left; options are read without it
+
     if isinstance(value, np.longdouble):
         return float(value)  # whose own `item` stays NumPy's
     lone = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)

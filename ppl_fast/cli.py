@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 
-from ppl_fast import _console
+from ppl_fast import _console, _waiting
 
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
@@ -38,6 +38,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     if arguments[0] == "--version":
         print(_version())
         return 0
+    _waiting.shorten()
     try:
         return _command(arguments[0])(arguments[1:])
     except SystemExit as leaving:  # --help and --print_config of a subcommand

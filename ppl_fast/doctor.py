@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 import ppl_fast
-from ppl_fast import _backend, _devices, _library, _selftest
+from ppl_fast import _backend, _devices, _library, _selftest, _waiting
 from ppl_fast._library import OPERATORS
 
 
@@ -40,6 +40,7 @@ def _print_versions() -> None:
             print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in library.build_info().items()))
     if kernels := _library.loaded("_C_cpu"):
         print(f"CPU instruction set: {kernels.current_isa()} (of {', '.join(kernels.available_isas())})")
+    print(f"CPU threads: {torch.get_num_threads()}; {_waiting.described()}")
 
 
 def _packages() -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def tiny(seed=0, **options) -> AutoLink:
 def test_defaults_are_the_published_ones():
     config = AutoLinkConfig()
     assert (config.mask_blocks, config.mask_ratio, config.reconstruction_loss) == (16, 0.8, "perceptual")
-    assert AutoLink.train_defaults["weight_decay"] == 1e-3
+    assert AutoLink.Config.train_defaults["weight_decay"] == 1e-3
     starts = AutoLink(num_keypoints=60, width=0.02).link_parameters.detach() * 512
     assert abs(starts.mean() + 4) < 0.01 and abs(starts.std() - 0.1) < 0.01
 

@@ -30,7 +30,7 @@ def test_help_and_version(capsys):
 
 def test_every_option_is_listed_with_both_names(capsys):
     for name, model in MODELS.items():
-        assert main(["train", "--help", "--model", name]) == 0
+        assert main(["train", "--help-all", "--model", name]) == 0
         shown = capsys.readouterr().out
         for section, options in (("model", model.Config), ("train", TrainConfig)):
             for field in fields(options):

@@ -18,7 +18,7 @@ from ppl_fast.cli import main
 from ppl_fast.data import make_figures
 from ppl_fast.models import MODELS, PPL, AutoLink, KeypointModel, load_pretrained
 from ppl_fast.models.blocks import in_eval
-from ppl_fast.models.config import KeypointConfig
+from ppl_fast.options import KeypointConfig
 
 
 class Output(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("safetensors", reason="weight files need safetensors")
 
 from ppl_fast.models import MODELS, PPL, AutoLink, ExtendedAutoLink, ExtendedPPL, load_pretrained
-from ppl_fast.models.migration import resolve
+from ppl_fast.options.migration import resolve
 
 SAVED = Path(__file__).parent / "data" / "saved_before_extensions"
 EXPECTED = json.loads((SAVED / "expected.json").read_text())

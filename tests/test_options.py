@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ppl_fast._options import as_meant, check, hint, integer, nearest, option
-from ppl_fast.models import PPLConfig
+from ppl_fast.models import MODELS, PPLConfig
+from ppl_fast.models.translator import TRANSLATORS
+from ppl_fast.options import CONFIGS
 from ppl_fast.training import TrainConfig
 
 
@@ -96,3 +98,8 @@ def test_integers():
 def test_the_nearest_name():
     assert nearest("tickness", ["width", "thickness"]) == "thickness"
     assert hint("zzz", ["width"]) == "" and hint("zzz", ["width"], "; see it") == "; see it"
+
+
+def test_options_name_what_models_have():
+    assert {name: model.Config for name, model in MODELS.items()} == CONFIGS
+    assert PPLConfig.__dataclass_fields__["translator"].metadata["choices"] == tuple(TRANSLATORS)

@@ -29,7 +29,7 @@ def test_run_holds_an_autolink(run):
     assert type(model) is AutoLink and model.config == model.Config(**TINY).to_dict()
     written = yaml.safe_load((run / "config.yaml").read_text())
     assert written["architecture"] == "autolink"
-    assert written["train"]["weight_decay"] == AutoLink.train_defaults["weight_decay"]
+    assert written["train"]["weight_decay"] == AutoLink.Config.train_defaults["weight_decay"]
     assert {path.name for path in run.glob("*.png")} == {"poses.png", "training.png"}
 
 

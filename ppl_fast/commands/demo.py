@@ -1,8 +1,7 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
-import re
-
 from ppl_fast.commands.options import command_parser, parse
+from ppl_fast.options.demo import BASELINE_STEPS, FIGURES, STEPS, TEST_FIGURES
 
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
 WRITTEN = {
@@ -19,14 +18,19 @@ WRITTEN = {
 
 def main(arguments: list[str]) -> int:
     """Run the command; its options are the arguments of `run_demo`."""
+    parser = command_parser("demo", DESCRIPTION, "[options]")
+    out = "run directory; the figures, and AutoLink's run, lie in folders beside it"
+    parser.add_argument("--out", type=str, default="runs/demo", help=out)
+    parser.add_argument("--seed", type=int, default=0, help="of figures and training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps of PPL")
+    parser.add_argument("--images", type=int, default=FIGURES, help="figures to train on")
+    parser.add_argument("--test-images", type=int, default=TEST_FIGURES, help="held-out figures to measure on")
+    parser.add_argument("--baseline-steps", type=int, default=BASELINE_STEPS, help="optimizer steps of AutoLink")
+    options = parse(parser, arguments)
+
     from ppl_fast.commands.evaluate import table
     from ppl_fast.demo import run_demo
 
-    # As everywhere else, words may be joined by hyphens, where the function's arguments have underscores.
-    arguments = [re.sub(r"^--[a-z-]+", lambda option: f"--{option[0][2:].replace('-', '_')}", a) for a in arguments]
-    parser = command_parser("demo", DESCRIPTION, "[options]")
-    parser.add_function_arguments(run_demo, as_positional=False)
-    options = parse(parser, arguments)
     metrics = run_demo(**options.as_dict())
     print(f"\n{table(metrics)}\n")
     for measure in ("prior", "memory"):

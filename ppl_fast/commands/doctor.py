@@ -2,8 +2,6 @@
 
 from argparse import ArgumentParser
 
-from ppl_fast.doctor import main as examine
-
 
 def main(arguments: list[str]) -> int:
     """Run the command; it needs no extra, so that it can tell which are missing."""
@@ -12,4 +10,6 @@ def main(arguments: list[str]) -> int:
         description="Print versions, the backend of every operator on every device, and a numeric self-test. "
         "Exit code 1 if a backend disagrees with the reference.",
     ).parse_args(arguments)
+    from ppl_fast.doctor import main as examine
+
     return examine()

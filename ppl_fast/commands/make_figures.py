@@ -10,8 +10,6 @@ The same options give the same files; the splits of one seed share backgrounds a
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    from ppl_fast.data import make_figures
-
     parser = command_parser("make-figures", DESCRIPTION, "DIR --count N [options]")
     parser.add_argument("directory", metavar="DIR", type=str, help="new or empty folder")
     parser.add_argument("--count", type=int, required=True, help="number of images")
@@ -27,6 +25,9 @@ def main(arguments: list[str]) -> int:
     splits = Literal["train", "validation", "test"]
     parser.add_argument("--split", type=splits, default="train", help="decides the poses, beside the seed")
     options = parse(parser, arguments).as_dict()
+
+    from ppl_fast.data import make_figures
+
     labels = make_figures(**options)
     print(f"drew {len(labels)} figures in {options['directory']}")
     return 0

@@ -2,7 +2,7 @@
 
 import os
 import re
-from argparse import ArgumentError
+from argparse import Action, ArgumentError
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -13,57 +13,93 @@ from ppl_fast._options import nearest
 from ppl_fast.data.kinds import MAX_PIXELS
 
 with needing("this command needs", "train"):
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
 
 
+class AllHelp(DefaultHelpFormatter):
+    """Help on every option: its short name, then the one that a config file has for it."""
+
+    def names(self, action: Action) -> list[str]:
+        """An option's names in the order to show them."""
+        return sorted(action.option_strings, key=lambda name: "." in name)
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(self.names(action))} {value}".rstrip()
+
+
+class EverydayHelp(AllHelp):
+    """Help on the options that are not marked as rare, by their short names."""
+
+    def names(self, action: Action) -> list[str]:
+        """The names without a section."""
+        return [name for name in action.option_strings if "." not in name]
+
+    def add_argument(self, action: Action) -> None:
+        """Take an option into the help, or leave it to --help-all."""
+        if not getattr(action, "rare", False):
+            super().add_argument(action)
+
+
 def command_parser(name: str, description: str, usage: str) -> ArgumentParser:
     """A parser that leaves the reporting of errors to the caller."""
-    return ArgumentParser(
+    parser = ArgumentParser(
         prog=f"ppl-fast {name}",
         description=f"{description} With --debug, errors come with their traceback.",
         usage=f"ppl-fast {name} {usage}",
         exit_on_error=False,
         print_config=None,
         allow_abbrev=False,
+        formatter_class=EverydayHelp,
     )
+    parser.add_argument("--help-all", action="help", help="Show all options, the rare ones too, and exit.")
+    return parser
 
 
 def add_dataclass(parser: ArgumentParser, section: str, options: type) -> None:
-    """Add each field of a dataclass, whose metadata hold help and choices, as --section.name and as --na-me."""
+    """Add each field of a dataclass, whose metadata are those of `option`, as --section.name and as --na-me."""
     hints = get_type_hints(options)
     group = parser.add_argument_group(f"options of the section {section!r} of a config file")
     for field in fields(options):
         choices = field.metadata["choices"]
-        group.add_argument(
+        added = group.add_argument(
             f"--{section}.{field.name}",
             f"--{field.name.replace('_', '-')}",
             type=Literal[choices] if choices else hints[field.name],
             default=field.default,
             help=field.metadata["help"].replace("%", "%%"),
         )
+        added.rare = not field.metadata["everyday"]
 
 
 def add_compute(parser: ArgumentParser) -> None:
     """Add the options of commands that run a trained model over images."""
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
-    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
-    parser.add_argument(
+    workers = parser.add_argument("--workers", type=int, default=0, help="processes that load images")
+    share = parser.add_argument(
+        "--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped"
+    )
+    pixels = parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help="pixels of an image or frame that may be decoded at once"
     )
     parser.add_argument(
         "--device", type=str, default="auto", help="auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
+    threads = parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
+    workers.rare = share.rare = pixels.rare = threads.rare = True
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse, or raise a ValueError of one sentence that names the option."""
+    """Parse, or raise a ValueError of one sentence that names the option; words may be joined by - and _ alike."""
+    if "--help-all" in arguments:
+        parser.formatter_class, arguments = AllHelp, ["--help"]
     try:
-        return parser.parse_args(arguments)
+        return parser.parse_args([_spelled(parser, word) for word in arguments])
     except ArgumentError as error:
         raise ValueError(_sentence(parser, " ".join(str(error).split()))) from error
 
@@ -103,6 +139,14 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
         torch.set_num_threads(options.threads)
     device = pick(options.device)
     return load_model(run).to(device).eval()
+
+
+def _spelled(parser: ArgumentParser, word: str) -> str:
+    """An argument with its option's name as the parser has it, --section.na_me or --na-me, where that is the option."""
+    name, sign, value = word.partition("=")
+    section, dot, option = name.rpartition(".")
+    known = f"{section}.{option.replace('-', '_')}" if dot else name.replace("_", "-")
+    return f"{known}{sign}{value}" if known in parser._option_string_actions else word
 
 
 def _sentence(parser: ArgumentParser, message: str) -> str:

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._files import meant
 from ppl_fast.commands.options import add_dataclass, command_parser, parse
+from ppl_fast.options import CONFIGS
+from ppl_fast.options.migration import extension
+from ppl_fast.training import TrainConfig
+from ppl_fast.training.config import check_options, read_config
+from ppl_fast.training.presets import preset_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -17,28 +22,22 @@ if TYPE_CHECKING:
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
 PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink: whatever
-is marked "not in the paper" below. To give such an option is enough to choose the extension.
-Each option has a long name with its section, as in --model.num_keypoints, and a short one, as in --num-keypoints.
-A YAML file given by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder;
-options on the command line win. A run's own config.yaml is such a file.
+--help-all marks "not in the paper". To give such an option is enough to choose the extension.
+Each option has a short name, as --num-keypoints, and one with its section, as --model.num_keypoints. A YAML file given
+by --config holds the same names: the sections 'model' and 'train', and 'data' for the folder; options on the command
+line win. A run's own config.yaml is such a file.
 The same command again with --resume goes on from the newest checkpoint, or begins where there is none yet.
 Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    import torch
     import yaml
-
-    from ppl_fast.models import MODELS
-    from ppl_fast.models.migration import extension
-    from ppl_fast.training import TrainConfig, train
-    from ppl_fast.training.config import check_options, read_config
 
     files, named, arguments = _take_configs(_without_auto(arguments))
     read = [read_config(path) for path in files]
     names = [named, *(config.get("architecture") for config in read)]
-    architecture = next((name for name in names if name in MODELS), "ppl")
+    architecture = next((name for name in names if name in CONFIGS), "ppl")
     if (wide := extension(architecture)) in names:
         architecture = wide
     read = [check_options(path, config, architecture) for path, config in zip(files, read, strict=True)]
@@ -52,12 +51,12 @@ def main(arguments: list[str]) -> int:
         "--resume", action="store_true", help="continue RUN, with the options in its config.yaml; begin where it is new"
     )
     parser.add_argument(
-        "--architecture", type=Literal[tuple(MODELS)], default="ppl", help="what to train; also --model NAME"
+        "--architecture", type=Literal[tuple(CONFIGS)], default="ppl", help="what to train; also --model NAME"
     )
-    add_dataclass(parser, "model", MODELS[wide].Config)
+    add_dataclass(parser, "model", CONFIGS[wide])
     add_dataclass(parser, "train", TrainConfig)
-    parser.set_defaults({f"train.{name}": value for name, value in MODELS[architecture].train_defaults.items()})
-    asked = architecture if named in (None, *MODELS) else named  # a wrong name is the parser's to report
+    parser.set_defaults({f"train.{name}": value for name, value in CONFIGS[architecture].train_defaults.items()})
+    asked = architecture if named in (None, *CONFIGS) else named  # a wrong name is the parser's to report
     arguments = [f"--architecture={asked}", *(f"--config={yaml.safe_dump(config)}" for config in read), *arguments]
     first = parse(parser, arguments)
     given = [first.data, *(config.get("data") for config in reversed(read))]
@@ -72,6 +71,11 @@ def main(arguments: list[str]) -> int:
     used = {name.partition(".")[2]: value for name, value in preset.items() if options[name] == value}
     if used:
         print(f"published options for {data}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
+
+    import torch
+
+    from ppl_fast.training import train
+
     settings = options.model.as_dict(), TrainConfig(**options.train.as_dict())
     train(*settings, data, options.out, resume=options.resume, architecture=options.architecture)
     if torch.distributed.is_initialized():
@@ -82,7 +86,6 @@ def main(arguments: list[str]) -> int:
 def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[str, Any]:
     """Make a published data set's hyperparameters the defaults, and return them; none for a folder."""
     from ppl_fast.data.sets import known_name
-    from ppl_fast.training.presets import preset_of
 
     preset = preset_of(architecture, known_name(data))
     defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}

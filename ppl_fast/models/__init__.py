@@ -4,14 +4,15 @@ import os
 
 from ppl_fast.models.autolink import AutoLink
 from ppl_fast.models.base import KeypointModel
-from ppl_fast.models.config import AutoLinkConfig, PPLConfig
-from ppl_fast.models.extended import ExtendedAutoLink, ExtendedAutoLinkConfig, ExtendedPPL, ExtendedPPLConfig
+from ppl_fast.models.extended import ExtendedAutoLink, ExtendedPPL
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput, PPLOutput, Prior
 from ppl_fast.models.ppl import PPL
 from ppl_fast.models.registry import MODELS
+from ppl_fast.options import AutoLinkConfig, ExtendedAutoLinkConfig, ExtendedPPLConfig, PPLConfig
 
-MODELS.update((model.architecture, model) for model in (PPL, AutoLink, ExtendedPPL, ExtendedAutoLink))
+for _model in (PPL, AutoLink, ExtendedPPL, ExtendedAutoLink):
+    MODELS[_model.architecture] = _model
 
 __all__ = ["MODELS", "PPL", "AutoLink", "AutoLinkConfig", "AutoLinkOutput", "PPLConfig", "PPLOutput", "Prior"]
 __all__ += ["ExtendedAutoLink", "ExtendedAutoLinkConfig", "ExtendedPPL", "ExtendedPPLConfig"]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import conv, in_eval, init_kaiming
-from ppl_fast.models.config import AutoLinkConfig
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
 from ppl_fast.models.regressor import attend, image_trunk
 from ppl_fast.models.terms import Pass
+from ppl_fast.options.config import AutoLinkConfig
 
 
 class Detector(nn.Module):
@@ -58,7 +58,6 @@ class AutoLink(LinkModel):
     Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
     architecture = "autolink"
     terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction,)
-    train_defaults: ClassVar[dict[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
 
     settings: AutoLinkConfig
 

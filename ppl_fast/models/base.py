@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
 from ppl_fast import _check
-from ppl_fast.models import checkpoint, migration, registry
+from ppl_fast.models import checkpoint, registry
 from ppl_fast.models.blank import blank
-from ppl_fast.models.config import KeypointConfig
 from ppl_fast.models.output import MemoryReport, Prior
+from ppl_fast.options import migration
+from ppl_fast.options.config import KeypointConfig
+from ppl_fast.options.registry import unknown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +43,6 @@ class KeypointModel(nn.Module):
         settings: the options, an instance of it.
         architecture: the name in `ppl_fast.models.MODELS`, and in config.json.
         iterative: whether `estimate` gains from further iterations.
-        train_defaults: options of the training loop that the published model differs in.
         links: (E, 2) int64, pairs of keypoints i < j; none by default.
 
     Args:
@@ -54,9 +56,6 @@ class KeypointModel(nn.Module):
     Config: ClassVar[type[KeypointConfig]] = KeypointConfig
     architecture: ClassVar[str] = ""
     iterative: ClassVar[bool] = False
-    train_defaults: ClassVar[dict[str, Any]] = {}
-    # Lies above the models, and is filled in by `ppl_fast`.
-    published: ClassVar[Callable[[], PublishedFormats]]
 
     links: Tensor
 
@@ -179,6 +178,11 @@ class KeypointModel(nn.Module):
 
     # On disk
 
+    @staticmethod
+    def published() -> PublishedFormats:
+        """What reads and writes the checkpoints of published code; it lies above the models."""
+        return cast("PublishedFormats", import_module("ppl_fast.published"))
+
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json` into a directory; weights of the losses are not among them.
 
@@ -203,7 +207,7 @@ class KeypointModel(nn.Module):
         where = os.path.join(directory, checkpoint.CONFIG)
         found = registry.find(name) or (cls if name in (cls.architecture, cls.__name__) else None)
         if found is None:
-            raise registry.unknown(name, where)
+            raise unknown(name, where)
         architecture, options = migration.resolve(found.architecture, saved)
         found = registry.MODELS.get(architecture, found)
         model_class = registry.narrower(cls, found)

@@ -5,115 +5,18 @@ All of it is off by default: then the models are the published ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ppl_fast._options import option
 from ppl_fast.models import terms as term
 from ppl_fast.models.autolink import AutoLink
 from ppl_fast.models.blocks import in_eval
-from ppl_fast.models.config import AutoLinkConfig, PPLConfig
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.ppl import PPL
 from ppl_fast.ops import affine_warp
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ExtensionConfig:
-    """The options that both extensions have."""
-
-    separation_weight: float = option(0.0, "weight of the keypoints' repulsion (not in the paper)")
-    separation_sigma: float = option(
-        0.06, "reach of the repulsion in units of half the image side (not in the paper)", positive=True
-    )
-
-    equivariance_weight: float = option(
-        0.0, "weight of the keypoints' distance to those of a second view of the image (not in the paper)"
-    )
-    view_turn: float = option(14.0, "degrees by which second views are turned, at most (not in the paper)", high=180)
-    view_scale: float = option(0.2, "share by which they are larger or smaller, at most (not in the paper)", high=0.9)
-    view_shift: float = option(
-        0.15, "shift of theirs along each axis, at most, in units of half the image side (not in the paper)"
-    )
-    view_colour: float = option(0.2, "change of their colours, at most (not in the paper)", high=1)
-
-    occlude_input: float = option(
-        0.0, "share of samples partly hidden from what finds the keypoints (not in the paper)", high=1
-    )
-    occlude_ratio: float = option(0.5, "share of blocks hidden in such a sample (not in the paper)", high=1)
-
-    withhold: float = option(
-        0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
-    )
-    foreground_weight: float = option(
-        0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
-    )
-    coverage_weight: float = option(
-        0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
-    )
-    stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
-
-    def _check_withhold(self, owner: str) -> None:
-        for name in ("foreground_weight", "coverage_weight", "stray_weight"):
-            if getattr(self, name) and not self.withhold:
-                raise ValueError(f"{owner}: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
-    """Every option of `ExtendedPPL`: those of `PPLConfig`, and what is not in the paper.
-
-    Raises:
-        TypeError: a value of the wrong type, or an unknown option.
-        ValueError: a value out of bounds.
-    """
-
-    memory_start: str = option(
-        "published",
-        "start of the moving averages: published = sizes 0 and random sums; balanced = sizes 1 and sums equal to the "
-        "vectors, which stay in place through the first steps (not in the paper)",
-        choices=("published", "balanced"),
-    )
-    reseed_after: int = option(0, "steps after which an unused vector is re-seeded; 0: never (not in the paper)")
-    head: str = option(
-        "affine",
-        "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map (not in the paper)",
-        choices=("affine", "residual"),
-    )
-    occlude_fill: bool = option(
-        False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
-    )
-    prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_withhold(self.owner())
-
-    def memory_options(self) -> dict[str, Any]:
-        """And `reseed_after`."""
-        return super().memory_options() | {"reseed_after": self.reseed_after}
-
-    def regressor_options(self) -> dict[str, Any]:
-        """And `head`."""
-        return super().regressor_options() | {"head": self.head}
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ExtendedAutoLinkConfig(ExtensionConfig, AutoLinkConfig):
-    """Every option of `ExtendedAutoLink`: those of `AutoLinkConfig`, and what is not in the paper.
-
-    Raises:
-        TypeError: a value of the wrong type, or an unknown option.
-        ValueError: a value out of bounds.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_withhold(self.owner())
+from ppl_fast.options.extended import ExtendedAutoLinkConfig, ExtendedPPLConfig
 
 
 class Extension(LinkModel):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.blocks import random_blocks
-from ppl_fast.models.config import LinkModelConfig
 from ppl_fast.models.perceptual import load_perceptual
 from ppl_fast.models.terms import Pass, Term
 from ppl_fast.models.translator import TRANSLATORS
 from ppl_fast.ops import default_links, link_heatmap
+from ppl_fast.options.config import LinkModelConfig
 
 
 class LinkModel(KeypointModel):

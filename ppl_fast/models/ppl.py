@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from ppl_fast._options import plain
 from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import in_eval
-from ppl_fast.models.config import PPLConfig
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
 from ppl_fast.models.regressor import Regressor
 from ppl_fast.models.terms import Pass
 from ppl_fast.ops import affine_warp
+from ppl_fast.options.config import PPLConfig
 
 
 class PPL(LinkModel):

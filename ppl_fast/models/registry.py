@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from ppl_fast.options.registry import CONFIGS
+
 if TYPE_CHECKING:
     from ppl_fast.models.base import KeypointModel
 
 Model = TypeVar("Model", bound="KeypointModel")
 
-MODELS: dict[str, type[KeypointModel]] = {}  # `ppl_fast.models` fills it
+
+class Models(dict[str, "type[KeypointModel]"]):
+    """Classes by architecture. The options of one that joins or leaves do so too: the commands ask for no class."""
+
+    def __setitem__(self, architecture: str, model: type[KeypointModel]) -> None:
+        super().__setitem__(architecture, model)
+        CONFIGS[architecture] = model.Config
+
+    def __delitem__(self, architecture: str) -> None:
+        super().__delitem__(architecture)
+        del CONFIGS[architecture]
+
+
+MODELS = Models()  # `ppl_fast.models` fills it
 
 
 def find(name: str) -> type[KeypointModel] | None:
@@ -22,14 +37,3 @@ def narrower(one: type[Model], other: type[KeypointModel]) -> type[Model] | None
     if issubclass(other, one):
         return other
     return one if issubclass(one, other) else None
-
-
-def check(architecture: str, where: str) -> None:
-    """Raise a ValueError, which names `where`, unless there is such an architecture."""
-    if architecture not in MODELS:
-        raise unknown(architecture, where)
-
-
-def unknown(architecture: object, where: str) -> ValueError:
-    """The error that there is no such architecture."""
-    return ValueError(f"{where}: architecture must be one of {', '.join(MODELS)}, got {architecture!r}")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ppl_fast._pickles import short
-from ppl_fast.models import MODELS, KeypointModel, LinkModel, migration, registry
+from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.weights import check_finite, check_kind
+from ppl_fast.options import migration
 from ppl_fast.published import archives
 from ppl_fast.published.layouts import LAYOUTS, VGG, layout_of
 from ppl_fast.published.pickles import Held, StandIn

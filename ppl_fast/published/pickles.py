@@ -39,7 +39,9 @@ STORAGES = {
 }
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in STORAGES.values()}
 # The classes that have a stand-in: torch's layers, our models, and by name what the published code saves.
-LAYERS = re.compile(r"torch\.nn\.modules\.[a-z]+\.[A-Z]\w+|ppl_fast\.(models|published)\.[a-z_]+\.[A-Z]\w+", re.ASCII)
+LAYERS = re.compile(
+    r"torch\.nn\.modules\.[a-z]+\.[A-Z]\w+|ppl_fast\.(models|options|published)\.[a-z_]+\.[A-Z]\w+", re.ASCII
+)
 PUBLISHED = {
     "models.pose_prior_learner": {"PosePriorLearner", "Memory", "MixerLayer", "MLPBlock"},
     "models.modules": {"ResNetConditionalParameterRegressor", "ResNetReconstructor", "ResBlock", "TransposedBlock"}

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from ppl_fast._extras import on_first_use
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.presets import PRESETS
-from ppl_fast.training.run import load_model
 from ppl_fast.training.signals import TrainingInterrupted
 
 __all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_model", "train"]
 
+_HOMES = {"load_model": "run", "train": "trainer"}
+
 if TYPE_CHECKING:
+    from ppl_fast.training.run import load_model
     from ppl_fast.training.trainer import train
 else:
-    __getattr__ = on_first_use(__name__, {"train": "trainer"}, "train")  # configurations are read without accelerate
+    __getattr__ = on_first_use(__name__, _HOMES, "train")  # configurations are read without torch and accelerate

@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.data.kinds import MAX_PIXELS
-from ppl_fast.models import MODELS, registry
-from ppl_fast.models.migration import extension
+from ppl_fast.options import CONFIGS, registry
+from ppl_fast.options.migration import extension
 
 SECTIONS = ("architecture", "data", "model", "train")
 
@@ -24,16 +22,16 @@ class TrainConfig:
     """How to train; what to train is the model's own configuration.
 
     The defaults for steps, batch size, optimizer and flips are those of the Pose Prior Learner (Wang, Han, Zhang,
-    ICLR 2026, arXiv 2410.03858); `train_defaults` of a model holds what its publication does otherwise.
+    ICLR 2026, arXiv 2410.03858); `train_defaults` of a model's options holds what its publication does otherwise.
 
     Raises:
         TypeError: an option of the wrong type.
         ValueError: an option out of bounds; the sentence names it.
     """
 
-    steps: int = option(20_000, "optimizer steps in all", low=1)
-    batch_size: int = option(64, "images a step, shared out over the processes", low=1)
-    lr: float = option(1e-4, "learning rate of AdamW", positive=True)
+    steps: int = option(20_000, "optimizer steps in all", low=1, everyday=True)
+    batch_size: int = option(64, "images a step, shared out over the processes", low=1, everyday=True)
+    lr: float = option(1e-4, "learning rate of AdamW", positive=True, everyday=True)
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW; at 0 it is Adam")
     betas: tuple[float, float] = option((0.9, 0.999), "decay rates of Adam's two moments")
     warmup_steps: int = option(0, "steps over which the learning rate rises linearly from near zero")
@@ -43,20 +41,25 @@ class TrainConfig:
         choices=("constant", "cosine"),
     )
     clip_norm: float = option(0.0, "gradients of a longer norm are scaled down to it; 0 leaves them alone")
-    flip: bool = option(True, "mirror half of the images left to right")
+    flip: bool = option(True, "mirror half of the images left to right", everyday=True)
     reference: str = option(
         "image",
         "what a reconstruction takes its appearance from: image = the image itself, with blocks dropped; video = "
         "another frame of the same clip",
         choices=("image", "video"),
+        everyday=True,
     )
-    seed: int = option(0, "seed of weights, masks, data order and flips")
+    seed: int = option(0, "seed of weights, masks, data order and flips", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
     max_pixels: int = option(MAX_PIXELS, "pixels of an image or frame that may be decoded at once", low=64)
-    precision: str = option("no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"))
-    device: str = option("auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu")
+    precision: str = option(
+        "no", "mixed precision; no is float32 throughout", choices=("no", "bf16", "fp16"), everyday=True
+    )
+    device: str = option(
+        "auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu", everyday=True
+    )
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")
     threads: int = option(0, "CPU threads of the training process; 0 leaves the choice to torch")
     log_every: int = option(20, "steps between records in log.jsonl and TensorBoard", low=1)
@@ -67,8 +70,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
-        if isinstance(self.betas, tuple | list | np.ndarray):
-            self.betas = tuple(plain(beta) for beta in self.betas)
+        betas: Any = self.betas
+        betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
+        if isinstance(betas, tuple | list):
+            self.betas = tuple(plain(beta) for beta in betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"TrainConfig: betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
@@ -115,7 +120,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_options(path: str | os.PathLike[str], config: dict[str, Any], architecture: str) -> dict[str, Any]:
-    """Check what `read_config` gave for a model of this architecture, a key of `MODELS`, or of its extension.
+    """Check what `read_config` gave for a model of this architecture, a key of `CONFIGS`, or of its extension.
 
     Returns:
         The same with its options as they are meant, see `as_meant`.
@@ -128,7 +133,7 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
     registry.check(named, f"config file {path}")
     if extension(named) != extension(architecture):
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
-    valid = {"model": MODELS[extension(architecture)].Config, "train": TrainConfig}
+    valid = {"model": CONFIGS[extension(architecture)], "train": TrainConfig}
     for section, options in valid.items():
         given = config.get(section, {})
         if not isinstance(given, dict):

@@ -22,11 +22,13 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.models import MODELS, KeypointModel, migration, registry
+from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import check_trainable
+from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
+from ppl_fast.training.pace import Pace
 from ppl_fast.training.pictures import check_drawing, draw_pictures
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
@@ -156,6 +158,7 @@ class Trainer:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
+        self._pace = Pace()
 
     def fit(self, resume_command: str) -> None:
         """Run the steps that are left; log, save and draw on the way."""
@@ -226,6 +229,8 @@ class Trainer:
         means = dict(zip(self._totals, (totals / steps).tolist(), strict=True))
         elapsed = time.perf_counter() - self._clock
         self.seconds += elapsed
+        if (note := self._pace.note(steps, elapsed)) and self.log:
+            tqdm.write(note)
         self._totals, self._recorded = {}, self.step
         loss = means.pop("loss")
         if not math.isfinite(loss):

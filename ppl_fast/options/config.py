@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ppl_fast._options import check, hint, option
-from ppl_fast.models import registry
-from ppl_fast.models.translator import TRANSLATORS
+from ppl_fast.options.registry import CONFIGS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,9 +30,10 @@ class KeypointConfig:
     """
 
     machine: ClassVar[tuple[str, ...]] = ()  # options that are of the machine, not of the model
+    train_defaults: ClassVar[Mapping[str, Any]] = {}  # options of the training loop that the published model differs in
 
-    num_keypoints: int = option(16, "number of keypoints, N", low=2, most=1024)
-    image_size: int = option(128, "side of the square input images in pixels", low=16, most=4096)
+    num_keypoints: int = option(16, "number of keypoints, N", low=2, most=1024, everyday=True)
+    image_size: int = option(128, "side of the square input images in pixels", low=16, most=4096, everyday=True)
 
     def __post_init__(self) -> None:
         check(self.owner(), self)
@@ -64,9 +64,9 @@ class KeypointConfig:
     @classmethod
     def _hint(cls, key: str, known: list[str]) -> str:
         """Which model on top of this one has the option, or else which option may have been meant."""
-        for model in registry.MODELS.values():
-            if issubclass(model.Config, cls) and key in (item.name for item in dataclasses.fields(model.Config)):
-                return f"; it is one of {model.__name__}"
+        for wider in CONFIGS.values():
+            if issubclass(wider, cls) and key in (item.name for item in dataclasses.fields(wider)):
+                return f"; it is one of {wider.owner()}"
         return hint(key, known)
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +91,9 @@ class LinkModelConfig(KeypointConfig):
 
     machine: ClassVar[tuple[str, ...]] = ("perceptual_weights", "perceptual_download")
 
-    thickness: float = option(1e-3, "squared width of a drawn link, in units of half the image side", positive=True)
+    thickness: float = option(
+        1e-3, "squared width of a drawn link, in units of half the image side", positive=True, everyday=True
+    )
     width: float = option(1.0, "factor on the channels of all convolutional networks", positive=True)
 
     link_factor: float = option(512.0, "link weight = softplus(factor * parameter)", positive=True)
@@ -103,7 +105,7 @@ class LinkModelConfig(KeypointConfig):
         "unet",
         "unet: the published one; light: another, with strided convolutions, additive skips, and convolution before "
         "upsampling",
-        choices=tuple(TRANSLATORS),
+        choices=("unet", "light"),
     )
     translator_base: int = option(64, "channels of the translator at full resolution", low=1)
     translator_levels: int = option(4, "down-blocks of the translator", low=1, high=8)
@@ -116,9 +118,12 @@ class LinkModelConfig(KeypointConfig):
         "perceptual",
         "perceptual: L1 between VGG features; mse: mean squared pixel error, needs no pretrained weights",
         choices=("perceptual", "mse"),
+        everyday=True,
     )
     perceptual: str = option("vgg16", "network of the perceptual loss", choices=("vgg16", "vgg19"))
-    perceptual_weights: str | None = option(None, "its weight file; None: $PPL_FAST_VGG, then torch.hub's cache")
+    perceptual_weights: str | None = option(
+        None, "its weight file; None: $PPL_FAST_VGG, then torch.hub's cache", everyday=True
+    )
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")
@@ -188,6 +193,8 @@ class AutoLinkConfig(LinkModelConfig):
         TypeError: a value of the wrong type, or an unknown option.
         ValueError: a value out of bounds.
     """
+
+    train_defaults: ClassVar[Mapping[str, Any]] = {"steps": 20_001, "weight_decay": 1e-3}
 
     link_spread: float = option(0.1, "standard deviation of factor * parameter at the start")
     detector_size: int = option(128, "side that images are resized to for the detector", low=16, most=4096)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ppl_fast.models.registry import MODELS
+from ppl_fast.options.registry import CONFIGS
 
 EXTENSIONS = {"ppl": "extended-ppl", "autolink": "extended-autolink"}
 
@@ -24,14 +24,14 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
     """The architecture that options given under this name are of, and those that it has.
 
     Args:
-        architecture: a key of `MODELS`; any other passes through.
+        architecture: a key of `CONFIGS`; any other passes through.
         options: of its configuration or its extension's; unknown ones pass through, for the model to name.
     """
-    if architecture not in MODELS:
+    if architecture not in CONFIGS:
         return architecture, dict(options)
     wide = extension(architecture)
-    plain = {item.name for item in fields(MODELS[architecture].Config)}
-    further = {item.name: item.default for item in fields(MODELS[wide].Config) if item.name not in plain}
+    plain = {item.name for item in fields(CONFIGS[architecture])}
+    further = {item.name: item.default for item in fields(CONFIGS[wide]) if item.name not in plain}
     if any(options[name] != default for name, default in further.items() if name in options):
         return wide, dict(options)
     return architecture, {name: value for name, value in options.items() if name not in further}
