@@ -17,6 +17,7 @@ from ppl_fast._extras import needing
 SMALL, LARGE = 1 << 22, 1 << 29  # bytes of a JSON file of options, and of one of labels
 SMALL_YAML = 1 << 16  # which is read by a slow parser
 DEEPEST = 100  # containers within each other
+MAX_PIXELS = 100_000_000  # of an image or frame that is decoded: 300 MB as RGB
 LARGEST_UNFOLDED = 10_000  # nodes of a YAML file with every alias written out
 _KINDS = {
     stat.S_IFDIR: "a folder",

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
+from ppl_fast._documents import MAX_PIXELS as MAX_PIXELS
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 # In a folder; what they hold is looked at, and any format that PyAV reads will do.
 VIDEO_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".gif", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4",
     ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
-MAX_PIXELS = 100_000_000  # 300 MB as RGB
 
 
 def kind_of(path: Path) -> Literal["image", "video", "other"]:

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ppl_fast._documents import read_yaml
+from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.options import CONFIGS, registry
 from ppl_fast.options.migration import extension
 
