@@ -123,6 +123,12 @@ def test_parameters_that_are_shared_out_over_processes(tmp_path):
         with pytest.raises(RuntimeError, match="register_fsdp_forward_method"):
             fresh = fully_shard(built("PPL"), mesh=init_device_mesh("cpu", (1,)))
             fresh.estimate(pictures())
+        for method in ("prior", "link_weights", "connectivity", "prototype_poses"):
+            with pytest.raises(RuntimeError, match=r"PPL: the parameters are shared out .* `unshard\(\)` before"):
+                getattr(fresh, method)()
+        fresh.unshard()
+        assert torch.equal(fresh.prior().keypoints, built("PPL").prior().keypoints)
+        fresh.reshard()
         register_fsdp_forward_method(fresh, "estimate")
         assert torch.equal(fresh.estimate(pictures()), built("PPL").estimate(pictures()))
     finally:

@@ -14,6 +14,7 @@ from torch._C._functorch import is_batchedtensor
 from ppl_fast import _check
 from ppl_fast.models import checkpoint, registry
 from ppl_fast.models.blank import blank
+from ppl_fast.models.blocks import check_gathered
 from ppl_fast.models.output import MemoryReport, Prior
 from ppl_fast.options import migration
 from ppl_fast.options.config import KeypointConfig
@@ -161,11 +162,7 @@ class KeypointModel(nn.Module):
     def _checked(self, name: str, images: Tensor, batch: int | str) -> Tensor:
         owner, size, device = type(self).__name__, self.settings.image_size, self.links.device
         _check.tensor(owner, name, images, (batch, 3, size, size))
-        if hasattr(next(self.parameters()), "full_tensor"):
-            raise RuntimeError(
-                f"{owner}: the parameters are shared out over processes (FSDP2), and gathered for `forward` alone; "
-                'torch.distributed.fsdp.register_fsdp_forward_method(model, "estimate") has `estimate` gather them too'
-            )
+        check_gathered(self, "estimate")
         if images.device != device:
             raise ValueError(f"{owner}: {name} must be on the model's device, {device}, got {images.device}")
         # Looking at the values would stall a GPU's queue, break a compiled graph, and cannot be done under vmap.

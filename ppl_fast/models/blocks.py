@@ -91,6 +91,16 @@ def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, ...], 
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
 
 
+def check_gathered(module: nn.Module, method: str) -> None:
+    """Raise a RuntimeError where the parameters are shared out over processes (FSDP2) while this method needs them."""
+    if hasattr(next(module.parameters()), "full_tensor"):
+        raise RuntimeError(
+            f"{type(module).__name__}: the parameters are shared out over processes (FSDP2), and gathered for "
+            f"`forward` alone; call its `unshard()` before {method}, and `reshard()` after, or have {method} gather "
+            f'them by torch.distributed.fsdp.register_fsdp_forward_method(module, "{method}")'
+        )
+
+
 def in_eval(model: Model) -> Model:
     """The model in eval mode: itself where it is, else a twin on the same parameters and buffers.
 

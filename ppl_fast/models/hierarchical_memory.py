@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import MixerLayer
+from ppl_fast.models.blocks import MixerLayer, check_gathered
 from ppl_fast.ops import memory_attention, prototype_sums
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ class HierarchicalMemory(nn.Module):
 
     def decoded_mean(self, vectors: Tensor | None = None) -> Tensor:
         """Like `prior`, with its gradient to the decoder."""
+        check_gathered(self, "prior")
         codebook = self.codebook if vectors is None else vectors
         with torch.autocast(codebook.device.type, enabled=False):
             return self.decode(codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
@@ -172,6 +173,7 @@ class HierarchicalMemory(nn.Module):
     @torch.no_grad()
     def prototype_poses(self) -> Tensor:
         """(m, k, N, 2): the pose that each vector stands for, all other banks at their means."""
+        check_gathered(self, "prototype_poses")
         means = self.codebook.mean(dim=1)
         poses = []
         for bank, vectors in enumerate(self.codebook):

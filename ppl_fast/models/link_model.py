@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models.base import KeypointModel
-from ppl_fast.models.blocks import random_blocks
+from ppl_fast.models.blocks import check_gathered, random_blocks
 from ppl_fast.models.perceptual import load_perceptual
 from ppl_fast.models.terms import Pass, Term
 from ppl_fast.models.translator import TRANSLATORS
@@ -64,7 +64,12 @@ class LinkModel(KeypointModel):
     # Links
 
     def link_weights(self) -> Tensor:
-        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter)."""
+        """(E,) weights >= 0 of `links`: softplus(link_factor * parameter).
+
+        Raises:
+            RuntimeError: the parameters are shared out over processes (FSDP2), and not gathered.
+        """
+        check_gathered(self, "link_weights")
         return F.softplus(self.settings.link_factor * self.link_parameters)
 
     def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ppl_fast._options import plain
 from ppl_fast.models import terms as term
-from ppl_fast.models.blocks import in_eval
+from ppl_fast.models.blocks import check_gathered, in_eval
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
@@ -57,11 +57,17 @@ class PPL(LinkModel):
 
     @torch.no_grad()
     def prior(self) -> Prior:
-        """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient."""
+        """The pose prior: keypoints (N, 2) and connectivity (N, N), without gradient.
+
+        Raises:
+            RuntimeError: the parameters are shared out over processes (FSDP2), and not gathered.
+        """
+        check_gathered(self, "prior")
         return Prior(self.memory.prior(), self.connectivity())
 
     def prototype_poses(self) -> Tensor:
-        """(m, k, N, 2): the pose that each memory vector stands for, all other banks at their means."""
+        """(m, k, N, 2): the pose of each memory vector, all other banks at their means. Raises as `prior` does."""
+        check_gathered(self, "prototype_poses")
         return self.memory.prototype_poses()
 
     def usage(self) -> tuple[Tensor, Tensor]:
