@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of images and videos",
     "evaluate": "measure a trained model against labels",
+    "view": "write a page that shows a run in a browser",
     "show": "draw what a trained model has learned",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",

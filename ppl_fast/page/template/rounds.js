@@ -1,0 +1,63 @@
+// Iterative inference on hidden pictures, and the errors measured round by round, under one slider.
+
+const hiddenErrors = () => page.evaluations.find(({ hidden }) => hidden)?.hidden ?? null;
+
+function startRounds() {
+  const [shown, errors] = [page.rounds, hiddenErrors()];
+  const measured = errors ? Math.max(...errors.rows.map((row) => row.errors.length)) - 1 : 0;
+  const last = Math.max(shown?.rounds ?? 0, measured);
+  const draw = shown ? startHidden(shown) : () => "";
+  const mark = errors ? startErrors(errors, measured) : () => {};
+  const round = slider("round", last, 0, (number) => {
+    mark(number);
+    return `${number} of ${last}${draw(number)}`;
+  });
+  byId("hidden")?.addEventListener("change", round.refresh);
+  redraws.push(round.refresh);
+  round.refresh();
+}
+
+/** The pictures; gives the function that draws a round and tells about it. */
+function startHidden({ pictures, size }) {
+  const select = byId("hidden");
+  select.append(...pictures.map(({ name }, i) => element("option", { value: i }, `${i + 1}: ${name}`)));
+  return (number) => {
+    const picture = pictures[Number(select.value)];
+    const pass = picture.passes[Math.min(number, picture.passes.length - 1)];
+    const [seen, whole] = [byId("seen"), byId("whole")];
+    let unit = setPicture(seen, pass.image, [size, size], `What round ${number} saw, with the pose found`);
+    drawPose(seen, pass.points, page.opacities, unit);
+    unit = setPicture(whole, picture.image, [size, size], "The whole picture, with the pose found on it");
+    drawPose(whole, picture.points, page.opacities, unit);
+    byId("seen-caption").textContent =
+      number === 0 ? `The picture, ${page.rounds.about}, with the plain estimate` : `What round ${number} saw, with the pose found`;
+    return `; ${digits(pass.moved)} of the image size from the pose on the whole picture`;
+  };
+}
+
+/** The table; gives the function that marks the column of a round. */
+function startErrors({ unit, protocol, rows }, measured) {
+  const table = element("table");
+  const rounds = Array.from({ length: measured + 1 }, (_, r) => `round ${r}`);
+  const several = new Set(rows.map((row) => row.model)).size > 1;
+  fillTable(
+    table,
+    ["hidden", ...(several ? ["model"] : []), ...rounds, "recovered"],
+    rows.map((row) => [
+      row.mask,
+      ...(several ? [row.model] : []),
+      ...rounds.map((_, r) => digits(row.errors[r] ?? null)),
+      row.recovered === null ? "–" : `${Math.round(100 * row.recovered)}%`,
+    ]),
+    `Error, ${unit}, as it was measured. ${protocol}`,
+  );
+  const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
+  scroll.setAttribute("role", "region");
+  scroll.setAttribute("aria-label", "Errors under occlusion");
+  byId("hidden-errors").append(scroll);
+  return (number) => {
+    for (const row of table.rows) {
+      [...row.cells].forEach((cell, c) => cell.classList.toggle("now", c === number + 1 + Number(several)));
+    }
+  };
+}
