@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +15,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 TEXT = {"Enter": "\r", "Space": " "}  # what a key types
+OWN = ("file:", "data:", "about:")  # what a page may load that asks the network for nothing
 OPTIONS = (
     "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-    "--no-first-run", "--disable-background-networking", "--disable-extensions", "--hide-scrollbars", "--force-color-profile=srgb",
+    "--no-first-run", "--disable-background-networking", "--disable-extensions", "--hide-scrollbars",
+    "--force-color-profile=srgb",
 )  # fmt: skip
 
 
@@ -31,7 +34,8 @@ class Browser:
         down, to_browser = os.pipe()
         from_browser, up = os.pipe()
         # It reads commands from descriptor 3 and answers on 4.
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{down} 4>&{up}', FOUND, *OPTIONS, f"--user-data-dir={folder}"]
+        start = f"import os, sys; os.dup2({down}, 3); os.dup2({up}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", start, FOUND, *OPTIONS, f"--user-data-dir={folder}"]
         self.log = open(folder / "log.txt", "w")  # noqa: SIM115
         self.process = subprocess.Popen(command, pass_fds=(down, up), stdout=self.log, stderr=self.log)
         os.close(down), os.close(up)
@@ -76,7 +80,7 @@ class Browser:
 
     def value(self, expression):
         """The JSON value of an expression of JavaScript."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -93,6 +97,13 @@ class Browser:
             pressed = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
             text = {"text": TEXT[key]} if key in TEXT else {}
             self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **pressed, **text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def write(self, text):
+        """Type letters and digits."""
+        for letter in text:
+            pressed = {"key": letter, "text": letter, "windowsVirtualKeyCode": ord(letter.upper())}
+            self.call("Input.dispatchKeyEvent", type="keyDown", **pressed)
             self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def click(self, selector, across=0.5, down=0.5):
@@ -137,5 +148,7 @@ class Browser:
             self.complaints.append(str(told["args"]))
         elif method == "Log.entryAdded" and told["entry"]["level"] in ("warning", "error"):
             self.complaints.append(str(told["entry"]))
-        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:", "about:")):
+        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
             self.complaints.append(f"request of {told['request']['url']}")

@@ -5,10 +5,10 @@ from pathlib import Path
 from ppl_fast._files import readable
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
-DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links by
-weight, the memory's vectors, evaluations; and with SOURCE, a folder of images and videos or one of them, the poses found
-there, the least plausible first, and the rounds of iterative inference under occlusion. Of what a model does not have,
-such as AutoLink's prior, there is nothing."""
+DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
+by weight, the memory's vectors, evaluations; and with SOURCE, a folder of images and videos or one of them, the poses
+found there, the least plausible first, and the rounds of iterative inference under occlusion. What a model does not
+have, such as AutoLink a prior, is not there."""
 
 
 def main(arguments: list[str]) -> int:

@@ -111,8 +111,7 @@ def collect(
     if source is not None:
         budget = BUDGET - len(document(data))
         shown = pictures(model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, **options)
-        names = [shown.data["pictures"][number]["name"] for number in shown.numbers]
-        data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, names, ROUNDS)}
+        data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, shown.names, ROUNDS)}
         skipped = shown.skipped
     return Collected(finite(data), skipped)
 

@@ -39,8 +39,8 @@ def recall(memory: HierarchicalMemory, keypoints: Tensor) -> Recalled:
 def held(memory: HierarchicalMemory) -> dict[str, Any]:
     """The memory's decoder and vectors, for the page to decode any choice of one vector a bank.
 
-    The decoder begins with two linear maps, across the banks and across a vector's numbers. They commute, so the vectors
-    go through the second one here, which leaves as many numbers of each as the decoder is wide, c.
+    The decoder begins with two linear maps, across the banks and across a vector's numbers. They commute, so the
+    vectors go through the second one here, which leaves as many numbers of each as the decoder is wide, c.
 
     Returns:
         {"shares": (m, k), how often each vector of a bank is chosen, "codes": (m, k, c), "banks": (N, m), "offset":

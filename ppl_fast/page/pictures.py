@@ -44,7 +44,7 @@ class Shown(NamedTuple):
 
     data: dict[str, Any]
     images: torch.Tensor  # (n, 3, S, S) in [-1, 1]
-    numbers: list[int]  # which pictures those are
+    names: list[str]  # of those
     skipped: list[tuple[str, str]]  # (name, reason) of what does not decode
 
 
@@ -125,7 +125,11 @@ def pictures(
         most: images and frames to show, at most.
         some: of them to give as the model takes them, spread evenly.
         budget: bytes that the pictures may take up in the page, about.
-        iterations, batch_size, workers, max_bad_share, progress: as `ppl_fast.inference.estimate` has them.
+        iterations: as `ppl_fast.inference.estimate` has it.
+        batch_size: likewise.
+        workers: likewise.
+        max_bad_share: likewise.
+        progress: likewise.
 
     Raises:
         ValueError, OSError, ImportError: see `ppl_fast.inference.estimate`.
@@ -137,13 +141,13 @@ def pictures(
     wanted = set(np.linspace(0, total - 1, min(some, total)).round().astype(int).tolist())
     encoder = Encoder(budget / max(total, 1))
     shown: list[dict[str, Any]] = []
-    kept: dict[int, torch.Tensor] = {}
+    kept: dict[str, torch.Tensor] = {}
     for batch in batches:
         clip = _clip_of(batch, clips)
         for row, entry in enumerate(_entries(model, batch)):
             picture = batch.image(row)
             if len(shown) in wanted:
-                kept[len(shown)] = normalised(resized(picture, model.settings.image_size))
+                kept[readable(batch.unique_names[row])] = normalised(resized(picture, model.settings.image_size))
             shown.append(entry | {"clip": clip, "image": encoder(picture)})
     measures = [MEMORY_MEASURE] if memory_of(model) is not None else []
     size = model.settings.image_size

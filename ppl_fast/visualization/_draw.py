@@ -19,10 +19,11 @@ FAINTEST = 0.1  # links below this fraction of the strongest opacity are not dra
 # Chosen from the colours that stand out from white and from near black, so that the two least different of the first n
 # differ as much as can be: for normal vision, and for the three kinds of dichromacy as Machado, Oliveira and Fernandes
 # simulate them ("A physiologically-based model for simulation of color vision deficiency", 2009, severity 1).
-COLOURS = (
-    "8855bb aadd99 cc4400 dd88ff 881166 ee8800 6611aa 0000ff 11eeee aa4477 aa77bb aa0000 "
-    "4477ff 88bb88 ffbb00 cc6677 44cccc ee5544 8811cc 554488 cc88aa 991144 bbbbff 55aadd"
-).split()
+COLOURS = [
+    "8855bb", "aadd99", "cc4400", "dd88ff", "881166", "ee8800", "6611aa", "0000ff", "11eeee", "aa4477", "aa77bb",
+    "aa0000", "4477ff", "88bb88", "ffbb00", "cc6677", "44cccc", "ee5544", "8811cc", "554488", "cc88aa", "991144",
+    "bbbbff", "55aadd",
+]  # fmt: skip
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:

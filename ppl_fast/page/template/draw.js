@@ -8,6 +8,7 @@ const NAMES = page.colours.map((_, i) => page.names?.[i] ?? String(i));
 const drawing = { links: page.linksShown, numbers: true, picked: -1 };
 const redraws = []; // functions that draw anew what depends on it
 
+const SVG = document.querySelector("svg").namespaceURI;
 const byId = (id) => document.getElementById(id);
 
 /** An element of HTML with properties and children, or texts. */
@@ -19,7 +20,7 @@ function element(name, properties = {}, ...children) {
 
 /** An element of SVG with attributes, appended to `parent`. */
 function shape(parent, name, attributes = {}) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   parent.append(made);
   return made;
@@ -28,6 +29,9 @@ function shape(parent, name, attributes = {}) {
 const thousands = (number) => number.toLocaleString("en");
 const digits = (number, count = 4) => (number === null ? "–" : number.toFixed(count));
 const known = (point) => point[0] !== null && point[1] !== null;
+
+/** The class of what belongs to these keypoints: faded where another one is picked out. */
+const fadedUnless = (...keypoints) => (drawing.picked < 0 || keypoints.includes(drawing.picked) ? "" : "faded");
 
 /** Numbers of the links that are drawn, the faintest first. */
 function heaviest(opacities) {
@@ -42,41 +46,67 @@ function heaviest(opacities) {
  */
 function drawPose(svg, points, opacities, unit, kind = "") {
   const group = shape(svg, "g", { class: `pose ${kind}` });
-  const faded = (...ends) => (drawing.picked < 0 || ends.includes(drawing.picked) ? "" : "faded");
   for (const e of heaviest(opacities)) {
     const [i, j] = page.links[e];
     if (!known(points[i]) || !known(points[j])) continue;
     const [[x1, y1], [x2, y2]] = [points[i], points[j]];
-    const line = shape(group, "line", { x1, y1, x2, y2, class: faded(i, j), "stroke-width": 1.2 * unit });
-    line.setAttribute("stroke-opacity", Math.max(opacities[e], 0.08));
+    const line = shape(group, "line", { x1, y1, x2, y2, class: fadedUnless(i, j), "stroke-width": 1.3 * unit });
+    line.setAttribute("stroke-opacity", Math.max(opacities[e], 0.12));
     if (kind === "dashed") line.setAttribute("stroke-dasharray", `${unit} ${2 * unit}`);
-    if (!kind) line.style.stroke = `color-mix(in oklab, ${page.colours[i]}, ${page.colours[j]})`;
+    const mixed = `color-mix(in oklab, ${page.colours[i]}, ${page.colours[j]})`;
+    if (!kind) line.style.stroke = `color-mix(in oklab, ${mixed} 75%, var(--lift))`;
   }
-  const seen = points.filter(known);
-  const centre = [0, 1].map((axis) => seen.reduce((sum, point) => sum + point[axis], 0) / Math.max(seen.length, 1));
+  const places = drawing.numbers && !kind ? numberPlaces(points, unit, svg.viewBox.baseVal) : [];
   points.forEach((point, i) => {
     if (!known(point)) return;
     const [cx, cy] = point;
     if (kind) {
-      shape(group, "circle", { cx, cy, r: 1.4 * unit, "stroke-width": 0.5 * unit, class: faded(i) });
+      shape(group, "circle", { cx, cy, r: 1.4 * unit, "stroke-width": 0.5 * unit, class: fadedUnless(i) });
       return;
     }
-    const mark = shape(group, "g", { class: `keypoint ${faded(i)}` });
+    const mark = shape(group, "g", { class: `keypoint ${fadedUnless(i)}` });
     shape(mark, "title").textContent = page.names ? `${i}: ${NAMES[i]}` : `keypoint ${i}`;
     shape(mark, "circle", { cx, cy, r: 2.1 * unit, class: "outer" });
     shape(mark, "circle", { cx, cy, r: 1.8 * unit, class: "inner" });
     shape(mark, "circle", { cx, cy, r: 1.4 * unit }).style.fill = page.colours[i];
-    if (!drawing.numbers) return;
-    const away = Math.hypot(cx - centre[0], cy - centre[1]) || 1;
-    const text = shape(mark, "text", {
-      x: cx + (4.2 * unit * (cx - centre[0])) / away,
-      y: cy + (4.2 * unit * (cy - centre[1])) / away,
-      "font-size": 3.6 * unit,
-      "stroke-width": 0.9 * unit,
-    });
-    text.textContent = String(i);
+    if (!places[i]) return;
+    const [x, y] = places[i];
+    shape(mark, "text", { x, y, "font-size": 3.6 * unit, "stroke-width": 0.9 * unit }).textContent = String(i);
   });
   return group;
+}
+
+/** Where the keypoints' numbers go: outwards from the middle, aside where a dot, a number or the border is. */
+function numberPlaces(points, unit, border) {
+  const seen = points.filter(known);
+  const centre = [0, 1].map((axis) => seen.reduce((sum, point) => sum + point[axis], 0) / Math.max(seen.length, 1));
+  const [height, digit, gap] = [3.4 * unit, 2.3 * unit, 2.4 * unit];
+  const dots = seen.map(([x, y]) => ({ x, y, width: 4.2 * unit, height: 4.2 * unit }));
+  const taken = []; // numbers that have their place
+  const overlap = (a, b, axis, side) => {
+    const [low, high] = [-0.5, 0.5].map((half) => [a, b].map((box) => box[axis] + half * box[side]));
+    return Math.max(0, Math.min(...high) - Math.max(...low));
+  };
+  const shared = (a, b) => overlap(a, b, "x", "width") * overlap(a, b, "y", "height");
+  const { width: across, height: down } = border;
+  const inside = { x: border.x + across / 2, y: border.y + down / 2, width: across, height: down };
+  return points.map((point, i) => {
+    if (!known(point)) return null;
+    const outwards = Math.atan2(point[1] - centre[1], point[0] - centre[0]);
+    const width = digit * String(i).length;
+    const boxes = [0, 1, -1, 2, -2, 3, -3, 4].map((eighth) => {
+      const angle = outwards + (eighth * Math.PI) / 4;
+      const x = point[0] + (gap + width / 2) * Math.cos(angle);
+      const y = point[1] + (gap + height / 2) * Math.sin(angle);
+      return { x, y, width, height };
+    });
+    const cost = (box) =>
+      [...dots, ...taken].reduce((sum, other) => sum + shared(box, other), width * height - shared(box, inside));
+    const costs = boxes.map(cost);
+    const best = boxes[costs.indexOf(Math.min(...costs))];
+    taken.push(best);
+    return [best.x, best.y];
+  });
 }
 
 /** Make an <svg> show a picture of this size; points are in its pixels, integers at their centres. */
@@ -133,16 +163,23 @@ function player(id, moved, interval) {
 }
 
 /** A table: headings, then rows of texts or elements; columns of numbers stand at the right. */
-function fillTable(table, headings, rows, caption = "") {
+function fillTable(table, headings, rows) {
   const number = /^(–|[-\d.,]+%?)$/;
   const classes = headings.map((_, c) => (rows.every((row) => number.test(row[c])) ? "number" : ""));
   const cells = (name, texts, properties) =>
     texts.map((text, c) => element(name, { className: classes[c], ...properties }, text));
   const lines = rows.map((row) => element("tr", {}, ...cells("td", row)));
   table.replaceChildren(
-    ...(caption ? [element("caption", {}, caption)] : []),
     element("thead", {}, element("tr", {}, ...cells("th", headings, { scope: "col" }))),
     element("tbody", {}, ...lines),
   );
   return table;
+}
+
+/** A table in a box of its own, which scrolls where the table is too wide. */
+function boxed(table, label) {
+  const box = element("div", { className: "wide", tabIndex: 0 }, table);
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", label);
+  return box;
 }

@@ -15,7 +15,8 @@ function startEvaluation() {
     const place = byId("evaluations");
     place.append(
       element("h3", {}, file),
-      wide(fillTable(element("table"), headings, rows, about), `Scores of ${file}`),
+      element("p", { className: "about" }, about),
+      boxed(fillTable(element("table"), headings, rows), `Scores of ${file}`),
       element("ul", { className: "about" }, ...protocols.map((text) => element("li", {}, text))),
     );
     const byJoint = scores.filter((score) => Object.keys(score.joints).length);
@@ -27,14 +28,6 @@ function startEvaluation() {
       ["joint", ...columns],
       joints.map((joint) => [joint, ...byJoint.map((score) => digits(score.joints[joint] ?? null))]),
     );
-    place.append(element("details", {}, element("summary", {}, "Joint by joint"), wide(table, `Joints of ${file}`)));
+    place.append(element("details", {}, element("summary", {}, "Joint by joint"), boxed(table, `Joints of ${file}`)));
   }
-}
-
-/** A table that scrolls by itself where it is too wide. */
-function wide(table, label) {
-  const box = element("div", { className: "scroll", tabIndex: 0 }, table);
-  box.setAttribute("role", "region");
-  box.setAttribute("aria-label", label);
-  return box;
 }

@@ -1,5 +1,8 @@
 // What was learned: the prior over training, the links by weight, the learning curves, the options.
 
+let markStep = () => {}; // marks a step in the learning curve
+let shownStep = null; // of the prior
+
 function startPrior() {
   const { steps, points, opacities } = page.prior;
   const svg = byId("prior-pose");
@@ -11,7 +14,8 @@ function startPrior() {
   const step = slider("step", steps.length - 1, shown, (index) => {
     shown = index;
     draw();
-    if (page.training) markStep(steps[shown]);
+    shownStep = steps[shown];
+    markStep();
     return steps[shown] === null ? "as saved" : `step ${thousands(steps[shown])}`;
   });
   redraws.push(draw);
@@ -49,7 +53,7 @@ function drawMatrix(most) {
   for (let i = 0; i < count; i++) {
     for (const [x, y] of [[i + 0.5, -0.6], [-0.6, i + 0.5]]) {
       shape(svg, "circle", { cx: x, cy: y, r: 0.45 }).style.fill = page.colours[i];
-      shape(svg, "text", { x, y, "font-size": 0.5, class: "on-dot" }).textContent = String(i);
+      shape(svg, "text", { x, y, "font-size": 0.5, "stroke-width": 0.15 }).textContent = String(i);
     }
   }
   shape(svg, "rect", { x: 0, y: 0, width: count, height: count, class: "cell" });
@@ -62,14 +66,11 @@ function drawMatrix(most) {
   });
 }
 
-let markStep = () => {};
-
 function startTraining() {
   const { steps, terms } = page.training;
   const [svg, term] = [byId("curve"), byId("term")];
   term.append(...Object.keys(terms).map((name) => element("option", { value: name }, name)));
   const last = Math.max(steps.at(-1), 1);
-  let marked = null;
   const draw = () => {
     const values = terms[term.value].map((value) => (value > 0 ? Math.log10(value) : null));
     const found = values.filter((value) => value !== null);
@@ -84,17 +85,18 @@ function startTraining() {
       path += `${pen}${((1000 * steps[i]) / last).toFixed(1)},${y(value).toFixed(2)}`;
     });
     shape(svg, "path", { d: path });
-    if (marked !== null) {
-      const x = (1000 * marked) / last;
+    if (shownStep !== null) {
+      const x = (1000 * shownStep) / last;
       shape(svg, "line", { x1: x, x2: x, y1: 0, y2: 100, class: "now" });
     }
-    const range = found.length ? `${(10 ** low).toPrecision(3)} to ${(10 ** high).toPrecision(3)}, logarithmic` : "zero";
-    const at = marked === null ? "" : `; the line is at step ${thousands(marked)}, as the prior above`;
+    const [least, most] = [low, high].map((value) => (10 ** value).toPrecision(3));
+    const range = found.length ? `${least} to ${most}, logarithmic` : "never above zero";
+    const at = shownStep === null ? "" : `; the line is at step ${thousands(shownStep)}, as the prior above`;
     byId("curve-caption").textContent = `Up to step ${thousands(last)}; ${range}${at}.`;
     svg.setAttribute("aria-label", `${term.value} over training, ${range}`);
   };
   term.addEventListener("change", draw);
-  markStep = (step) => ((marked = step), draw());
+  markStep = draw;
   draw();
 }
 

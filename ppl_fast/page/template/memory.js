@@ -25,9 +25,11 @@ const mlp = ([first, second], x) => linear(second, linear(first, x).map(gelu));
 /** The pose (N, 2) of a code (m, c), as the model's own decoder gives it. */
 function decoded(code) {
   const memory = page.memory;
-  let x = memory.banks.map((row, n) => memory.offset[n].map((value, c) => value + row.reduce((s, w, b) => s + w * code[b][c], 0)));
+  const features = transposed(code);
+  let x = memory.banks.map((row, n) => memory.offset[n].map((value, c) => value + dot(row, features[c])));
   for (const layer of memory.layers) {
-    const across = transposed(x.map((token) => normed(layer.tokenNorm, token))).map((column) => mlp(layer.tokenMlp, column));
+    const columns = transposed(x.map((token) => normed(layer.tokenNorm, token)));
+    const across = columns.map((column) => mlp(layer.tokenMlp, column));
     x = x.map((token, n) => plus(token, across.map((column) => column[n])));
     x = x.map((token) => plus(token, mlp(layer.channelMlp, normed(layer.channelNorm, token))));
   }

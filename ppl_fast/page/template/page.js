@@ -4,10 +4,10 @@ const PARTS = {
   poses: [page.poses, startPoses],
   occlusion: [page.rounds || hiddenErrors(), startRounds],
   prior: [page.prior, startPrior],
+  training: [page.training, startTraining],
   memory: [page.memory, startMemory],
   links: [page.links.length, startLinks],
   evaluation: [page.evaluations.length, startEvaluation],
-  training: [page.training, startTraining],
   about: [true, startOptions],
 };
 

@@ -21,7 +21,8 @@ function startPoses() {
   const about = clips.map(({ name, moving, every, of }, c) => {
     const shown = pictures.filter((picture) => picture.clip === c).length;
     const total = of === null ? "" : ` of ${thousands(of)}`;
-    return `${name}: ${thousands(shown)}${total} ${moving ? "frames" : "shown"}` + (every > 1 ? `, every ${every}th` : "");
+    const what = moving ? "frames" : "shown";
+    return `${name}: ${thousands(shown)}${total} ${what}` + (every > 1 ? `, one in ${every}` : "");
   });
   byId("poses-about").textContent = about.join("; ");
   clip.append(...clips.map(({ name }, c) => element("option", { value: c }, name)));
@@ -71,7 +72,9 @@ function startMeasures(state, level, frame, show) {
     byId("least").replaceChildren(
       ...order.slice(0, LEAST).map((picture) => {
         const image = element("img", { src: picture.image, alt: "" });
-        const button = element("button", { type: "button" }, image, `${called(picture)}: ${digits(level(picture))}`);
+        const value = element("b", {}, digits(level(picture)));
+        const button = element("button", { type: "button" }, image, called(picture), value);
+        button.picture = picture;
         button.addEventListener("click", () => show(picture.clip, picture));
         return element("li", {}, button);
       }),
@@ -97,7 +100,7 @@ function drawPicture(picture, measure) {
   if (picture.recalled && byId("recalled")?.checked) {
     picture.points.forEach(([x1, y1], i) => {
       const [x2, y2] = picture.recalled[i];
-      shape(svg, "line", { x1, y1, x2, y2, class: "shift", "stroke-width": 0.6 * unit });
+      shape(svg, "line", { x1, y1, x2, y2, class: `shift ${fadedUnless(i)}`, "stroke-width": 0.6 * unit });
     });
     drawPose(svg, picture.recalled, page.opacities, unit, "dashed");
   }
@@ -105,9 +108,10 @@ function drawPicture(picture, measure) {
   const values = measure ? picture.measures[measure.key] : null;
   const suffix = values ? `; ${measure.label.toLowerCase()} ${digits(average(values))} ${measure.unit}` : "";
   byId("picture-caption").textContent = called(picture) + suffix;
-  const headings = ["keypoint", "x", "y", ...(measure ? [measure.label.toLowerCase()] : [])];
-  const rows = picture.points.map(([x, y], i) => [NAMES[i], digits(x, 1), digits(y, 1), ...(values ? [digits(values[i])] : [])]);
-  fillTable(byId("points"), headings, rows, "x and y in pixels of the original, (0, 0) at the centre of the first");
+  const headings = ["keypoint", "x", "y", ...(values ? [measure.label.toLowerCase()] : [])];
+  const measured = (i) => (values ? [digits(values[i])] : []);
+  const rows = picture.points.map(([x, y], i) => [NAMES[i], digits(x, 1), digits(y, 1), ...measured(i)]);
+  fillTable(byId("points"), headings, rows);
 }
 
 function drawTrack(levels, measure) {
@@ -119,15 +123,15 @@ function drawTrack(levels, measure) {
   shape(svg, "path", { d: bars.join("") });
   shape(svg, "line", { class: "now", y1: 0, y2: 100 });
   svg.setAttribute("aria-label", `${measure.label} of each picture in order; the slider above goes through them`);
-  byId("track-caption").textContent = `${measure.label}, up to ${digits(top)} ${measure.unit}. Click to jump. ${measure.about}`;
+  const range = `up to ${digits(top)} ${measure.unit}`;
+  byId("track-caption").textContent = `${measure.label}, ${range}. Click to jump. ${measure.about}`;
 }
 
 function markTrack(index, { here, index: shown }) {
   const line = byId("track").querySelector(".now");
   line?.setAttribute("x1", index + 0.5);
   line?.setAttribute("x2", index + 0.5);
-  const current = called(here[shown]);
   for (const button of byId("least").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(button.textContent.startsWith(`${current}:`)));
+    button.setAttribute("aria-current", String(button.picture === here[shown]));
   }
 }

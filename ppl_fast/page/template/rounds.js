@@ -29,8 +29,8 @@ function startHidden({ pictures, size }) {
     drawPose(seen, pass.points, page.opacities, unit);
     unit = setPicture(whole, picture.image, [size, size], "The whole picture, with the pose found on it");
     drawPose(whole, picture.points, page.opacities, unit);
-    byId("seen-caption").textContent =
-      number === 0 ? `The picture, ${page.rounds.about}, with the plain estimate` : `What round ${number} saw, with the pose found`;
+    const plain = `The picture, ${page.rounds.about}, with the plain estimate`;
+    byId("seen-caption").textContent = number === 0 ? plain : `What round ${number} saw, with the pose found`;
     return `; ${digits(pass.moved)} of the image size from the pose on the whole picture`;
   };
 }
@@ -49,12 +49,9 @@ function startErrors({ unit, protocol, rows }, measured) {
       ...rounds.map((_, r) => digits(row.errors[r] ?? null)),
       row.recovered === null ? "–" : `${Math.round(100 * row.recovered)}%`,
     ]),
-    `Error, ${unit}, as it was measured. ${protocol}`,
   );
-  const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
-  scroll.setAttribute("role", "region");
-  scroll.setAttribute("aria-label", "Errors under occlusion");
-  byId("hidden-errors").append(scroll);
+  const text = element("p", { className: "about" }, `Error, ${unit}, as it was measured. ${protocol}`);
+  byId("hidden-errors").append(text, boxed(table, "Errors under occlusion"));
   return (number) => {
     for (const row of table.rows) {
       [...row.cells].forEach((cell, c) => cell.classList.toggle("now", c === number + 1 + Number(several)));
