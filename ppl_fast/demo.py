@@ -192,7 +192,7 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     """Held-out figures, errors and the memory; training has drawn its curves and the prior."""
     images = torch.stack([test[i] for i in range(SHOWN)])
     links, weights = model.links, model.link_weights().detach()
-    save_poses(run / "poses.png", images, model.estimate(images), links, weights)
+    save_poses(run / "poses.png", images, model.estimate(images), links, weights, legend=True)
     each = 2  # figures a mask
     shown = [images[each * i : each * (i + 1)] for i in range(len(SHOWN_HIDDEN))]
     hidden = [
@@ -200,7 +200,7 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     ]
     seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
     rounds = model.estimate_rounds(seen, SHOWN_ROUNDS, visible=visible)
-    save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
+    save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, legend=True)
     curves = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
     save_occlusion(run / "occlusion_curve.png", curves, metrics["regression"]["baseline"])
-    save_prototypes(run / "memory.png", model.prototype_poses(), links, weights)
+    save_prototypes(run / "memory.png", model.prototype_poses(), links, weights, legend=True)

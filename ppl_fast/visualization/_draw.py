@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from ppl_fast._extras import needing
 
 with needing("ppl_fast.visualization needs", "viz"):
     from PIL import Image, ImageDraw
+
+    from ppl_fast.visualization._labels import FONT, LEAST_FONT, ON_PICTURE, Ink, draw_labels
 
 SUPERSAMPLE = 3  # drawn this many times larger, then averaged
 INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot
@@ -83,6 +86,8 @@ def draw_pose(
     *,
     size: float = 1.0,
     colours: list[tuple[int, int, int]] | None = None,
+    labels: Sequence[str] | None = None,
+    ink: Ink = ON_PICTURE,
 ) -> Image.Image:
     """A copy of an RGB image with links, opacity by weight, and keypoints over them.
 
@@ -93,6 +98,8 @@ def draw_pose(
         weights: (E,), opacity.
         size: thickness of lines and dots relative to the picture's.
         colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+        labels: N texts to write beside the keypoints.
+        ink: colours of their letters and outline.
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
@@ -110,6 +117,9 @@ def draw_pose(
     for (x, y), colour in zip(at, colours, strict=True):
         for radius, fill in ((2.5 * unit, (255, 255, 255, 255)), (1.9 * unit, (*colour, 255))):
             drawing.ellipse([x - radius, y - radius, x + radius, y + radius], fill)
+    if labels is not None:
+        letters = max(FONT * unit, LEAST_FONT * factor)
+        draw_labels(drawing, np.array(at), labels, dot=2.5 * unit, size=letters, bounds=large.size, ink=ink)
     return large.reduce(factor)  # pixels that nothing was drawn on come back as they were
 
 
