@@ -19,6 +19,7 @@ from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
 from ppl_fast.models import PPL, AutoLinkConfig, KeypointModel
+from ppl_fast.page import write_page
 from ppl_fast.training import TrainConfig, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
@@ -95,7 +96,7 @@ def run_demo(
 
     Args:
         out: run directory; beside what training leaves there, it receives metrics.json, poses.png, prior.png,
-            memory.png, occlusion.png, occlusion_curve.png and training.png.
+            memory.png, occlusion.png, occlusion_curve.png, training.png and page.html.
         seed: of figures and training.
         steps: optimizer steps of PPL.
         images: figures to train on.
@@ -144,6 +145,7 @@ def run_demo(
         "threads": torch.get_num_threads(),
     }
     write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_page(run / "page.html", run, folders["test"], model=model)
     return metrics
 
 

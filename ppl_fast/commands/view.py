@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument("source", metavar="SOURCE", nargs="?", type=str, help="images or videos to find poses in")
     parser.add_argument("--out", type=str | None, default=None, help="HTML file to write (default: RUN/page.html)")
-    parser.add_argument("--frames", type=int, default=600, help="images and frames to show at most, spread evenly")
+    parser.add_argument("--frames", type=int, default=600, help="images and frames to show, about, spread evenly")
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
     add_compute(parser)

@@ -78,7 +78,11 @@ def collect(
     *,
     model: KeypointModel | None = None,
     frames: int = FRAMES,
-    **options: Any,
+    iterations: int = 1,
+    batch_size: int = 32,
+    workers: int = 0,
+    max_bad_share: float = 0.1,
+    progress: bool = False,
 ) -> Collected:
     """What a page shows, as JSON types: whatever the run or its model does not have is None.
 
@@ -86,8 +90,12 @@ def collect(
         run: a run's directory, a checkpoint, or a saved model.
         source: a folder of images and videos, or one of them.
         model: that of the run, where it was loaded already.
-        frames: images and frames of videos to show at most, spread evenly.
-        options: as `ppl_fast.inference.estimate` takes them, for the source.
+        frames: images and frames of videos to show, about, spread evenly; each part of the source has one at least.
+        iterations: as `ppl_fast.inference.estimate` has it, for the source.
+        batch_size: likewise.
+        workers: likewise.
+        max_bad_share: likewise.
+        progress: likewise.
 
     Raises:
         FileNotFoundError: `run` holds no model.
@@ -110,7 +118,10 @@ def collect(
     skipped: list[tuple[str, str]] = []
     if source is not None:
         budget = BUDGET - len(document(data))
-        shown = pictures(model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, **options)
+        shown = pictures(
+            model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, iterations=iterations,
+            batch_size=batch_size, workers=workers, max_bad_share=max_bad_share, progress=progress,
+        )  # fmt: skip
         data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, shown.names, ROUNDS)}
         skipped = shown.skipped
     return Collected(finite(data), skipped)

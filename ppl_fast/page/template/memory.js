@@ -44,7 +44,10 @@ function startMemory() {
   const mean = decoded(means);
   const [svg, gain] = [byId("memory-pose"), byId("gain")];
 
+  let many = false; // vectors change at once, and the pose is drawn when all have
+
   const draw = () => {
+    if (many) return;
     const unit = setPlain(svg);
     const pose = decoded(chosen.map((k, bank) => (k < 0 ? means[bank] : codes[bank][k])));
     const times = Number(gain.value);
@@ -72,15 +75,18 @@ function startMemory() {
       return rank ? `vector ${chosen[b] + 1}, ${digits(100 * shares[b][chosen[b]], 1)}%` : "the mean";
     });
   });
-  const choose = (vector) => rows.forEach((row, b) => row.set(vector(b) < 0 ? 0 : orders[b].indexOf(vector(b)) + 1));
+  const choose = (vector) => {
+    many = true;
+    rows.forEach((row, b) => row.set(orders[b].indexOf(vector(b)) + 1)); // -1, the mean, is in no order
+    many = false;
+    draw();
+  };
   byId("memory-means").addEventListener("click", () => choose(() => -1));
-  byId("memory-random").addEventListener("click", () =>
-    rows.forEach((row, b) => row.set(1 + Math.floor(Math.random() * codes[b].length))),
-  );
+  byId("memory-random").addEventListener("click", () => choose((b) => Math.floor(Math.random() * codes[b].length)));
   const picture = byId("memory-picture");
   if (page.poses) picture.addEventListener("click", () => choose((b) => currentPicture().codes[b]));
   else picture.remove();
   gain.addEventListener("change", draw);
   redraws.push(draw);
-  rows.forEach((row) => row.refresh());
+  choose(() => -1);
 }

@@ -29,8 +29,7 @@ function startPoses() {
   if (clips.length < 2) byId("clip-control").remove();
 
   const state = { here: [], index: 0, measure: measures[0] };
-  const levels = measures.map(({ key }) => pictures.map((picture) => average(picture.measures[key])));
-  const level = (picture) => levels[measures.indexOf(state.measure)][pictures.indexOf(picture)];
+  const level = (picture) => average(picture.measures[state.measure.key]);
   currentPicture = () => state.here[state.index];
 
   const draw = () => drawPicture(currentPicture(), state.measure);
