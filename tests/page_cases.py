@@ -6,6 +6,10 @@ import os
 import numpy as np
 import pytest
 from chromium import FOUND
+
+pytest.importorskip("PIL", reason="Pillow is not installed")
+pytest.importorskip("accelerate", reason="training needs the train extra")
+
 from tiny import run_steps
 
 MARKS = [

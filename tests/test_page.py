@@ -6,11 +6,6 @@ import re
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-pytest.importorskip("accelerate", reason="training needs the train extra")
-
 from page_cases import AUTOLINK, finished_run
 from PIL import Image
 from tiny import MODEL, fails

@@ -4,11 +4,6 @@ import copy
 
 import numpy as np
 import pytest
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-pytest.importorskip("av", reason="videos need the video extra")
-pytest.importorskip("accelerate", reason="training needs the train extra")
-
 from page_cases import AUTOLINK, MARKS, count, dots, parts, text
 
 from ppl_fast import AutoLink

@@ -5,11 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("PIL", reason="Pillow is not installed")
-pytest.importorskip("av", reason="videos need the video extra")
-pytest.importorskip("accelerate", reason="training needs the train extra")
-
 from page_cases import MARKS, attribute, choose, count, dots, parts, text, texts
 
 from ppl_fast.page import collect

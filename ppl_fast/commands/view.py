@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ppl_fast._extras import needing
 from ppl_fast._files import readable
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
@@ -26,8 +27,9 @@ def main(arguments: list[str]) -> int:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
 
-    from ppl_fast.page import write_page
-    from ppl_fast.page.document import check_path
+    with needing("ppl-fast view needs", "data"):
+        from ppl_fast.page import write_page
+        from ppl_fast.page.document import check_path
 
     out = Path(options.out or Path(options.run, "page.html"))
     check_path(out)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ppl_fast._files import readable
+from ppl_fast.data import to_pixels
 from ppl_fast.data.image_set import ImageSet, normalised, resized
 from ppl_fast.data.video import Frame, Video
 from ppl_fast.inference import Estimation, Media, Poses, Source, open_source
@@ -80,7 +81,7 @@ class _Thinned(Video):
 
 
 def thinned(media: Media, most: int) -> tuple[Media, list[dict[str, Any]]]:
-    """At most about `most` images and frames, spread evenly over the parts of a source and within each.
+    """About `most` images and frames, at least one of each part, spread evenly over the parts and within each.
 
     Returns:
         The source, and of each of its parts {"name", "moving", "every": of a video, the distance of its frames, "of":
@@ -97,7 +98,8 @@ def thinned(media: Media, most: int) -> tuple[Media, list[dict[str, Any]]]:
             video = _Thinned(part.video.path, every, wanted)
             parts.append(Frames(video, part.image_size, part.name, part.losses))
             clips.append({"name": readable(part.name), "moving": True, "every": every, "of": length})
-        elif isinstance(part, Images) and isinstance(part.images, ImageSet):
+        else:
+            assert isinstance(part, Images) and isinstance(part.images, ImageSet)
             rows = np.linspace(0, len(part.images) - 1, wanted).round().astype(int).tolist()
             parts.append(Images(_Some(part.images, rows), part.workers, part.name, part.losses))
             clips.append({"name": "images", "moving": False, "every": 1, "of": length})
@@ -122,7 +124,7 @@ def pictures(
     Args:
         model: a trained model.
         source: a folder of images and videos, or one of them.
-        most: images and frames to show, at most.
+        most: images and frames to show, about.
         some: of them to give as the model takes them, spread evenly.
         budget: bytes that the pictures may take up in the page, about.
         iterations: as `ppl_fast.inference.estimate` has it.
@@ -156,14 +158,11 @@ def pictures(
     return Shown(data, images, list(kept), media.skipped)
 
 
-def _entries(model: KeypointModel, poses: Poses) -> Iterator[dict[str, Any]]:
+def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
     """Of each pose of a batch what the page shows; where there is a memory, also what it makes of the pose."""
     memory = memory_of(model)
-    held = None
-    if memory is not None:
-        held = recall(memory, torch.from_numpy(poses.normalised).to(device_of(model), model.dtype))
-    for row, name in enumerate(poses.names):
-        entry: dict[str, Any] = {
+    entries: list[dict[str, Any]] = [
+        {
             "name": readable(name),
             "frame": poses.frames[row],
             "time": poses.times[row],
@@ -171,13 +170,16 @@ def _entries(model: KeypointModel, poses: Poses) -> Iterator[dict[str, Any]]:
             "points": rounded(poses.keypoints[row], 2),
             "measures": {},
         }
-        if held is not None:
-            scale = (model.settings.image_size - 1) / 2 * poses.sizes[row] / model.settings.image_size
-            offset = (held.keypoints[row].double().cpu().numpy() - poses.normalised[row]) * scale
-            entry["recalled"] = rounded(poses.keypoints[row] + offset, 2)
+        for row, name in enumerate(poses.names)
+    ]
+    if memory is not None:
+        held = recall(memory, torch.from_numpy(poses.normalised).to(device_of(model), model.dtype))
+        places = to_pixels(held.keypoints.double().cpu().numpy(), model.settings.image_size, poses.sizes)
+        for row, entry in enumerate(entries):
+            entry["recalled"] = rounded(places[row], 2)
             entry["codes"] = held.codes[row].tolist()
             entry["measures"] = {MEMORY_MEASURE["key"]: rounded(held.distances[row], 5)}
-        yield entry
+    return entries
 
 
 def _clip_of(poses: Poses, clips: list[dict[str, Any]]) -> int:

@@ -16,7 +16,7 @@ function called(picture) {
 }
 
 function startPoses() {
-  const { clips, measures, pictures } = page.poses;
+  const { clips, measures, pictures, iterations } = page.poses;
   const clip = byId("clip");
   const about = clips.map(({ name, moving, every, of }, c) => {
     const shown = pictures.filter((picture) => picture.clip === c).length;
@@ -24,6 +24,7 @@ function startPoses() {
     const what = moving ? "frames" : "shown";
     return `${name}: ${thousands(shown)}${total} ${what}` + (every > 1 ? `, one in ${every}` : "");
   });
+  if (iterations > 1) about.push(`${iterations} passes of inference`);
   byId("poses-about").textContent = about.join("; ");
   clip.append(...clips.map(({ name }, c) => element("option", { value: c }, name)));
   if (clips.length < 2) byId("clip-control").remove();
