@@ -83,11 +83,9 @@ function numberPlaces(points, unit, border) {
   const [height, digit, gap] = [3.4 * unit, 2.3 * unit, 2.4 * unit];
   const dots = seen.map(([x, y]) => ({ x, y, width: 4.2 * unit, height: 4.2 * unit }));
   const taken = []; // numbers that have their place
-  const overlap = (a, b, axis, side) => {
-    const [low, high] = [-0.5, 0.5].map((half) => [a, b].map((box) => box[axis] + half * box[side]));
-    return Math.max(0, Math.min(...high) - Math.max(...low));
-  };
-  const shared = (a, b) => overlap(a, b, "x", "width") * overlap(a, b, "y", "height");
+  const overlap = (p, length, q, other) =>
+    Math.max(0, Math.min(p + length / 2, q + other / 2) - Math.max(p - length / 2, q - other / 2));
+  const shared = (a, b) => overlap(a.x, a.width, b.x, b.width) * overlap(a.y, a.height, b.y, b.height);
   const { width: across, height: down } = border;
   const inside = { x: border.x + across / 2, y: border.y + down / 2, width: across, height: down };
   return points.map((point, i) => {
