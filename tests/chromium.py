@@ -12,7 +12,14 @@ from pathlib import Path
 
 PATIENCE = 60  # seconds for an answer, on a busy machine
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FOUND = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def working(command):
+    """Whether this is a browser that starts, and not what some systems have in its place."""
+    return subprocess.run([command, "--version"], capture_output=True, timeout=PATIENCE).returncode == 0
+
+
+FOUND = os.environ.get("CHROMIUM") or next(filter(working, filter(None, map(shutil.which, NAMES))), None)
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 TEXT = {"Enter": "\r", "Space": " "}  # what a key types
 OWN = ("file:", "data:", "about:")  # what a page may load that asks the network for nothing

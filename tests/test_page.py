@@ -237,7 +237,7 @@ class TestCommand:
         for arguments, sentence in (
             ([run, "--out", tmp_path / "page.pdf"], "path must end in .html or .htm, got"),
             ([tmp_path, "--out", out], "is no run directory"),
-            ([run, tmp_path / "none", "--out", out], f"{tmp_path / 'none'} is missing"),
+            ([run, tmp_path / "none", "--out", tmp_path / "new" / "page.html"], f"{tmp_path / 'none'} is missing"),
             ([run, tmp_path, "--out", out], "expected images (.jpg"),
             ([run, images, "--out", out, "--frames", "0"], "--frames must be at least 1, got 0"),
             ([run, images, "--out", out, "--iterations", "0"], "--iterations must be at least 1, got 0"),

@@ -70,6 +70,8 @@ class TestLabels:
 
         assert labels_of(2, None, 119) is None and labels_of(2, None, 120) == ["0", "1"]
         assert labels_of(2, ["a", "b"], 400) == ["a", "b"]
+        with pytest.raises(ValueError, match="names must be as many as the keypoints, 2, got 1"):
+            labels_of(2, ["a"], 400)
         small = visualization.draw_overlay(Image.new("RGB", (60, 60)), [[20.0, 20.0]], np.zeros((0, 2), int), [])
         assert np.asarray(small)[:, 30:].max() == 0
 

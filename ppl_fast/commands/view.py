@@ -28,17 +28,19 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
 
     with needing("ppl-fast view needs", "data"):
+        from ppl_fast.data.clips import find_media
         from ppl_fast.page import write_page
         from ppl_fast.page.document import check_path
 
     out = Path(options.out or Path(options.run, "page.html"))
     check_path(out)
     model = ready_model(options.run, options)
-    check_outputs(out)
     estimation = {}
     if options.source is not None:
+        find_media(Path(options.source))  # else a folder would be made for a source that is not there
         names = ("iterations", "batch_size", "workers", "max_bad_share")
         estimation = {name: getattr(options, name) for name in names} | {"progress": True}
+    check_outputs(out)
     page = write_page(out, options.run, options.source, model=model, frames=options.frames, **estimation)
     for name, reason in page.skipped:
         print(readable(f"skipped {name}: {reason}"))

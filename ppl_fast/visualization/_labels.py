@@ -19,7 +19,13 @@ ON_PICTURE: Ink = ((255, 255, 255), (0, 0, 0))
 
 
 def labels_of(count: int, names: Sequence[str] | None, side: int) -> list[str] | None:
-    """What stands beside each keypoint, names or else numbers; None on a picture too small for it."""
+    """What stands beside each keypoint, names or else numbers; None on a picture too small for it.
+
+    Raises:
+        ValueError: not as many names as keypoints.
+    """
+    if names is not None and len(names) != count:
+        raise ValueError(f"names must be as many as the keypoints, {count}, got {len(names)}")
     if side < LEAST_SIDE:
         return None
     return [str(i) for i in range(count)] if names is None else list(names)

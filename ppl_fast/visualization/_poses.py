@@ -132,7 +132,7 @@ def save_overlay(
         shortest: a smaller image is enlarged by a whole factor until its shorter side has this many pixels.
 
     Raises:
-        ValueError: shapes that do not fit together or keypoints that are not finite.
+        ValueError: shapes that do not fit together, another number of names, or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("save_overlay", keypoints, links, weights)
     if points.ndim != 2:
@@ -161,7 +161,7 @@ def draw_overlay(
         names: of the N keypoints; without them they are numbered, but on images below 120 pixels.
 
     Raises:
-        ValueError: shapes that do not fit together or keypoints that are not finite.
+        ValueError: shapes that do not fit together, another number of names, or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
     side, image = min(image.size), image.copy()
