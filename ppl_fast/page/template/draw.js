@@ -80,8 +80,9 @@ function drawPose(svg, points, opacities, unit, kind = "") {
 function numberPlaces(points, unit, border) {
   const seen = points.filter(known);
   const centre = [0, 1].map((axis) => seen.reduce((sum, point) => sum + point[axis], 0) / Math.max(seen.length, 1));
-  const [height, digit, gap] = [3.4 * unit, 2.3 * unit, 2.4 * unit];
-  const dots = seen.map(([x, y]) => ({ x, y, width: 4.2 * unit, height: 4.2 * unit }));
+  const [height, digit, gap] = [3.4 * unit, 2.3 * unit, 2.6 * unit];
+  const side = 4.2 * unit; // of a dot's box
+  const dots = points.map((point) => known(point) && { x: point[0], y: point[1], width: side, height: side });
   const taken = []; // numbers that have their place
   const overlap = (p, length, q, other) =>
     Math.max(0, Math.min(p + length / 2, q + other / 2) - Math.max(p - length / 2, q - other / 2));
@@ -98,9 +99,9 @@ function numberPlaces(points, unit, border) {
       const y = point[1] + (gap + height / 2) * Math.sin(angle);
       return { x, y, width, height };
     });
-    const cost = (box) =>
-      [...dots, ...taken].reduce((sum, other) => sum + shared(box, other), width * height - shared(box, inside));
-    const costs = boxes.map(cost);
+    const others = [...dots.filter((dot, j) => dot && j !== i), ...taken];
+    const cost = (box) => others.reduce((sum, other) => sum + shared(box, other), width * height - shared(box, inside));
+    const costs = boxes.map((box) => Math.round(cost(box) / unit ** 2)); // so that what is free is free to the last bit
     const best = boxes[costs.indexOf(Math.min(...costs))];
     taken.push(best);
     return [best.x, best.y];
