@@ -63,12 +63,23 @@ class TestLearned:
             ("regression", "PPL", 0.03), ("regression", "AutoLink", 0.05), ("limb share", "PPL", 0.8),
         ]  # fmt: skip
         assert metrics["scores"][0]["joints"] == {"head": 0.01, "hand": None}
-        rows = [(row["mask"], row["model"], row["errors"], row["recovered"]) for row in metrics["hidden"]["rows"]]
-        assert rows == [
+        assert metrics["about"][1:] == ["Note: 2 labels name no image."] and older["hidden"] is None
+
+    def test_measures_under_occlusion_are_tables_too(self, data):
+        hidden = data["evaluations"][0]["hidden"]["measures"]
+        rows = [
+            [(row["mask"], row["model"], row["values"], row["recovered"]) for row in measure["rows"]]
+            for measure in hidden
+        ]
+        assert [measure["measure"] for measure in hidden] == ["error, fraction of the image size", "PCK@0.05"]
+        assert rows[0] == [
             ("nothing", "PPL", [0.03], None), ("nothing", "AutoLink", [0.05], None),
             ("blocks, 50%", "PPL", [0.09, 0.04, 0.03], 0.9), ("blocks, 50%", "AutoLink", [0.2], None),
         ]  # fmt: skip
-        assert older["hidden"] is None
+        assert rows[1] == [
+            ("nothing", "PPL", [0.9], None), ("nothing", "AutoLink", [0.9], None),
+            ("blocks, 50%", "PPL", [0.2, 0.7, 0.8], None), ("blocks, 50%", "AutoLink", [0.1], None),
+        ]  # fmt: skip
 
     def test_a_damaged_file_of_metrics_is_named(self, tmp_path, images):
         run = finished_run(tmp_path / "run", images)

@@ -104,7 +104,7 @@ class TestRounds:
     def test_the_slider_shows_what_each_round_saw_and_marks_its_errors(self, page, data):
         first = data["rounds"]["pictures"][0]
         marked = "[...document.querySelectorAll('#hidden-errors td.now')].map(c => c.textContent)"
-        assert page.value(marked) == ["0.0300", "0.0500", "0.0900", "0.2000"]
+        assert page.value(marked) == ["0.0300", "0.0500", "0.0900", "0.2000", "0.9000", "0.9000", "0.2000", "0.1000"]
         page.focus("#round")
         page.press("ArrowRight", "ArrowRight")
         assert (
@@ -114,7 +114,7 @@ class TestRounds:
         assert attribute(page, "#seen image", "href") == first["passes"][2]["image"]
         np.testing.assert_allclose(dots(page, "seen"), first["passes"][2]["points"], atol=1e-3)
         np.testing.assert_allclose(dots(page, "whole"), first["points"], atol=1e-3)
-        assert page.value(marked) == ["–", "–", "0.0300", "–"]
+        assert page.value(marked) == ["–", "–", "0.0300", "–", "–", "–", "0.8000", "–"]
 
     def test_another_picture_is_chosen(self, page, data):
         choose(page, "hidden", "3")

@@ -17,7 +17,8 @@ import ppl_fast
 from ppl_fast._files import write_text
 from ppl_fast._options import integer
 from ppl_fast.models import KeypointModel
-from ppl_fast.page.learned import curves, described, evaluations, priors
+from ppl_fast.page.learned import curves, described, priors
+from ppl_fast.page.measured import evaluations
 from ppl_fast.page.memory import held, memory_of
 from ppl_fast.page.numbers import finite
 from ppl_fast.page.pictures import pictures

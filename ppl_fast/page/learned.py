@@ -1,9 +1,7 @@
-"""What a run learned and how it was measured, from the model and the files of its directory."""
+"""What a run learned, from the model and the files of its directory."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ from ppl_fast.training.logging import read_records
 from ppl_fast.visualization import palette
 from ppl_fast.visualization._draw import as_array, drawn, opacities
 
-MEASURED = ("metrics.json", "evaluation.json")  # by the demo, by `ppl-fast evaluate`
-SCORES = ("regression", "matching", "pck", "limb_share")
 RECORDS = 400  # of the training log at most
 
 
@@ -94,71 +90,3 @@ def significant_or_none(values: list[float]) -> list[float | None]:
     """Numbers at four significant digits; None for what is not finite."""
     rounded_values: list[float | None] = finite(significant(values, 4))
     return rounded_values
-
-
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    """What was measured on the run, the latest first; none where nothing was.
-
-    Returns:
-        Of each file {"file", "about", "scores": [{"measure", "model", "value", "baseline", "baselineName",
-        "protocol", "joints": {name: value}}], "hidden": None or {"unit", "protocol", "rows": [{"mask", "model",
-        "errors": by round, "recovered"}]}}.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
-    files = [run / name for name in MEASURED if (run / name).is_file()]
-    return [_evaluation(path) for path in sorted(files, key=lambda path: -path.stat().st_mtime)]
-
-
-def _evaluation(path: Path) -> dict[str, Any]:
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        models = {metrics.get("model", ""): metrics} | metrics.get("beside", {})
-        images = metrics["images"]
-        about = f"{images['train']} training and {images['test']} test images: {metrics['split']}"
-        scores = [
-            _score(measure, name, result[measure])
-            for measure in SCORES
-            for name, result in models.items()
-            if measure in result
-        ]
-        hidden = {name: result["occlusion"] for name, result in models.items() if "occlusion" in result}
-        found = {"file": path.name, "about": about, "scores": scores, "hidden": _hidden(hidden) if hidden else None}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no file of metrics: {type(error).__name__}: {error}") from error
-    cleaned: dict[str, Any] = finite(found)
-    return cleaned
-
-
-def _score(measure: str, model: str, score: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "measure": measure.replace("_", " "),
-        "model": model,
-        "value": float(score["value"]),
-        "baseline": score.get("baseline"),
-        "baselineName": score.get("baseline_name"),
-        "protocol": score["protocol"],
-        "joints": score.get("per_joint", {}),
-    }
-
-
-def _hidden(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Errors under occlusion, mask by mask, the models beneath one another; the clean images first."""
-    first = next(iter(results.values()))
-    rows = [
-        {"mask": "nothing", "model": name, "errors": [result["clean"]], "recovered": None}
-        for name, result in results.items()
-    ]
-    for number, row in enumerate(first["rows"]):
-        for name, result in results.items():
-            measured = result["rows"][number]
-            rows.append(
-                {
-                    "mask": f"{row['mask']}, {row['share']:.0%}",
-                    "model": name,
-                    "errors": measured["rounds"],
-                    "recovered": measured["recovered"],
-                }
-            )
-    return {"unit": first["unit"], "protocol": first["protocol"], "rows": rows}

@@ -15,7 +15,7 @@ function startEvaluation() {
     const place = byId("evaluations");
     place.append(
       element("h3", {}, file),
-      element("p", { className: "about" }, about),
+      element("p", { className: "about" }, about.join(" ")),
       boxed(fillTable(element("table"), headings, rows), `Scores of ${file}`),
       element("ul", { className: "about" }, ...protocols.map((text) => element("li", {}, text))),
     );

@@ -4,12 +4,14 @@ const hiddenErrors = () => page.evaluations.find(({ hidden }) => hidden)?.hidden
 
 function startRounds() {
   const [shown, errors] = [page.rounds, hiddenErrors()];
-  const measured = errors ? Math.max(...errors.rows.map((row) => row.errors.length)) - 1 : 0;
+  const all = errors ? errors.measures.flatMap(({ rows }) => rows.map(({ values }) => values.length)) : [1];
+  const measured = Math.max(...all) - 1;
   const last = Math.max(shown?.rounds ?? 0, measured);
   const draw = shown ? startHidden(shown) : () => "";
-  const mark = errors ? startErrors(errors, measured) : () => {};
+  const marks = errors ? errors.measures.map((measure) => startErrors(measure, measured)) : [];
+  if (errors) byId("hidden-errors").append(element("p", { className: "about" }, `As measured: ${errors.protocol}.`));
   const round = slider("round", last, 0, (number) => {
-    mark(number);
+    for (const mark of marks) mark(number);
     return `${number} of ${last}${draw(number)}`;
   });
   byId("hidden")?.addEventListener("change", round.refresh);
@@ -35,23 +37,22 @@ function startHidden({ pictures, size }) {
   };
 }
 
-/** The table; gives the function that marks the column of a round. */
-function startErrors({ unit, protocol, rows }, measured) {
+/** A table; gives the function that marks the column of a round. */
+function startErrors({ measure, rows }, measured) {
   const table = element("table");
   const rounds = Array.from({ length: measured + 1 }, (_, r) => `round ${r}`);
   const several = new Set(rows.map((row) => row.model)).size > 1;
+  const recovers = rows.some((row) => row.recovered !== null);
   fillTable(
     table,
-    ["hidden", ...(several ? ["model"] : []), ...rounds, "recovered"],
-    rows.map((row) => [
-      row.mask,
-      ...(several ? [row.model] : []),
-      ...rounds.map((_, r) => digits(row.errors[r] ?? null)),
-      row.recovered === null ? "–" : `${Math.round(100 * row.recovered)}%`,
-    ]),
+    ["hidden", ...(several ? ["model"] : []), ...rounds, ...(recovers ? ["recovered"] : [])],
+    rows.map((row) => {
+      const share = row.recovered === null ? "–" : `${Math.round(100 * row.recovered)}%`;
+      const values = rounds.map((_, r) => digits(row.values[r] ?? null));
+      return [row.mask, ...(several ? [row.model] : []), ...values, ...(recovers ? [share] : [])];
+    }),
   );
-  const text = element("p", { className: "about" }, `Error, ${unit}, as it was measured. ${protocol}`);
-  byId("hidden-errors").append(text, boxed(table, "Errors under occlusion"));
+  byId("hidden-errors").append(element("h3", {}, measure), boxed(table, `${measure}, under occlusion`));
   return (number) => {
     for (const row of table.rows) {
       [...row.cells].forEach((cell, c) => cell.classList.toggle("now", c === number + 1 + Number(several)));
