@@ -13,6 +13,7 @@ COMMANDS = {
     "estimate": "estimate the poses of images and videos",
     "evaluate": "measure a trained model against labels",
     "name": "learn named joints from a few labels",
+    "view": "write a page that shows a run in a browser",
     "show": "draw what a trained model has learned",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",

@@ -21,6 +21,7 @@ from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
 from ppl_fast.models import PPL, KeypointModel
 from ppl_fast.options.demo import BASELINE, BASELINE_STEPS, FIGURES, MODEL, STEPS, TEST_FIGURES, TRAIN
+from ppl_fast.page import write_page
 from ppl_fast.training import TrainConfig, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
@@ -45,7 +46,7 @@ def run_demo(
 
     Args:
         out: run directory; beside what training leaves there, it receives metrics.json, poses.png, prior.png,
-            memory.png, occlusion.png, occlusion_curve.png and training.png.
+            memory.png, occlusion.png, occlusion_curve.png, training.png and page.html.
         seed: of figures and training.
         steps: optimizer steps of PPL.
         images: figures to train on.
@@ -95,6 +96,7 @@ def run_demo(
         "threads": torch.get_num_threads(),
     }
     write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_page(run / "page.html", run, folders["test"], model=model)
     return metrics
 
 
@@ -143,7 +145,7 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     """Held-out figures, errors and the memory; training has drawn its curves and the prior."""
     images = torch.stack([test[i] for i in range(SHOWN)])
     links, weights = model.links, model.link_weights().detach()
-    save_poses(run / "poses.png", images, model.estimate(images), links, weights)
+    save_poses(run / "poses.png", images, model.estimate(images), links, weights, legend=True)
     each = 2  # figures a mask
     shown = [images[each * i : each * (i + 1)] for i in range(len(SHOWN_HIDDEN))]
     hidden = [
@@ -151,7 +153,7 @@ def _draw(run: Path, model: PPL, metrics: dict[str, Any], test: ImageFolder) -> 
     ]
     seen, visible = (torch.cat(parts) for parts in zip(*hidden, strict=True))
     rounds = model.estimate_rounds(seen, SHOWN_ROUNDS, visible=visible)
-    save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, cell=128)
+    save_rounds(run / "occlusion.png", torch.cat(shown), rounds, links, weights, legend=True)
     curves = {name: result["occlusion"] for name, result in ({"PPL": metrics} | metrics["beside"]).items()}
     save_occlusion(run / "occlusion_curve.png", curves, metrics["regression"]["baseline"])
-    save_prototypes(run / "memory.png", model.prototype_poses(), links, weights)
+    save_prototypes(run / "memory.png", model.prototype_poses(), links, weights, legend=True)

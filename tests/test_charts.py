@@ -9,14 +9,10 @@ import torch
 pytest.importorskip("PIL", reason="Pillow is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-from PIL import Image
+from picture_cases import pixels
 
 from ppl_fast import visualization
 from ppl_fast.visualization import palette
-
-
-def pixels(path):
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
 class TestOcclusionChart:

@@ -9,7 +9,7 @@ from ppl_fast import ExtendedAutoLink, ExtendedPPL, demo
 from ppl_fast.cli import main
 
 PICTURES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
-FILES = (*PICTURES, "metrics.json", "log.jsonl")
+FILES = (*PICTURES, "metrics.json", "log.jsonl", "page.html")
 
 
 def run(folder, *options):
@@ -50,6 +50,7 @@ def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
     assert (finished / "log.jsonl").read_bytes() == log
     printed = capsys.readouterr().out
     assert f"In {finished}:" in printed and "occlusion.png" in printed and "regression" in printed
+    assert printed.endswith(f"\nlook at {finished / 'page.html'}\n")
 
 
 def test_a_missing_extra_stops_it_before_any_work(tmp_path, monkeypatch, capsys):

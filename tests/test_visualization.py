@@ -7,19 +7,12 @@ import torch
 pytest.importorskip("PIL", reason="Pillow is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+from picture_cases import CORNERS, LINKS, WEIGHTS, pixels
 from PIL import Image
 
 from ppl_fast import visualization
 from ppl_fast.visualization import palette
 from ppl_fast.visualization._draw import in_picture, opacities
-
-LINKS = torch.tensor([[0, 1], [0, 2], [1, 2]])
-WEIGHTS = torch.tensor([1.0, 0.5, 0.0])
-CORNERS = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5]]])
-
-
-def pixels(path):
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
 def has_colour(picture, x, y, colour, reach=1):

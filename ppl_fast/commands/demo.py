@@ -1,5 +1,8 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
+import re
+from pathlib import Path
+
 from ppl_fast.commands.options import command_parser, parse
 from ppl_fast.options.demo import BASELINE_STEPS, FIGURES, STEPS, TEST_FIGURES
 
@@ -12,6 +15,7 @@ WRITTEN = {
     "occlusion_curve.png": "errors on them, PPL beside AutoLink",
     "training.png": "learning curves",
     "metrics.json": "all numbers with their protocols",
+    "page.html": "all of it in a browser",
     "model": "the trained model, for ppl_fast.PPL.from_pretrained",
 }
 
@@ -42,4 +46,5 @@ def main(arguments: list[str]) -> int:
     print(f"\n{sum(seconds.values()) / 60:.1f} minutes ({parts}). In {options.out}:")
     for name, what in WRITTEN.items():
         print(f"  {name:<21}{what}")
+    print(f"\nlook at {Path(options.out, 'page.html').resolve()}")
     return 0

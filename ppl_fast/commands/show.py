@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 def _draw_prior(prior: Any, out: Path) -> list[tuple[Path, str]]:
     from ppl_fast.visualization import save_keypoint_prior
 
-    save_keypoint_prior(out / "prior.png", prior.keypoints, prior.connectivity)
+    save_keypoint_prior(out / "prior.png", prior.keypoints, prior.connectivity, legend=True)
     return [(out / "prior.png", "the keypoint prior, numbered as in connectivity.png")]
 
 
@@ -58,7 +58,7 @@ def _draw_memory(memory: Any, model: Any, out: Path) -> list[tuple[Path, str]]:
     )
     save_usage(out / "usage.png", perplexity, dead, vectors)
     links, weights = model.links, model.link_weights().detach()
-    pages = save_prototype_pages(out, poses, links, weights, sizes)
+    pages = save_prototype_pages(out, poses, links, weights, sizes, legend=True)
     return [(out / "usage.png", "perplexity and dead vectors of each bank")] + [
         (page, "what the vectors of each bank stand for") for page in pages
     ]

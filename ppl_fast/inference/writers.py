@@ -109,9 +109,10 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
                 pose = poses.keypoints[i], schema.links, schema.weights
                 if poses.video is None:
                     target = path if folder is None else folder / fitting(f"{name}.png")
-                    save_overlay(target, poses.image(i), *pose)
+                    save_overlay(target, poses.image(i), *pose, names=schema.names)
                 else:
-                    append(draw_overlay(poses.image(i), *pose), poses.times[i], *poses.durations[i : i + 1])
+                    drawn = draw_overlay(poses.image(i), *pose, names=schema.names)
+                    append(drawn, poses.times[i], *poses.durations[i : i + 1])
 
         yield write
 

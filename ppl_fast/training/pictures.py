@@ -28,7 +28,9 @@ def draw_pictures(run: Path, model: KeypointModel, images: torch.Tensor, log: Ru
     """
     from ppl_fast.visualization import save_poses, save_prior, save_training
 
-    save_poses(run / "poses.png", images, model.estimate(images), model.links, model.link_weights().detach())
+    save_poses(
+        run / "poses.png", images, model.estimate(images), model.links, model.link_weights().detach(), legend=True
+    )
     if log.priors:
-        save_prior(run / "prior.png", [(r["step"], r["keypoints"], r["connectivity"]) for r in log.priors])
+        save_prior(run / "prior.png", [(r["step"], r["keypoints"], r["connectivity"]) for r in log.priors], legend=True)
     save_training(run / "training.png", log.records)

@@ -1,7 +1,8 @@
 """Pictures of poses, priors and training, written as PNG files that appear whole or not at all.
 
-A keypoint has one colour in all of them; a link takes the mean of its ends' and is the more opaque the heavier it
-is. Needs the `viz` extra: Pillow, and matplotlib for the charts.
+A keypoint has one number and one colour in all of them; a link takes the mean of its ends' and is the more opaque the
+heavier it is. Numbers are left out where they would be too small to read; a legend then tells the colours. Needs the
+`viz` extra: Pillow, and matplotlib for the charts.
 """
 
 from ppl_fast.visualization._charts import save_connectivity, save_training

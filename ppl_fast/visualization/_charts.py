@@ -24,6 +24,7 @@ SMOOTHED_OVER = 40  # a curve's window is this fraction of its length
 FEWEST_TO_SMOOTH = 40  # records; shorter curves are drawn as they are
 FEWEST_TO_JOIN = 3  # records; fewer are drawn as dots
 DEPTH = 1e-4  # the log axis ends at this fraction of the smallest loss, however small a term becomes
+READABLE = 0.65  # of a curve's colour is taken for its name: light colours do for lines, but not for letters
 LABEL_GAP = 0.055  # least distance of labels at the curves' ends, as a fraction of the axis
 
 
@@ -101,6 +102,7 @@ def save_connectivity(path: str | Path, connectivity: Any) -> None:
     axes.set_xticks(range(count), labels=[str(i) for i in range(count)])
     axes.set_yticks(range(count), labels=[str(i) for i in range(count)])
     axes.tick_params(length=0, labelsize=8, colors=INK, pad=2)
+    axes.set_title("weights of the links between keypoints", loc="left", color=INK, fontsize=11, pad=14)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, shrink=0.8)
     bar.outline.set_visible(False)
@@ -163,7 +165,8 @@ def _label_ends(axes: Axes, ends: dict[str, tuple[float, Any]]) -> None:
     floor = -np.inf
     for name, (height, colour) in sorted(ends.items(), key=lambda item: item[1][0]):
         floor = max((height - low) / (high - low), floor + LABEL_GAP, 0.0)
-        axes.text(1.015, floor, name, color=colour, transform=axes.transAxes, va="center", fontsize=10)
+        style: dict[str, Any] = {"color": READABLE * np.array(colour), "va": "center", "fontsize": 10}
+        axes.text(1.015, floor, name, transform=axes.transAxes, **style)
 
 
 def quieten(axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,34 +13,35 @@ from ppl_fast._extras import needing
 with needing("ppl_fast.visualization needs", "viz"):
     from PIL import Image, ImageDraw
 
+    from ppl_fast.visualization._labels import FONT, LEAST_FONT, ON_PICTURE, Ink, draw_labels
+
 SUPERSAMPLE = 3  # drawn this many times larger, then averaged
 INK = 1.5  # links' opacities sum to at most this many per keypoint, or 120 equal links would be one black blot
 CONTRAST = 1.5  # power of the relative weight: what carries the pose stands out from what is merely there
 FAINTEST = 0.1  # links below this fraction of the strongest opacity are not drawn
+# Chosen from the colours that stand out from white and from near black, so that the two least different of the first n
+# differ as much as can be: for normal vision, and for the three kinds of dichromacy as Machado, Oliveira and Fernandes
+# simulate them ("A physiologically-based model for simulation of color vision deficiency", 2009, severity 1).
+COLOURS = [
+    "8855bb", "aadd99", "cc4400", "dd88ff", "881166", "ee8800", "6611aa", "0000ff", "11eeee", "aa4477", "aa77bb",
+    "aa0000", "4477ff", "88bb88", "ffbb00", "cc6677", "44cccc", "ee5544", "8811cc", "554488", "cc88aa", "991144",
+    "bbbbff", "55aadd",
+]  # fmt: skip
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """One RGB colour per keypoint: hues spread evenly in OKLCH, lightness alternating to tell neighbours apart."""
-    return [_oklch(0.60 if i % 2 else 0.74, 0.155, 2 * math.pi * (i / max(count, 1) + 0.07)) for i in range(count)]
+    """One RGB colour per keypoint, the same for a keypoint whatever the number of them; after 24 they come again.
+
+    The first 16 are told apart by people who see no red, green or blue as well: in each of these views they lie at
+    least 0.1 apart in OKLab. Where they come again, the numbers drawn beside the keypoints tell.
+    """
+    rgb = [(int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)) for colour in COLOURS]
+    return [rgb[i % len(rgb)] for i in range(count)]
 
 
-def _oklch(lightness: float, chroma: float, hue: float) -> tuple[int, int, int]:
-    """OKLCH to 8-bit sRGB (B. Ottosson, "A perceptual color space for image processing"), clipped to the gamut."""
-    a, b = chroma * math.cos(hue), chroma * math.sin(hue)
-    to_lms = np.array(
-        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
-    )
-    to_rgb = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = np.clip(to_rgb @ (to_lms @ np.array([lightness, a, b])) ** 3, 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    red, green, blue = (int(v) for v in np.round(encoded * 255))
-    return red, green, blue
+def drawn(opacity: np.ndarray) -> np.ndarray:
+    """(E,) bool, the links strong enough to be drawn."""
+    return opacity > FAINTEST * opacity.max(initial=0)
 
 
 def opacities(weights: np.ndarray, keypoints: int) -> np.ndarray:
@@ -85,6 +86,8 @@ def draw_pose(
     *,
     size: float = 1.0,
     colours: list[tuple[int, int, int]] | None = None,
+    labels: Sequence[str] | None = None,
+    ink: Ink = ON_PICTURE,
 ) -> Image.Image:
     """A copy of an RGB image with links, opacity by weight, and keypoints over them.
 
@@ -95,6 +98,8 @@ def draw_pose(
         weights: (E,), opacity.
         size: thickness of lines and dots relative to the picture's.
         colours: RGB per keypoint, default `palette`; a link takes the mean of its ends'.
+        labels: N texts to write beside the keypoints.
+        ink: colours of their letters and outline.
     """
     colours = colours or palette(len(points))
     factor = SUPERSAMPLE if max(image.size) <= 2048 else 1
@@ -103,9 +108,8 @@ def draw_pose(
     unit = size * min(large.size) / 100
     at = [tuple(p) for p in (points + 0.5) * factor - 0.5]
     opacity = opacities(weights, len(points))
-    for e in np.argsort(opacity, kind="stable"):
-        if opacity[e] <= FAINTEST * opacity.max():
-            continue
+    order = np.argsort(opacity, kind="stable")
+    for e in order[drawn(opacity)[order]]:
         i, j = links[e]
         colour = tuple((a + b) // 2 for a, b in zip(colours[i], colours[j], strict=True))
         drawing.line([at[i], at[j]], (255, 255, 255, round(140 * opacity[e])), max(round(2.9 * unit), 1))
@@ -113,6 +117,9 @@ def draw_pose(
     for (x, y), colour in zip(at, colours, strict=True):
         for radius, fill in ((2.5 * unit, (255, 255, 255, 255)), (1.9 * unit, (*colour, 255))):
             drawing.ellipse([x - radius, y - radius, x + radius, y + radius], fill)
+    if labels is not None:
+        letters = max(FONT * unit, LEAST_FONT * factor)
+        draw_labels(drawing, np.array(at), labels, dot=2.5 * unit, size=letters, bounds=large.size, ink=ink)
     return large.reduce(factor)  # pixels that nothing was drawn on come back as they were
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
 from ppl_fast.visualization._draw import as_array, pose_arrays
 from ppl_fast.visualization._priors import extent_of, panel
-from ppl_fast.visualization._sheet import captioned, save_png, sheet
+from ppl_fast.visualization._sheet import captioned, save_png, sheet, with_legend
 
 ACROSS = 16  # vectors in a row of a page
 ROWS = 12  # of vectors on a page
@@ -24,7 +24,15 @@ BAR, DEAD, LIMIT = "#2f5f9e", "#b5482f", "#9aa0aa"
 
 
 def save_prototypes(
-    path: str | Path, prototypes: Any, links: Any, weights: Any, *, banks: int = 6, vectors: int = 12, cell: int = 104
+    path: str | Path,
+    prototypes: Any,
+    links: Any,
+    weights: Any,
+    *,
+    banks: int = 6,
+    vectors: int = 12,
+    cell: int = 104,
+    legend: bool = False,
 ) -> None:
     """Write what single memory vectors stand for: a row a bank, a column a vector, the bank's mean pose in grey.
 
@@ -36,6 +44,7 @@ def save_prototypes(
         banks: show this many at most, those whose poses differ most.
         vectors: show this many of a bank at most.
         cell: side of a picture in pixels.
+        legend: add a strip beneath that tells the colours, and what is shown.
 
     Raises:
         ValueError: shapes that do not fit together or keypoints that are not finite.
@@ -50,11 +59,21 @@ def save_prototypes(
         ]
         for bank in shown
     ]
-    save_png(path, sheet(rows, row_labels=[f"bank {bank + 1}" for bank in shown]))
+    page = sheet(rows, row_labels=[f"bank {bank + 1}" for bank in shown])
+    text = "What single vectors of the memory stand for: one vector of a bank, all other banks at their means; in grey "
+    text += f"the bank's mean. The {len(shown)} banks that differ most, the most different first."
+    save_png(path, with_legend(page, points.shape[2], text) if legend else page)
 
 
 def save_prototype_pages(
-    folder: str | Path, prototypes: Any, links: Any, weights: Any, shares: Any = None, *, cell: int = 108
+    folder: str | Path,
+    prototypes: Any,
+    links: Any,
+    weights: Any,
+    shares: Any = None,
+    *,
+    cell: int = 108,
+    legend: bool = False,
 ) -> list[Path]:
     """Write what every bank's vectors stand for, varied one at a time, to memory_1.png, memory_2.png, ...
 
@@ -68,6 +87,7 @@ def save_prototype_pages(
         weights: (E,), opacity.
         shares: (m, k), how often each vector of a bank is chosen; written beneath its pose as a percentage.
         cell: side of a picture in pixels.
+        legend: add a strip beneath that tells the colours.
 
     Returns:
         The files written.
@@ -108,7 +128,9 @@ def save_prototype_pages(
             rows += [cells[i : i + ACROSS] for i in range(0, len(cells), ACROSS)]
             labels += [f"bank {bank + 1}"] + [""] * (rows_each - 1)
         written.append(Path(folder) / f"memory_{number}.png")
-        save_png(written[-1], captioned(sheet(rows, row_labels=labels), text))
+        sheets = sheet(rows, row_labels=labels)
+        whole = with_legend(sheets, points.shape[2], f"{text[0].upper()}{text[1:]}.") if legend else None
+        save_png(written[-1], whole or captioned(sheets, text))
     return written
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ppl_fast._files import OVERLAY
 from ppl_fast.visualization._draw import as_array, draw_pose, in_picture, pose_arrays, to_image
-from ppl_fast.visualization._sheet import save_png, sheet
+from ppl_fast.visualization._labels import labels_of, reach
+from ppl_fast.visualization._sheet import save_png, sheet, with_legend
 
 OVERLAID = 0.65  # size of lines and dots on an original
 CELL = 192  # pixels that the longer side of a picture in a grid aims at
@@ -27,6 +28,7 @@ def save_poses(
     *,
     columns: int | None = None,
     cell: int = CELL,
+    legend: bool = False,
 ) -> None:
     """Write a grid of images with their keypoints and links.
 
@@ -36,20 +38,23 @@ def save_poses(
         keypoints: (B, N, 2), xy in [-1, 1].
         links: (E, 2) keypoint numbers.
         weights: (E,), opacity.
-        columns: default a grid about three to two.
+        columns: default a grid about three to two, without empty places where that is possible.
         cell: pixels that an image's longer side is scaled to, about.
+        legend: add a strip beneath that tells the colours, and what is shown.
 
     Raises:
         ValueError: shapes that do not fit together or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("save_poses", keypoints, links, weights)
     _check_batch("save_poses", images, points)
-    columns = columns or max(1, math.ceil(math.sqrt(1.5 * len(points))))
+    columns = columns or _columns(len(points))
     cells = [
         _posed(image, pose, ends, heavy, cell, "save_poses")
         for image, pose in zip(as_array(images), points, strict=True)
     ]
-    save_png(path, sheet([cells[i : i + columns] for i in range(0, len(cells), columns)]))
+    page = sheet([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    text = "Images with the keypoints and links found on them."
+    save_png(path, with_legend(page, points.shape[1], text) if legend else page)
 
 
 def save_rounds(
@@ -61,6 +66,7 @@ def save_rounds(
     *,
     row_labels: Sequence[str] | None = None,
     cell: int = CELL,
+    legend: bool = False,
 ) -> None:
     """Write iterative inference under occlusion, one image a row, one round a column.
 
@@ -76,6 +82,7 @@ def save_rounds(
         weights: (E,), opacity.
         row_labels: texts left of the rows.
         cell: pixels that an image's longer side is scaled to, about.
+        legend: add a strip beneath that tells the colours, and what is shown.
 
     Raises:
         ValueError: shapes that do not fit together, no round, or keypoints that are not finite.
@@ -98,13 +105,22 @@ def save_rounds(
         rows.append(row + [to_image(seen[-1][b], cell, "save_rounds")] * completed)
     after = [f"{r} round{'s' * (r > 1)}" for r in range(1, len(rounds))]
     headings = ["image", "occluded", "plain", *after, *["completed"] * completed]
-    save_png(path, sheet(rows, headings, row_labels))
+    page = sheet(rows, headings, row_labels)
+    text = "Each round sees the image with its hidden part filled in from the memory's version of the pose so far."
+    save_png(path, with_legend(page, checked[0][0].shape[1], text) if legend else page)
 
 
 def save_overlay(
-    path: str | Path, image: Image.Image, keypoints: Any, links: Any, weights: Any, *, shortest: int = 256
+    path: str | Path,
+    image: Image.Image,
+    keypoints: Any,
+    links: Any,
+    weights: Any,
+    *,
+    names: Sequence[str] | None = None,
+    shortest: int = 256,
 ) -> None:
-    """Write an original image with its keypoints and links, at its own size.
+    """Write an original image with its keypoints, numbered or named, and links, at its own size.
 
     Args:
         path: the PNG file to write.
@@ -112,10 +128,11 @@ def save_overlay(
         keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
         links: (E, 2) keypoint numbers.
         weights: (E,), opacity.
+        names: of the N keypoints; without them they are numbered.
         shortest: a smaller image is enlarged by a whole factor until its shorter side has this many pixels.
 
     Raises:
-        ValueError: shapes that do not fit together or keypoints that are not finite.
+        ValueError: shapes that do not fit together, another number of names, or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("save_overlay", keypoints, links, weights)
     if points.ndim != 2:
@@ -124,10 +141,14 @@ def save_overlay(
     picture = image.convert("RGB")
     if factor > 1:
         picture = picture.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    save_png(path, draw_pose(picture, (points + 0.5) * factor - 0.5, ends, heavy, size=OVERLAID), OVERLAY)
+    labels = labels_of(len(points), names, min(picture.size))
+    placed = (points + 0.5) * factor - 0.5
+    save_png(path, draw_pose(picture, placed, ends, heavy, size=OVERLAID, labels=labels), OVERLAY)
 
 
-def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -> Image.Image:
+def draw_overlay(
+    image: Image.Image, keypoints: Any, links: Any, weights: Any, *, names: Sequence[str] | None = None
+) -> Image.Image:
     """A copy of an RGB image with its keypoints and links as `save_overlay` draws them, at its own size.
 
     Only the part that they lie in is drawn on: the supersampling that smooths lines costs by the pixel.
@@ -137,19 +158,21 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
         keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
         links: (E, 2) keypoint numbers.
         weights: (E,), opacity.
+        names: of the N keypoints; without them they are numbered, but on images below 120 pixels.
 
     Raises:
-        ValueError: shapes that do not fit together or keypoints that are not finite.
+        ValueError: shapes that do not fit together, another number of names, or keypoints that are not finite.
     """
     points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
     side, image = min(image.size), image.copy()
-    margin = 0.03 * side  # more than a dot's radius
+    labels = labels_of(len(points), names, side)
+    margin = reach(labels, side)
     left, top = np.floor(points.min(axis=0) - margin).clip(0).astype(int).tolist()
     right, bottom = np.ceil(points.max(axis=0) + margin).clip(None, image.size).astype(int).tolist()
     if right > left and bottom > top:
         part = image.crop((left, top, right, bottom))
         size = OVERLAID * side / min(part.size)
-        image.paste(draw_pose(part, points - (left, top), ends, heavy, size=size), (left, top))
+        image.paste(draw_pose(part, points - (left, top), ends, heavy, size=size, labels=labels), (left, top))
     return image
 
 
@@ -157,7 +180,14 @@ def _posed(
     image: np.ndarray, points: np.ndarray, links: np.ndarray, weights: np.ndarray, cell: int, caller: str
 ) -> Image.Image:
     picture = to_image(image, cell, caller)
-    return draw_pose(picture, in_picture(points, picture.size, image.shape[:0:-1]), links, weights)
+    labels = labels_of(len(points), None, min(picture.size))
+    return draw_pose(picture, in_picture(points, picture.size, image.shape[:0:-1]), links, weights, labels=labels)
+
+
+def _columns(count: int) -> int:
+    """Of a grid about three to two, without empty places where two columns more or less do that."""
+    ideal = math.ceil(math.sqrt(1.5 * count))
+    return min(range(max(1, ideal - 2), ideal + 3), key=lambda columns: (-count % columns, abs(columns - ideal)))
 
 
 def _check_batch(caller: str, images: Any, points: np.ndarray) -> None:

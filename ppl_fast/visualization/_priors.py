@@ -7,30 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ppl_fast.visualization._draw import SUPERSAMPLE, as_array, draw_pose, palette, pose_arrays
-from ppl_fast.visualization._sheet import CAPTION, FONT_SIZE, GAP, PAPER, TEXT, captioned, save_png, sheet
+from ppl_fast.visualization._labels import labels_of
+from ppl_fast.visualization._sheet import CAPTION, GAP, PAPER, TEXT, captioned, save_png, sheet, with_legend
 
 PANEL = (245, 246, 248)
 GHOST = (205, 208, 214)
 ROOM = 1.2  # half the side of a panel, relative to the keypoint farthest from the centre
 WIDEST = 1.12  # but at most this, in normalised coordinates: a little beyond the image's border
-SETTLED = 0.1  # paths begin at this share of the steps; before, the keypoints are anywhere
-NUMBER_AT = 0.035  # distance of a keypoint from its number, in sides of the picture
+SEEN = 0.9  # least share of keypoints within that for an earlier prior to be shown
 EARLIER = 6  # earlier priors shown beside the last one
 
 
-def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell: int = 200) -> None:
+def save_prior(
+    path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell: int = 200, legend: bool = False
+) -> None:
     """Write the prior as it evolved: earlier ones small, the last one large.
 
-    On the large one, each keypoint's path to it since the first tenth of the steps. Of many priors, those shown lie
-    denser early on, where learning is fast.
+    Of many priors, those shown lie denser early on, where learning is fast; those whose keypoints do not lie within
+    the image yet are left out.
 
     Args:
         path: the PNG file to write.
         priors: (step, keypoints (N, 2) xy in [-1, 1], connectivity (N, N) symmetric), in order of steps.
         cell: side of the small pictures in pixels.
+        legend: add a strip beneath that tells the colours, and what is shown.
 
     Raises:
         ValueError: an empty list, other shapes, or keypoints that are not finite.
@@ -40,10 +43,11 @@ def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell
     poses = [(f"step {step:,}", *_prior_arrays("save_prior", keypoints, matrix)) for step, keypoints, matrix in priors]
     paths = np.stack([points for _, points, *_ in poses])
     title, *last = poses[-1]
-    settled = paths[[step >= SETTLED * priors[-1][0] for step, *_ in priors]]
-    large = panel(2 * cell + CAPTION + GAP, *last, extent=extent_of(paths[-1]), size=0.7, paths=settled)
+    large = panel(2 * cell + CAPTION + GAP, *last, extent=extent_of(paths[-1]), size=0.7, numbers=True)
     page = sheet([[captioned(large, title)]])
-    shown = _denser_early([step for step, *_ in priors[:-1]], EARLIER)
+    within = (np.abs(paths).max(axis=2) <= WIDEST).mean(axis=1) >= SEEN
+    earlier = [i for i in range(len(priors) - 1) if within[i]]
+    shown = [earlier[i] for i in _denser_early([priors[i][0] for i in earlier], EARLIER)]
     if shown:
         extent = extent_of(paths[shown])
         small = [captioned(panel(cell, *pose, extent=extent), title) for title, *pose in (poses[i] for i in shown)]
@@ -52,10 +56,12 @@ def save_prior(path: str | Path, priors: Sequence[tuple[int, Any, Any]], *, cell
         right, page = page, Image.new("RGB", (left.width + page.width, page.height), PAPER)
         page.paste(left, (0, 0))
         page.paste(right, (left.width, 0))
-    save_png(path, page)
+    save_png(path, with_legend(page, paths.shape[1], "The pose prior as it was learned.") if legend else page)
 
 
-def save_keypoint_prior(path: str | Path, keypoints: Any, connectivity: Any, *, side: int = 560) -> None:
+def save_keypoint_prior(
+    path: str | Path, keypoints: Any, connectivity: Any, *, side: int = 560, legend: bool = False
+) -> None:
     """Write one prior large, each keypoint with the number it has in the connectivity matrix.
 
     Args:
@@ -63,20 +69,15 @@ def save_keypoint_prior(path: str | Path, keypoints: Any, connectivity: Any, *, 
         keypoints: (N, 2), xy in [-1, 1].
         connectivity: (N, N), symmetric.
         side: pixels of the picture.
+        legend: add a strip beneath that tells the colours, and what is shown.
 
     Raises:
         ValueError: other shapes, or keypoints that are not finite.
     """
     points, links, weights = _prior_arrays("save_keypoint_prior", keypoints, connectivity)
     extent = extent_of(points)
-    picture = panel(side, points, links, weights, extent=extent, size=0.7)
-    drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
-    outwards = points - points.mean(axis=0)
-    outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
-    places = _placed(points, extent, side) + NUMBER_AT * side * outwards
-    for number, (x, y) in enumerate(places):
-        drawing.text((x, y), str(number), TEXT, font, anchor="mm", stroke_width=2, stroke_fill=PANEL)
-    save_png(path, sheet([[picture]]))
+    page = sheet([[panel(side, points, links, weights, extent=extent, size=0.7, numbers=True)]])
+    save_png(path, with_legend(page, len(points), "The pose prior.") if legend else page)
 
 
 def _prior_arrays(caller: str, keypoints: Any, connectivity: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,7 +114,7 @@ def panel(
     centre: np.ndarray | float = 0.0,
     size: float = 1.0,
     ghost: np.ndarray | None = None,
-    paths: np.ndarray | None = None,
+    numbers: bool = False,
 ) -> Image.Image:
     """A pose (N, 2) on a plain square from centre - extent to centre + extent.
 
@@ -126,23 +127,21 @@ def panel(
         centre: of the square.
         size: thickness of lines and dots relative to the picture's.
         ghost: (N, 2), drawn in grey beneath.
-        paths: (T, N, 2), drawn as fine lines beneath.
+        numbers: write each keypoint's beside it.
     """
     pixels = side * SUPERSAMPLE
     picture = Image.new("RGB", (pixels, pixels), PAPER)
     drawing = ImageDraw.Draw(picture, "RGBA")
     drawing.rounded_rectangle([0, 0, pixels - 1, pixels - 1], pixels // 32, PANEL)
     colours = palette(len(points))
-    if paths is not None:
-        for keypoint, colour in enumerate(colours):
-            path = [tuple(p) for p in _placed(paths[:, keypoint] - centre, extent, pixels)]
-            drawing.line(path, (*colour, 110), max(pixels // 220, 1))
     picture = picture.resize((side, side), Image.Resampling.BOX)
     if ghost is not None:
         picture = draw_pose(
-            picture, _placed(ghost, extent, side), links, weights, size=size, colours=[GHOST] * len(points)
+            picture, _placed(ghost - centre, extent, side), links, weights, size=size, colours=[GHOST] * len(points)
         )
-    return draw_pose(picture, _placed(points, extent, side), links, weights, size=size, colours=colours)
+    labels = labels_of(len(points), None, side) if numbers else None
+    style: dict[str, Any] = {"size": size, "colours": colours, "labels": labels, "ink": (TEXT, PANEL)}
+    return draw_pose(picture, _placed(points - centre, extent, side), links, weights, **style)
 
 
 def _placed(points: np.ndarray, extent: float, pixels: int) -> np.ndarray:

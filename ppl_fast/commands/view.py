@@ -1,0 +1,50 @@
+"""ppl-fast view: a run as one HTML file to look at."""
+
+from pathlib import Path
+
+from ppl_fast._extras import needing
+from ppl_fast._files import readable
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+
+DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
+by weight, the memory's vectors, evaluations; and with SOURCE, a folder of images and videos or one of them, the poses
+found there, the least plausible first, and the rounds of iterative inference under occlusion. What a model does not
+have, such as AutoLink a prior, is not there."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    parser = command_parser("view", DESCRIPTION, "RUN [SOURCE] [--out page.html] [options]")
+    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    parser.add_argument("source", metavar="SOURCE", nargs="?", type=str, help="images or videos to find poses in")
+    parser.add_argument("--out", type=str | None, default=None, help="HTML file to write (default: RUN/page.html)")
+    parser.add_argument("--frames", type=int, default=600, help="images and frames to show, about, spread evenly")
+    parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
+    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
+    add_compute(parser)
+    options = parse(parser, arguments)
+    for name in ("frames", "iterations"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
+
+    with needing("ppl-fast view needs", "data"):
+        from ppl_fast.data.clips import find_media
+        from ppl_fast.page import write_page
+        from ppl_fast.page.document import check_path
+
+    out = Path(options.out or Path(options.run, "page.html"))
+    check_path(out)
+    model = ready_model(options.run, options)
+    estimation = {}
+    if options.source is not None:
+        find_media(Path(options.source))  # else a folder would be made for a source that is not there
+        names = ("iterations", "batch_size", "workers", "max_bad_share")
+        estimation = {name: getattr(options, name) for name in names} | {"progress": True}
+    check_outputs(out)
+    page = write_page(out, options.run, options.source, model=model, frames=options.frames, **estimation)
+    for name, reason in page.skipped:
+        print(readable(f"skipped {name}: {reason}"))
+    poses = page.data["poses"]
+    shown = f", {len(poses['pictures'])} pictures" if poses else ""
+    print(f"wrote {readable(str(out))}: {out.stat().st_size / 1e6:.1f} MB{shown}")
+    return 0
