@@ -1,6 +1,5 @@
 """ppl-fast demo: figures, training, evaluation and pictures in one go."""
 
-import re
 from pathlib import Path
 
 from ppl_fast.commands.options import command_parser, parse
