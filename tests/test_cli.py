@@ -74,7 +74,7 @@ def test_resume_takes_the_runs_own_options(images, config, tmp_path, capsys):
         ("train: {learning: 3}", "section train: unknown key 'learning'; "),
         ("modle: {}", "unknown key 'modle'; did you mean 'model'?"),
         ("model: {num_keypoints: many}", "option model.num_keypoints must be of type int, got many"),
-        ("model: {head: affin}", "option model.head must be one of 'affine', 'residual', got affin"),
+        ("model: {head: affin}", "option model.head must be one of 'affine', 'residual', 'position', got affin"),
         ("model: {num_keypoints: 1}", "num_keypoints must be at least 2, got 1"),
         ("train: {lr: -1}", "lr must be a positive number, got -1"),
         ("architecture: gan", "architecture must be one of ppl, autolink, extended-ppl, extended-autolink, got 'gan'"),

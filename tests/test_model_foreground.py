@@ -3,7 +3,9 @@
 import pytest
 import torch
 from model_cases import inputs_of, pictures, tiny
+from published_cases import SMALL_AUTOLINK
 
+from ppl_fast import ExtendedAutoLink
 from ppl_fast.models import losses
 
 
@@ -101,3 +103,33 @@ def test_the_regressor_learns_on_what_a_second_round_sees():
     # The pass that fills in counts for no running mean: one update of each, by the training pass.
     assert all(not torch.equal(value, dict(model.named_buffers())[name]) for name, value in buffers.items())
     assert {int(value) for name, value in model.named_buffers() if "num_batches" in name} == {1}
+
+
+def test_even_coverage_counts_a_limb_by_its_length():
+    """A wide block and a thin line of equal length: by area the block counts twelve times as much, evenly far less."""
+    figure = torch.zeros(1, 1, 64, 64)
+    figure[..., 20:44, 4:28], figure[..., 20:44, 54:56] = 1, 1
+    on_block, on_line = torch.tensor([[[-0.5, 0.0]]]), torch.tensor([[[0.73, 0.0]]])
+
+    def shares(even):
+        left_out = [losses.figure_distances(points, figure, even=even)[0] for points in (on_line, on_block)]
+        return (left_out[0] / left_out[1]).item()  # what the block costs, over what the line costs
+
+    assert shares(even=False) > 8 > 3 > shares(even=True) > 1
+
+
+def test_withholding_ends_and_equivariance_grows_over_the_training():
+    torch.manual_seed(0)
+    options = {"withhold": 1.0, "withhold_until": 0.5, "coverage_weight": 1.0, "reconstruction_loss": "mse"}
+    views = {"equivariance_weight": 1.0, "equivariance_ramp": 0.2, "view_turn": 0.0, "view_colour": 0.0}
+    model, images = ExtendedAutoLink(**SMALL_AUTOLINK, **options, **views), pictures(2)
+    found = {}
+    for share in (None, 0.0, 0.1, 0.2, 0.6):
+        if share is not None:
+            model.progressed(share)
+        torch.manual_seed(1)
+        found[share] = model(images).losses
+    assert [("coverage" in found[share]) for share in found] == [True, True, True, True, False]
+    whole = found[None]["equivariance"]
+    for share, part in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0)):
+        torch.testing.assert_close(found[share]["equivariance"], part * whole, rtol=1e-2, atol=1e-9)

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ppl_fast.models.blocks import HalvingConv2d, MixerLayer, random_blocks
-from ppl_fast.models.regressor import DownBlock, Regressor, cells
+from ppl_fast.models.regressor import DownBlock, Regressor, attend, cells
 from ppl_fast.models.translator import LightTranslator, UNetTranslator
+from ppl_fast.ops import affine_warp
 
 
 def test_halving_convolution_is_convolution_then_mean():
@@ -56,6 +57,15 @@ def test_residual_head_starts_at_the_expected_positions():
     expected = (attention.unsqueeze(3) * cells(seen[0])).sum(2)
     torch.testing.assert_close(translation, expected)
     assert expected.abs().max() > 0.1
+
+
+def test_position_head_is_the_expected_position_whatever_the_prior():
+    torch.manual_seed(0)
+    regressor, images = Regressor(4, base=4, head="position").eval(), torch.rand(3, 3, 32, 32)
+    _, position = attend(regressor.maps(regressor.trunk(images)), torch.float32)
+    for prior in (torch.zeros(4, 2), torch.rand(4, 2)):
+        torch.testing.assert_close(affine_warp(prior, regressor(images, prior)), position)
+    assert not any(name.startswith(("embed", "affine")) for name in regressor.state_dict())
 
 
 def test_affine_head_sees_image_position_and_prior():

@@ -43,7 +43,7 @@ BAD = [
     ({"thickness": "1e-3"}, TypeError, "thickness must be float, got '1e-3'"),
     ({"mask_ratio": 1.5}, ValueError, "mask_ratio must be between 0 and 1, got 1.5"),
     ({"boundary_weight": -1}, ValueError, "boundary_weight must be at least 0, got -1"),
-    ({"head": "window"}, ValueError, "head must be one of affine, residual, got 'window'"),
+    ({"head": "window"}, ValueError, "head must be one of affine, residual, position, got 'window'"),
     ({"map_stride": 3}, ValueError, "map_stride must be a power of two from 2 to .* = 16, got 3"),
     ({"map_stride": 32}, ValueError, "map_stride must be a power of two from 2 to .* = 16, got 32"),
     ({"link_start": float("inf")}, ValueError, "link_start must be finite, got inf"),

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from ppl_fast import demo
-from ppl_fast.models import MODELS, AutoLinkConfig, ExtendedPPL
-from ppl_fast.models.extended import ExtendedAutoLinkConfig
+from ppl_fast.models import MODELS, AutoLink, ExtendedPPL
+from ppl_fast.options.demo import BASELINE, MODEL
 
 
 class HeldPrior(ExtendedPPL):
@@ -63,10 +62,7 @@ class Method:
 
     def model(self) -> dict[str, Any]:
         """All options of the model."""
-        known = MODELS[self.architecture].Config.__dataclass_fields__
-        recipe = {name: value for name, value in demo.MODEL.items() if name in known}
-        if issubclass(MODELS[self.architecture].Config, AutoLinkConfig):
-            recipe |= {"detector_size": demo.MODEL["image_size"], "detector_base": demo.MODEL["regressor_base"]}
+        recipe = BASELINE if issubclass(MODELS[self.architecture], AutoLink) else MODEL
         return recipe | self.options
 
 
@@ -75,9 +71,9 @@ PLAIN |= {"occlude_input": 0.0}
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
     "autolink": Method("extended-autolink", "AutoLink + every extra it can take"),
+    "autolink-whole-input": Method("extended-autolink", "AutoLink, trained on whole images", {"occlude_input": 0.0}),
     "autolink-plain": Method("extended-autolink", "AutoLink", PLAIN),
     "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre"),
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout"),
     "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}),
 }
-assert set(PLAIN) <= set(ExtendedAutoLinkConfig.__dataclass_fields__)

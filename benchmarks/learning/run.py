@@ -20,9 +20,9 @@ import torch
 from methods import METHODS
 from sets import LearningSet, open_set
 
-from ppl_fast import demo
 from ppl_fast.evaluation import evaluate_model
 from ppl_fast.models import MODELS, KeypointModel
+from ppl_fast.options import demo
 from ppl_fast.training import TrainConfig, train
 
 PACE_STEPS, PACE_TURNS = 12, 5

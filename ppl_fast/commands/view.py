@@ -20,7 +20,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="HTML file to write (default: RUN/page.html)")
     parser.add_argument("--frames", type=int, default=600, help="images and frames to show, about, spread evenly")
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
-    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
     add_compute(parser)
     options = parse(parser, arguments)
     for name in ("frames", "iterations"):

@@ -97,6 +97,9 @@ class KeypointModel(nn.Module):
     def load_perceptual(self) -> None:
         """Load what weights the losses need now rather than at the first loss, so that their absence shows early."""
 
+    def progressed(self, share: float) -> None:
+        """Told before each training step, in [0, 1), which share of the training is behind; a loop may leave it out."""
+
     def loss_name(self) -> str:
         """What the reconstruction is measured by, for the log."""
         return "none"

@@ -23,6 +23,15 @@ class Extension(LinkModel):
     """What both extensions do otherwise than the published models, in training alone: they hide more."""
 
     settings: Any  # an ExtensionConfig as well
+    behind: float | None = None  # the share of the training that is; None where nobody said
+
+    def progressed(self, share: float) -> None:
+        """Keep it, for what changes over the training."""
+        self.behind = share
+
+    def grown(self, over: float) -> float:
+        """How much of a weight there is that grows over a share of the training; all of it where nobody said."""
+        return 1.0 if self.behind is None or self.behind >= over else self.behind / over
 
     def masks(self, images: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
         """`LinkModel.masks`, and what the options hide.
@@ -34,7 +43,7 @@ class Extension(LinkModel):
         if self.training and s.occlude_input:
             found["occluded"] = torch.rand(len(images), device=images.device) < s.occlude_input
             found["visible"] = self.kept_blocks(images, s.occlude_ratio)
-        if self.training and s.withhold:
+        if self.training and s.withhold and (self.behind or 0.0) < s.withhold_until:
             found["withheld"] = torch.rand(len(images), device=images.device) < s.withhold
         return found | super().masks(images, reference)
 

@@ -61,12 +61,13 @@ def foreground(heatmap: Tensor, figure: Tensor, levels: int = 4) -> Tensor:
     return total
 
 
-def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32) -> tuple[Tensor, Tensor]:
+def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32, even: bool = False) -> tuple[Tensor, Tensor]:
     """The two directions of the Chamfer distance of keypoints (B, N, 2) and figure (B, 1, H, W) in [0, 1], both (B,).
 
     Coverage: mean over the figure's pixels of the squared distance to the nearest keypoint. Stray: mean over the
     keypoints of the squared distance to the nearest pixel, one outside of the figure counting 1 more. The figure is
-    first averaged to about `cells` x `cells`, which bounds the (B, cells^2, N) distances.
+    first averaged to about `cells` x `cells`, which bounds the (B, cells^2, N) distances. With `even`, coverage counts
+    a pixel the less, the more of the figure there is around it, so that a part counts by its length, not by its area.
     """
     height, width = figure.shape[2:]
     step = max(1, min(height, width) // cells)
@@ -77,7 +78,11 @@ def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32) -> tupl
     ]
     grid, share = torch.cartesian_prod(*axes).flip(1), figure.flatten(1)
     distances = (grid[:, None] - keypoints[:, None]).square().sum(dim=3)
-    coverage = (share * distances.amin(dim=2)).sum(dim=1) / share.sum(dim=1).clamp_min(1e-6)
+    counted = share
+    if even:
+        around = F.avg_pool2d(figure, 7, stride=1, padding=3, count_include_pad=False)
+        counted = (figure.square() / (around + 0.05)).flatten(1)
+    coverage = (counted * distances.amin(dim=2)).sum(dim=1) / counted.sum(dim=1).clamp_min(1e-6)
     return coverage, (distances + (1 - share).unsqueeze(2)).amin(dim=1).mean(dim=1)
 
 

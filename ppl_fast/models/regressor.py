@@ -54,7 +54,7 @@ class Regressor(nn.Module):
         base: channels of the first down-block; each further one doubles them.
         levels: number of down-blocks.
         map_stride: image pixels per map cell, a power of two up to 2**levels.
-        head: "affine" or "residual" (see ExtendedPPLConfig).
+        head: "affine", "residual" or "position" (see ExtendedPPLConfig).
     """
 
     def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):
@@ -62,6 +62,9 @@ class Regressor(nn.Module):
         self.head = head
         self.trunk, features = image_trunk(base, levels, map_stride)
         self.maps = conv(features, num_keypoints)
+        if head == "position":
+            init_kaiming(self)
+            return
         self.embed = nn.Linear(2, features)
         hidden, last = nn.Linear(3 * features, features), nn.Linear(features, 6)
         self.affine = nn.Sequential(hidden, nn.LeakyReLU(0.01), last)
@@ -88,6 +91,8 @@ class Regressor(nn.Module):
             # The dtype is asked of a convolution: a quantized linear layer has none.
             dtype = self.maps.weight.dtype
             attention, position = attend(logits, dtype)
+            if self.head == "position":
+                return F.pad(position.unsqueeze(3), (2, 0))
             features = features.flatten(2).to(dtype)
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
             attended, prior = attention.to(dtype) @ features.mT, prior.to(dtype).expand_as(position)

@@ -78,7 +78,8 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
         len(found.images), s.view_turn, s.view_scale, s.view_shift, like=found.out.keypoints
     )
     view = views.recoloured(views.warped(found.images, maps.to(found.images.dtype)), s.view_colour)
-    return {"equivariance": losses.equivariance(model.find(view), views.moved(found.out.keypoints, maps))}
+    distance = losses.equivariance(model.find(view), views.moved(found.out.keypoints, maps))
+    return {"equivariance": distance * model.grown(s.equivariance_ramp)}
 
 
 def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
@@ -87,7 +88,8 @@ def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
         return {}
     out, withheld = found.out, found.masks["withheld"]
     missed, shares = losses.missed(found.images, out.reconstruction), withheld / withheld.sum().clamp_min(1)
-    distances = losses.foreground(out.link_heatmap, missed), *losses.figure_distances(out.keypoints, missed)
+    even = model.settings.coverage_even
+    distances = losses.foreground(out.link_heatmap, missed), *losses.figure_distances(out.keypoints, missed, even=even)
     names = ("foreground", "coverage", "stray")
     return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
 

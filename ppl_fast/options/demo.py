@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ppl_fast.options.config import AutoLinkConfig
+from ppl_fast.options.extended import ExtendedAutoLinkConfig
 
 MODEL: dict[str, Any] = {
     "num_keypoints": 16,
@@ -19,8 +19,8 @@ MODEL: dict[str, Any] = {
     "memory_start": "balanced",
     "reseed_after": 50,
     "regressor_base": 16,
-    "head": "residual",
-    "occlude_input": 0.4,
+    "head": "position",
+    "occlude_input": 0.25,
     "occlude_fill": True,
     "translator": "light",
     "translator_base": 16,
@@ -30,9 +30,13 @@ MODEL: dict[str, Any] = {
     "reconstruction_loss": "mse",
     "reconstruction_weight": 4.0,
     "separation_weight": 0.01,
+    "equivariance_weight": 3.0,
+    "equivariance_ramp": 0.125,
     "withhold": 0.5,
+    "withhold_until": 0.6,
     "foreground_weight": 3.0,
     "coverage_weight": 8.0,
+    "coverage_even": True,
     "stray_weight": 1.6,
     "prior_weight": 100.0,
 }
@@ -50,9 +54,8 @@ TRAIN: dict[str, Any] = {
     "checkpoint_every": 1000,
     "picture_every": 1000,
 }
-# AutoLink, the baseline: the same, as far as the published model has the same, and its keypoints kept apart as well.
-BASELINE = {name: value for name, value in MODEL.items() if name in AutoLinkConfig.__dataclass_fields__}
+# AutoLink, the baseline, at its best: with every extra that it can take, and as many steps.
+BASELINE = {name: value for name, value in MODEL.items() if name in ExtendedAutoLinkConfig.__dataclass_fields__}
 BASELINE |= {"detector_size": MODEL["image_size"], "detector_base": MODEL["regressor_base"]}
-BASELINE["separation_weight"] = MODEL["separation_weight"]
 STEPS, FIGURES, TEST_FIGURES = 4000, 3500, 500
-BASELINE_STEPS = 1000  # by then it is about as accurate on whole figures as PPL in the end (docs/demo.md)
+BASELINE_STEPS = STEPS

@@ -24,6 +24,9 @@ class ExtensionConfig:
     equivariance_weight: float = option(
         0.0, "weight of the keypoints' distance to those of a second view of the image (not in the paper)"
     )
+    equivariance_ramp: float = option(
+        0.0, "share of the training over which that weight grows to its full size (not in the paper)", high=1
+    )
     view_turn: float = option(14.0, "degrees by which second views are turned, at most (not in the paper)", high=180)
     view_scale: float = option(0.2, "share by which they are larger or smaller, at most (not in the paper)", high=0.9)
     view_shift: float = option(
@@ -39,11 +42,17 @@ class ExtensionConfig:
     withhold: float = option(
         0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
     )
+    withhold_until: float = option(
+        1.0, "share of the training after which none is withheld any more (not in the paper)", high=1
+    )
     foreground_weight: float = option(
         0.0, "weight of the link heatmap's difference from what those samples' reconstructions miss (not in the paper)"
     )
     coverage_weight: float = option(
         0.0, "weight of the distance from what they miss to the nearest keypoint (not in the paper)"
+    )
+    coverage_even: bool = option(
+        False, "count what they miss by its length and not by its area, limbs as much as trunks (not in the paper)"
     )
     stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
 
@@ -72,8 +81,8 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
     head: str = option(
         "affine",
         "affine: the head gives the whole transformation; residual: its translation is counted from the expected "
-        "position of the attention map (not in the paper)",
-        choices=("affine", "residual"),
+        "position of the attention map; position: a keypoint is at that position (not in the paper)",
+        choices=("affine", "residual", "position"),
     )
     occlude_fill: bool = option(
         False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"

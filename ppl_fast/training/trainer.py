@@ -211,6 +211,7 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(self.step)
+        self.bare_model.progressed(self.step / config.steps)
         tensors = batch if isinstance(batch, tuple) else (batch,)
         out = self.model(*(t.to(accelerator.device, non_blocking=True, memory_format=self.layout) for t in tensors))
         accelerator.backward(out.loss)
