@@ -106,7 +106,7 @@ def test_the_regressor_learns_on_what_a_second_round_sees():
 
 
 def test_even_coverage_counts_a_limb_by_its_length():
-    """A wide block and a thin line of equal length: by area the block counts twelve times as much, evenly far less."""
+    """A wide block and a thin line of equal length: the block counts far more by area than evenly."""
     figure = torch.zeros(1, 1, 64, 64)
     figure[..., 20:44, 4:28], figure[..., 20:44, 54:56] = 1, 1
     on_block, on_line = torch.tensor([[[-0.5, 0.0]]]), torch.tensor([[[0.73, 0.0]]])
@@ -115,7 +115,7 @@ def test_even_coverage_counts_a_limb_by_its_length():
         left_out = [losses.figure_distances(points, figure, even=even)[0] for points in (on_line, on_block)]
         return (left_out[0] / left_out[1]).item()  # what the block costs, over what the line costs
 
-    assert shares(even=False) > 8 > 3 > shares(even=True) > 1
+    assert shares(even=False) > 6 > 3 > shares(even=True) > 1
 
 
 def test_withholding_ends_and_equivariance_grows_over_the_training():
