@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     words = sys.stderr if any(map(is_stream, filter(None, (options.out, options.coco)))) else sys.stdout
     for report in filter(None, (poses.media.report, poses.masks and poses.masks.report)):
         print(report, file=words)
-    count = write(poses, csv=options.out, coco=options.coco, overlay=options.overlay)
+    count = write(poses, **{"coco": options.coco, "overlay": options.overlay, options.format: options.out})
     for name, reason in poses.media.skipped:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
@@ -67,7 +67,13 @@ def _parser() -> "ArgumentParser":
         "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
     )
     parser.add_argument(
-        "--out", type=str, required=True, help="CSV file: one row an image or frame; of videos, with frame and seconds"
+        "--out", type=str, required=True, help="file to write; CSV: one row an image or frame, of videos with its time"
+    )
+    parser.add_argument(
+        "--format",
+        type=Literal["csv", "dlc", "sleap", "coco", "npz"],
+        default="csv",
+        help="of --out: csv; dlc, DeepLabCut's .csv or .h5; sleap, its analysis .h5; coco, .json; npz, NumPy's arrays",
     )
     parser.add_argument("--coco", type=str | None, default=None, help="COCO keypoint JSON file to write as well")
     parser.add_argument(
@@ -124,7 +130,11 @@ def _check_outputs(options: Any, source: Path) -> None:
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
-    check_paths(source, {name: Path(path) for name, path in paths.items() if path}, alone=source.is_file())
+    if options.coco and options.format == "coco":
+        raise ValueError("--coco writes what --format coco writes to --out; give one of them")
+    kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay"}
+    outputs = {name: Path(path) for name, path in paths.items() if path}
+    check_paths(source, outputs, alone=source.is_file(), kinds=kinds)
     film = source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES
     picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
     overlay = options.overlay if film or picture else None
