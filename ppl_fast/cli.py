@@ -11,6 +11,7 @@ from ppl_fast import _console
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of images and videos",
+    "calibrate": "learn from labels how sure a trained model may be of its keypoints",
     "evaluate": "measure a trained model against labels",
     "show": "draw what a trained model has learned",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",

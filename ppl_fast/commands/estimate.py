@@ -11,6 +11,9 @@ from ppl_fast.commands.options import add_compute, check_outputs, command_parser
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from ppl_fast.inference import Calibration
+    from ppl_fast.models import KeypointModel
+
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
 
@@ -29,11 +32,13 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
+    confidence = _confidence(options, model)
     poses = estimate(
         model,
         options.images,
         masks=masks,
         iterations=options.iterations,
+        confidence=confidence,
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
@@ -43,7 +48,9 @@ def main(arguments: list[str]) -> int:
     known = set(poses.media.skipped)
     # What goes to a stream, such as /dev/stdout, is not to be mixed with words.
     words = sys.stderr if any(map(is_stream, filter(None, (options.out, options.coco)))) else sys.stdout
-    for report in filter(None, (poses.media.report, poses.masks and poses.masks.report)):
+    uncalibrated = "confidence is not calibrated: it tells frames apart, keypoints hardly; see ppl-fast calibrate"
+    unsure = uncalibrated if confidence is True else ""
+    for report in filter(None, (poses.media.report, poses.masks and poses.masks.report, unsure)):
         print(report, file=words)
     count = write(poses, **{"coco": options.coco, "overlay": options.overlay, options.format: options.out})
     for name, reason in poses.media.skipped:
@@ -104,6 +111,13 @@ def _parser() -> "ArgumentParser":
         help="passes of inference, 1 more than rounds: 3 with a mask where the model is iterative, else 1; without a "
         "mask rounds imagine the whole image anew and cost accuracy there",
     )
+    parser.add_argument(
+        "--confidence",
+        type=bool | None,
+        default=None,
+        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
+        "for dlc, sleap and npz)",
+    )
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
     parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
     add_compute(parser)
@@ -121,6 +135,17 @@ def _masks(options: Any) -> str | tuple[int, ...] | None:
     if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) <= 255 for part in parts):
         raise ValueError(f"--mask-color must be three numbers from 0 to 255, as 255,0,255, got {options.mask_color}")
     return tuple(map(int, parts))
+
+
+def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
+    """Whether poses have confidence, and by which calibration."""
+    from ppl_fast.inference import load_calibration
+    from ppl_fast.training.run import find_model
+
+    wanted = options.confidence
+    if wanted is None:
+        wanted = options.format in ("dlc", "sleap", "npz")
+    return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
 
 
 def _check_outputs(options: Any, source: Path) -> None:

@@ -18,6 +18,7 @@ from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
+from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
 from ppl_fast.inference.masks import PASSES, Masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
@@ -50,10 +51,11 @@ class Estimation(Iterator[Poses]):
         batch_size: int,
         progress: bool,
         masks: Masks | None = None,
+        confidence: bool | Calibration = False,
     ):
         self.media, self.masks, self._model = media, masks, model
         self._batches = (
-            _poses(model, origins, pixels, iterations, masks)
+            _poses(model, origins, pixels, iterations, masks, confidence)
             for part in media.parts
             for origins, pixels in read(part, batch_size, progress)
         )
@@ -78,6 +80,7 @@ def estimate(
     *,
     masks: Given | None = None,
     iterations: int | None = None,
+    confidence: bool | Calibration = False,
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
@@ -100,6 +103,9 @@ def estimate(
         iterations: estimation passes, 1 more than rounds of iterative inference; by default 3 where masks are given
             and the model is iterative, else 1. Without masks each round imagines the whole image anew, which costs
             accuracy there.
+        confidence: whether poses have it, which takes two more passes; by a calibration, such as
+            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
+            that tells frames apart more than keypoints.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -126,7 +132,15 @@ def estimate(
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
     media = open_source(source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels)
     hidden = None if masks is None else open_masks(masks, media)
-    return Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress, masks=hidden)
+    return Estimation(
+        model,
+        media,
+        iterations=iterations,
+        batch_size=batch_size,
+        progress=progress,
+        masks=hidden,
+        confidence=confidence,
+    )
 
 
 def predict(
@@ -175,10 +189,27 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _poses(model: KeypointModel, origins: Origins, pixels: Tensor, iterations: int, masks: Masks | None) -> Poses:
+def _poses(
+    model: KeypointModel,
+    origins: Origins,
+    pixels: Tensor,
+    iterations: int,
+    masks: Masks | None,
+    confidence: bool | Calibration,
+) -> Poses:
     device = device_of(model)
     hidden = {} if masks is None else {"visible": masks.of(origins, pixels.shape[-1]).to(device)}
-    found = model.estimate(pixels.to(device), iterations=iterations, **hidden)
+    likelihood = expected = None
+    if confidence is False:
+        found = model.estimate(pixels.to(device), iterations=iterations, **hidden)
+    else:
+        found, evidence = gather(model, pixels.to(device), iterations, **hidden)
+        if confidence is True:
+            likelihood = uncalibrated(evidence)
+        else:
+            likelihood, expected = confidence.judge(evidence, origins.sizes)
     normalised = found.detach().cpu().double().numpy()
     keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
-    return Poses(**vars(origins), keypoints=keypoints, normalised=normalised)
+    return Poses(
+        **vars(origins), keypoints=keypoints, normalised=normalised, confidence=likelihood, expected_error=expected
+    )
