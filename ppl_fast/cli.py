@@ -11,6 +11,7 @@ from ppl_fast import _console, _waiting
 COMMANDS = {
     "train": "learn a pose prior from a folder of images",
     "estimate": "estimate the poses of images and videos",
+    "calibrate": "learn from labels how sure a trained model may be of its keypoints",
     "evaluate": "measure a trained model against labels",
     "name": "learn named joints from a few labels",
     "view": "write a page that shows a run in a browser",

@@ -2,11 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_fast.inference import Calibration
+    from ppl_fast.models import KeypointModel
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -14,27 +20,10 @@ pixels of the originals. Damaged files are named and have no rows, up to --max-b
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
-    parser.add_argument(
-        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
-    )
-    parser.add_argument(
-        "--out", type=str, required=True, help="CSV file: one row an image or frame; of videos, with frame and seconds"
-    )
-    parser.add_argument("--coco", type=str | None, default=None, help="COCO keypoint JSON file to write as well")
-    parser.add_argument(
-        "--overlay",
-        type=str | None,
-        default=None,
-        metavar="PATH",
-        help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
-    )
-    parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
-    add_compute(parser)
-    options = parse(parser, arguments)
-    if options.iterations < 1:
+    options = parse(_parser(), arguments)
+    if options.iterations is not None and options.iterations < 1:
         raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
+    masks = _masks(options)
 
     with needing("ppl-fast estimate needs", "data"):
         from ppl_fast.data.clips import find_media
@@ -43,10 +32,13 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
+    confidence = _confidence(options, model)
     poses = estimate(
         model,
         options.images,
+        masks=masks,
         iterations=options.iterations,
+        confidence=confidence,
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
@@ -56,18 +48,102 @@ def main(arguments: list[str]) -> int:
     known = set(poses.media.skipped)
     # What goes to a stream, such as /dev/stdout, is not to be mixed with words.
     words = sys.stderr if any(map(is_stream, filter(None, (options.out, options.coco)))) else sys.stdout
-    if poses.media.report:
-        print(poses.media.report, file=words)
-    count = write(poses, csv=options.out, coco=options.coco, overlay=options.overlay)
+    uncalibrated = "confidence is not calibrated: it tells frames apart, keypoints hardly; see ppl-fast calibrate"
+    unsure = uncalibrated if confidence is True else ""
+    for report in filter(None, (poses.media.report, poses.masks and poses.masks.report, unsure)):
+        print(report, file=words)
+    count = write(poses, **{"coco": options.coco, "overlay": options.overlay, options.format: options.out})
     for name, reason in poses.media.skipped:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
     print(f"wrote {count} poses of {model.config['num_keypoints']} keypoints to {readable(options.out)}", file=words)
+    if poses.masks and poses.masks.whole:
+        print(f"{poses.masks.whole} of them have nothing hidden", file=words)
     if options.coco:
         print(f"wrote {readable(options.coco)}", file=words)
     if options.overlay:
         print(f"wrote overlays to {readable(options.overlay)}", file=words)
     return 0
+
+
+def _parser() -> "ArgumentParser":
+    """Of the command."""
+    parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
+    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    parser.add_argument(
+        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="file to write; CSV: one row an image or frame, of videos with its time"
+    )
+    parser.add_argument(
+        "--format",
+        type=Literal["csv", "dlc", "sleap", "coco", "npz"],
+        default="csv",
+        help="of --out: csv; dlc, DeepLabCut's .csv or .h5; sleap, its analysis .h5; coco, .json; npz, NumPy's arrays",
+    )
+    parser.add_argument("--coco", type=str | None, default=None, help="COCO keypoint JSON file to write as well")
+    parser.add_argument(
+        "--overlay",
+        type=str | None,
+        default=None,
+        metavar="PATH",
+        help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
+    )
+    parser.add_argument(
+        "--mask",
+        type=str | None,
+        default=None,
+        metavar="PATH",
+        help="image, white where all images and frames are hidden, or a folder of them, one an image or video",
+    )
+    parser.add_argument(
+        "--mask-color",
+        type=str | None,
+        default=None,
+        metavar="R,G,B",
+        help="colour, each 0 to 255, of what is hidden in the images; 10 more or less in each are taken for it, too",
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int | None,
+        default=None,
+        help="passes of inference, 1 more than rounds: 3 with a mask where the model is iterative, else 1; without a "
+        "mask rounds imagine the whole image anew and cost accuracy there",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=bool | None,
+        default=None,
+        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
+        "for dlc, sleap and npz)",
+    )
+    add_compute(parser)
+    return parser
+
+
+def _masks(options: Any) -> str | tuple[int, ...] | None:
+    """What is hidden, as `ppl_fast.inference.estimate` takes it."""
+    if options.mask is not None and options.mask_color is not None:
+        raise ValueError("--mask and --mask-color exclude each other, got both")
+    if options.mask_color is None:
+        path: str | None = options.mask
+        return path
+    parts = options.mask_color.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) <= 255 for part in parts):
+        raise ValueError(f"--mask-color must be three numbers from 0 to 255, as 255,0,255, got {options.mask_color}")
+    return tuple(map(int, parts))
+
+
+def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
+    """Whether poses have confidence, and by which calibration."""
+    from ppl_fast.inference import load_calibration
+    from ppl_fast.training.run import find_model
+
+    wanted = options.confidence
+    if wanted is None:
+        wanted = options.format in ("dlc", "sleap", "npz")
+    return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
 
 
 def _check_outputs(options: Any, source: Path) -> None:
@@ -77,7 +153,11 @@ def _check_outputs(options: Any, source: Path) -> None:
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
-    check_paths(source, {name: Path(path) for name, path in paths.items() if path}, alone=source.is_file())
+    if options.coco and options.format == "coco":
+        raise ValueError("--coco writes what --format coco writes to --out; give one of them")
+    kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay"}
+    outputs = {name: Path(path) for name, path in paths.items() if path}
+    check_paths(source, outputs, alone=source.is_file(), kinds=kinds)
     film = source.is_file() and kind_of(source) == "video"
     picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
     overlay = options.overlay if film or picture else None

@@ -13,6 +13,8 @@ import numpy as np
 
 from ppl_fast._files import readable, replacing
 
+NOTHING: Mapping[str, Any] = {}
+
 
 def write_csv(
     path: str | os.PathLike[str],
@@ -38,7 +40,9 @@ def write_csv(
 def csv_file(
     path: str | os.PathLike[str], names: Sequence[str] | None = None, caller: str = "csv_file"
 ) -> Iterator[Callable[..., None]]:
-    """A function `append(files, keypoints, columns)` that adds rows as `write_csv` takes them, of the same columns.
+    """A function `append(files, keypoints, columns, also={})` that adds rows as `write_csv` takes them.
+
+    `also` has further numbers of every keypoint, (n, N) each, that follow its x and y; NaN leaves a cell empty.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -48,14 +52,20 @@ def csv_file(
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
 
-        def append(files: Sequence[str], keypoints: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+        def append(
+            files: Sequence[str],
+            keypoints: Any,
+            columns: Mapping[str, Sequence[Any]],
+            also: Mapping[str, Any] = NOTHING,
+        ) -> None:
             nonlocal names
             first = file.tell() == 0
             keypoints, names = _checked(caller, files, keypoints, names)
             if first:
-                writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
-            for *cells, points in zip(map(readable, files), *columns.values(), keypoints, strict=True):
-                writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
+                writer.writerow(["file", *columns, *(f"{name}_{what}" for name in names for what in ("x", "y", *also))])
+            numbers = np.concatenate([keypoints, *(np.asarray(each)[..., None] for each in also.values())], axis=2)
+            for *cells, points in zip(map(readable, files), *columns.values(), numbers, strict=True):
+                writer.writerow([*cells, *("" if np.isnan(value) else f"{value:.3f}" for value in points.ravel())])
 
         yield append
 
@@ -69,7 +79,7 @@ def write_coco(
     skeleton: Sequence[Sequence[int]] = (),
     category: str = "object",
 ) -> None:
-    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible.
+    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible, v = 2.
 
     Args:
         path: the file to write, replaced whole.
@@ -92,7 +102,10 @@ def coco_file(
     category: str = "object",
     caller: str = "coco_file",
 ) -> Iterator[Callable[..., None]]:
-    """A function `append(files, keypoints, sizes)` that adds images as `write_coco` takes them, with their poses.
+    """A function `append(files, keypoints, sizes, confidence=None)` that adds images as `write_coco` takes them.
+
+    Keypoints that are NaN have v = 0 at (0, 0). With confidence, (n, N) in [0, 1], an annotation has the mean as its
+    `score`, and each keypoint's in `keypoint_scores`.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -110,16 +123,17 @@ def coco_file(
     ):
         file.write('{"images": [')
 
-        def append(files: Sequence[str], keypoints: Any, sizes: Any) -> None:
+        def append(files: Sequence[str], keypoints: Any, sizes: Any, confidence: Any = None) -> None:
             nonlocal number, names
             keypoints, names = _checked(caller, files, keypoints, names)
             if len(sizes) != len(files):
                 raise ValueError(f"{caller}: sizes must hold {len(files)} pairs, got {len(sizes)}")
-            for name, points, (width, height) in zip(files, keypoints, sizes, strict=True):
+            scores = [None] * len(files) if confidence is None else confidence
+            for name, points, (width, height), likely in zip(files, keypoints, sizes, scores, strict=True):
                 comma, number = ", " * (number > 0), number + 1
                 image = {"id": number, "file_name": name, "width": int(width), "height": int(height)}
                 file.write(comma + json.dumps(image))
-                waiting.write(comma + json.dumps(_annotation(number, points)))
+                waiting.write(comma + json.dumps(_annotation(number, points, likely)))
 
         yield append
         bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]
@@ -130,19 +144,34 @@ def coco_file(
         file.write(f'], "categories": {json.dumps(categories)}}}')
 
 
-def _annotation(number: int, points: np.ndarray) -> dict[str, Any]:
-    """The pose (N, 2) of one image, by the image's number."""
-    low, extent = points.min(0), np.ptp(points, axis=0)
-    return {
+def _annotation(number: int, points: np.ndarray, likely: np.ndarray | None) -> dict[str, Any]:
+    """The pose (N, 2) of one image, by the image's number, and the likelihood (N,) of its keypoints."""
+    shown = np.isfinite(points).all(axis=1)
+    found = points[shown] if shown.any() else np.zeros((1, 2))
+    low, extent = found.min(0), np.ptp(found, axis=0)
+    places = [
+        (round(x, 3), round(y, 3), 2) if seen else (0, 0, 0)
+        for (x, y), seen in zip(points.tolist(), shown, strict=True)
+    ]
+    annotation = {
         "id": number,
         "image_id": number,
         "category_id": 1,
-        "keypoints": [v for x, y in points.tolist() for v in (round(x, 3), round(y, 3), 2)],
-        "num_keypoints": len(points),
+        "keypoints": [value for place in places for value in place],
+        "num_keypoints": int(shown.sum()),
         "bbox": [round(float(v), 3) for v in (*low, *extent)],
         "area": round(float(extent.prod()), 3),
         "iscrowd": 0,
     }
+    if likely is not None:
+        scores = [round(float(value), 4) if np.isfinite(value) else 0.0 for value in likely]
+        annotation |= {"score": round(sum(scores) / max(len(scores), 1), 4), "keypoint_scores": scores}
+    return annotation
+
+
+def numbered(count: int) -> list[str]:
+    """Names of keypoints that have none: keypoint_00, keypoint_01, ..."""
+    return [f"keypoint_{i:02d}" for i in range(count)]
 
 
 def _checked(
@@ -152,7 +181,7 @@ def _checked(
     if keypoints.ndim != 3 or keypoints.shape[0] != len(files) or keypoints.shape[2] != 2:
         raise ValueError(f"{caller}: keypoints must have shape ({len(files)}, N, 2), got {keypoints.shape}")
     if names is None:
-        names = [f"keypoint_{i:02d}" for i in range(keypoints.shape[1])]
+        names = numbered(keypoints.shape[1])
     if len(names) != keypoints.shape[1]:
         raise ValueError(f"{caller}: names must hold {keypoints.shape[1]} entries, got {len(names)}")
     return keypoints, list(names)

@@ -4,6 +4,7 @@ Detected keypoints are xy in [-1, 1], labelled joints xy in [0, 1] (`unit_joints
 errors are fractions of the image size. Only `matching` needs scipy, only running a model needs tqdm.
 """
 
+from ppl_fast.evaluation._calibration import calibrate
 from ppl_fast.evaluation._error import regression_error
 from ppl_fast.evaluation._evaluate import evaluate_model, side_by_side
 from ppl_fast.evaluation._labelled import labelled_split, unit_joints
@@ -20,6 +21,7 @@ __all__ = [
     "MASKS",
     "RegressionMap",
     "Score",
+    "calibrate",
     "check_masks",
     "evaluate_model",
     "fit_mean_pose",

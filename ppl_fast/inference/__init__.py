@@ -9,6 +9,7 @@
 Images and videos need the `data` and `video` extras, overlays `viz`; tensors need none.
 """
 
+from ppl_fast.inference.confidence import Calibration, load_calibration
 from ppl_fast.inference.estimation import Estimation, estimate, predict
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses, collect
@@ -17,6 +18,7 @@ from ppl_fast.inference.writers import FORMATS, Schema, write
 
 __all__ = [
     "FORMATS",
+    "Calibration",
     "Estimation",
     "Media",
     "Origins",
@@ -25,6 +27,7 @@ __all__ = [
     "Source",
     "collect",
     "estimate",
+    "load_calibration",
     "open_source",
     "predict",
     "write",

@@ -19,6 +19,8 @@ from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
 from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
+from ppl_fast.inference.masks import PASSES, Masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
 from ppl_fast.inference.sources import Images, Source
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Video
+    from ppl_fast.inference.masks import Given
     from ppl_fast.models import KeypointModel
 
 
@@ -37,12 +40,23 @@ class Estimation(Iterator[Poses]):
 
     Attributes:
         media: what is estimated, and what of it was skipped so far.
+        masks: what is hidden in it, and how much had nothing hidden so far; None where nothing is.
     """
 
-    def __init__(self, model: KeypointModel, media: Media, *, iterations: int, batch_size: int, progress: bool):
-        self.media, self._model = media, model
+    def __init__(
+        self,
+        model: KeypointModel,
+        media: Media,
+        *,
+        iterations: int,
+        batch_size: int,
+        progress: bool,
+        masks: Masks | None = None,
+        confidence: bool | Calibration = False,
+    ):
+        self.media, self.masks, self._model = media, masks, model
         self._batches = (
-            _poses(model, origins, pixels, iterations)
+            _poses(model, origins, pixels, iterations, masks, confidence)
             for part in media.parts
             for origins, pixels in read(part, batch_size, progress)
         )
@@ -65,7 +79,9 @@ def estimate(
     model: KeypointModel,
     source: str | os.PathLike[str] | Video | Pictures,
     *,
-    iterations: int = 1,
+    masks: Given | None = None,
+    iterations: int | None = None,
+    confidence: bool | Calibration = False,
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
@@ -81,7 +97,16 @@ def estimate(
         model: a trained model, on the device that is to compute.
         source: the path of a folder of images and videos, searched recursively, or of one image or video; a
             `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
-        iterations: estimation passes, 1 more than rounds of iterative inference.
+        masks: what is hidden in the originals, by the path of one mask image, white where hidden, for all images and
+            frames; of a folder with a mask for each image or video, of the same relative name and any suffix of
+            images; or by a colour (R, G, B), within `ppl_fast.inference.masks.TOLERANCE` in each channel. A pixel of
+            a resized image is hidden where any hidden pixel of the original has a share in it.
+        iterations: estimation passes, 1 more than rounds of iterative inference; by default 3 where masks are given
+            and the model is iterative, else 1. Without masks each round imagines the whole image anew, which costs
+            accuracy there.
+        confidence: whether poses have it, which takes two more passes; by a calibration, such as
+            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
+            that tells frames apart more than keypoints.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -95,17 +120,28 @@ def estimate(
 
     Raises:
         TypeError: no such source.
-        ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable. While iterating:
-            an image or frame does not decode that may not be skipped, and is named.
+        ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable; masks that do not
+            fit it. While iterating: an image, frame or mask does not decode that may not be skipped, and is named.
         ImportError: an extra is not installed.
     """
+    if iterations is None:
+        iterations = PASSES if masks is not None and model.iterative else 1
     iterations = integer("estimate", "iterations", iterations, low=1)
     batch_size = integer("estimate", "batch_size", batch_size, low=1)
     workers = integer("estimate", "workers", workers, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
     media = open_source(source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels)
-    return Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+    hidden = None if masks is None else open_masks(masks, media)
+    return Estimation(
+        model,
+        media,
+        iterations=iterations,
+        batch_size=batch_size,
+        progress=progress,
+        masks=hidden,
+        confidence=confidence,
+    )
 
 
 def predict(
@@ -154,8 +190,27 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _poses(model: KeypointModel, origins: Origins, pixels: Tensor, iterations: int) -> Poses:
-    found = model.estimate(pixels.to(device_of(model)), iterations=iterations)
+def _poses(
+    model: KeypointModel,
+    origins: Origins,
+    pixels: Tensor,
+    iterations: int,
+    masks: Masks | None,
+    confidence: bool | Calibration,
+) -> Poses:
+    device = device_of(model)
+    hidden = {} if masks is None else {"visible": masks.of(origins, pixels.shape[-1]).to(device)}
+    likelihood = expected = None
+    if confidence is False:
+        found = model.estimate(pixels.to(device), iterations=iterations, **hidden)
+    else:
+        found, evidence = gather(model, pixels.to(device), iterations, **hidden)
+        if confidence is True:
+            likelihood = uncalibrated(evidence)
+        else:
+            likelihood, expected = confidence.judge(evidence, origins.sizes)
     normalised = found.detach().cpu().double().numpy()
     keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
-    return Poses(**vars(origins), keypoints=keypoints, normalised=normalised)
+    return Poses(
+        **vars(origins), keypoints=keypoints, normalised=normalised, confidence=likelihood, expected_error=expected
+    )

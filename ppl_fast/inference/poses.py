@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +66,17 @@ class Poses(Origins):
     Attributes:
         keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres.
         normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel.
+        confidence: (n, N) float64 in [0, 1], the likelihood of each keypoint; None where it was not asked for.
+        expected_error: (n, N) float64, in pixels of the originals; None where there is no calibration.
     """
 
     keypoints: NDArray[np.float64]
     normalised: NDArray[np.float64]
+    confidence: NDArray[np.float64] | None = None
+    expected_error: NDArray[np.float64] | None = None
+
+
+COLLECTED = ("names", "sizes", "frames", "times", "keypoints", "normalised", "confidence", "expected_error")
 
 
 def collect(batches: Iterable[Poses]) -> Poses:
@@ -81,15 +88,14 @@ def collect(batches: Iterable[Poses]) -> Poses:
     Raises:
         ValueError: there is none.
     """
-    parts = [(p.names, p.sizes, p.frames, p.times, p.keypoints, p.normalised) for p in batches]
+    parts = [*batches]
     if not parts:
         raise ValueError("collect: batches must hold at least one, got none")
-    names, sizes, frames, times, keypoints, normalised = zip(*parts, strict=True)
-    return Poses(
-        names=[name for part in names for name in part],
-        sizes=np.concatenate(sizes),
-        frames=[frame for part in frames for frame in part],
-        times=[time for part in times for time in part],
-        keypoints=np.concatenate(keypoints),
-        normalised=np.concatenate(normalised),
-    )
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            return None
+        return [each for value in values for each in value] if isinstance(values[0], list) else np.concatenate(values)
+
+    return Poses(**{name: joined(name) for name in COLLECTED})

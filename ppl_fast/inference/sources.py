@@ -81,6 +81,10 @@ class Source(ABC):
             ValueError: an image or frame does not decode, or more of them than may be skipped; it is named.
         """
 
+    @abstractmethod
+    def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Names and (W, H) of the images; of a video, its own."""
+
 
 class Images(Source):
     """A tensor (n, 3, S, S), or a map-style data set of (3, S, S), in [-1, 1].
@@ -113,6 +117,13 @@ class Images(Source):
             if good:
                 pixels: Tensor = default_collate([each.pixels for each in good])
                 yield self._origins([each.number for each in good], pixels), pixels
+
+    def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """See `Source.originals`; images without sizes of their own have that of the first."""
+        sizes = getattr(self.images, "original_sizes", None)
+        height, width = self.images[0].shape[-2:] if sizes is None else (0, 0)
+        for row, name in enumerate(self._names([*range(len(self.images))])):
+            yield name, (width, height) if sizes is None else sizes[row]
 
     def _lose(self, failed: Try) -> None:
         name, self._first = self._names([failed.number])[0], self._first or failed.failure or ""
@@ -210,6 +221,10 @@ class Frames(Source):
                 picture=pictures.__getitem__,
             )
             yield origins, normalised(pixels)
+
+    def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """See `Source.originals`."""
+        yield self.name, self.video.size
 
     def _as_far_as_possible(self, losses: Losses) -> Iterator[Frame]:
         try:

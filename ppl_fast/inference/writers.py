@@ -21,6 +21,7 @@ from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ppl_fast.inference.exchange import dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class Schema:
     moving: bool = False
     single: bool = False
 
+    def titles(self, count: int) -> list[str]:
+        """The names of so many keypoints, or numbered ones."""
+        from ppl_fast.data.predictions import numbered
+
+        return numbered(count) if self.names is None else self.names
+
 
 Write = Callable[[Poses], None]
 Format = Callable[[Path, Schema], AbstractContextManager[Write]]
@@ -52,7 +59,10 @@ Format = Callable[[Path, Schema], AbstractContextManager[Write]]
 
 @contextmanager
 def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
-    """One row a pose: file, of videos frame and time in seconds, then x and y of every keypoint in pixels."""
+    """One row a pose: file, of videos frame and time in seconds, then of every keypoint x and y in pixels.
+
+    Where there is confidence, every keypoint has it, and its expected error in pixels, as well.
+    """
     from ppl_fast.data.predictions import csv_file
 
     with csv_file(path, schema.names) as append:
@@ -60,7 +70,8 @@ def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
         def write(poses: Poses) -> None:
             times = [None if time is None else f"{time:.6f}" for time in poses.times]
             columns = {"frame": poses.frames, "time": times} if schema.moving else {}
-            append(poses.names, poses.keypoints, columns)
+            also = {"confidence": poses.confidence, "error": poses.expected_error}
+            append(poses.names, poses.keypoints, columns, {k: v for k, v in also.items() if v is not None})
 
         yield write
 
@@ -71,7 +82,7 @@ def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
     from ppl_fast.data.predictions import coco_file
 
     with coco_file(path, schema.names, skeleton=schema.links.tolist()) as append:
-        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes)
+        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes, poses.confidence)
 
 
 @contextmanager
@@ -129,10 +140,12 @@ def fitting(name: str) -> str:
 
 
 FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
-SUFFIXES = {"csv": (".csv",), "coco": (".json",)}  # of a format; those of others, also of others below, are refused
+FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer}
+SUFFIXES = {"csv": (".csv",), "dlc": (".csv", ".h5"), "sleap": (".h5",), "coco": (".json",), "npz": (".npz",)}
+STRICT = ("dlc", "sleap", "npz")  # take no other suffix; the others are refused those of a format, here or below
 OTHERS = (
-    ".csv", ".json", ".npz", ".npy", ".h5", ".mat", ".pkl", ".xlsx", ".parquet", ".yaml", ".gz", ".zip",
-    *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
+    ".csv", ".tsv", ".json", ".npz", ".npy", ".h5", ".hdf5", ".slp", ".nc", ".mat", ".pkl", ".xlsx", ".parquet",
+    ".yaml", ".gz", ".zip", *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
 )  # fmt: skip
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is longer
 
@@ -170,13 +183,16 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     return count
 
 
-def check_paths(root: Path | None, outputs: Mapping[str, Path], alone: bool) -> None:
+def check_paths(
+    root: Path | None, outputs: Mapping[str, Path], alone: bool, kinds: Mapping[str, str] | None = None
+) -> None:
     """Refuse outputs that would take the place of the source or of one another, or are named as another format.
 
     Args:
         root: the source, where it is a path.
-        outputs: paths, each by its format, or by `--` and that or `--out` for CSV.
+        outputs: paths, each by its format, or by another name.
         alone: the source is one file.
+        kinds: the formats of those by another name.
 
     Raises:
         ValueError: the sentence names the output as it is named here.
@@ -190,10 +206,13 @@ def check_paths(root: Path | None, outputs: Mapping[str, Path], alone: bool) -> 
             raise ValueError(f"{name} must be another file than {places[place]}, got {path} for both")
         places[place] = name
     for name, path in outputs.items():
-        kind, suffix = name.removeprefix("--").replace("out", "csv"), path.suffix.lower()
+        kind, suffix = (kinds or {}).get(name, name), path.suffix.lower()
         if kind == "overlay" and not alone and suffix in OTHERS and not path.is_dir():
             raise ValueError(f"{name} must name a folder for a folder of images and videos, got {path}")
         if kind == "overlay" and alone and suffix in OTHERS and suffix not in (".png", ".mkv", ".mov", ".mp4"):
             raise ValueError(f"{name} must end in .png for an image, or in .mkv, .mov, .mp4 for a video, got {path}")
-        if kind in SUFFIXES and suffix in OTHERS and suffix not in SUFFIXES[kind]:
-            raise ValueError(f"{name} writes {kind.upper()}, for files that end in {SUFFIXES[kind][0]}, got {path}")
+        if suffix not in SUFFIXES.get(kind, suffix) and (suffix in OTHERS or kind in STRICT):
+            fitting = [other for other, suffixes in SUFFIXES.items() if suffix in suffixes]
+            takes = f"; {suffix} is for {' or '.join(fitting)}" if fitting else ""
+            own = " or ".join(SUFFIXES[kind])
+            raise ValueError(f"{name} writes {kind.upper()}, for files that end in {own}, got {path}{takes}")

@@ -15,7 +15,7 @@ from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import conv, in_eval, init_kaiming
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
-from ppl_fast.models.regressor import attend, image_trunk
+from ppl_fast.models.regressor import attend, concentration, image_trunk
 from ppl_fast.models.terms import Pass
 from ppl_fast.options.config import AutoLinkConfig
 
@@ -120,3 +120,8 @@ class AutoLink(LinkModel):
         images = self.masked(images, visible)
         self.check_one(iterations)
         return in_eval(self).detect(images)[0]
+
+    @torch.no_grad()
+    def evidence(self, images: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
+        """See `KeypointModel.evidence`."""
+        return concentration(in_eval(self).detect(self.checked(images)[0])[1])

@@ -134,6 +134,20 @@ class KeypointModel(nn.Module):
         seen = images if visible is None else images * visible
         return [(self.estimate(seen), seen)]
 
+    def evidence(self, images: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
+        """What tells how sure the model is of its keypoints: nothing, for one that knows no more than where they are.
+
+        Args:
+            images: (B, 3, S, S) in [-1, 1], what the keypoints were found in.
+            keypoints: (B, N, 2), (x, y) in [-1, 1], as `estimate` gives them.
+
+        Returns:
+            Numbers (B, N) by name, the larger the less sure, without gradient: `spread`, in units of half the image
+            side, and `flatness`, the logarithm of how little the best cell has, of the attention behind a keypoint;
+            `recall`, its distance to where the memory has it. A model may have others.
+        """
+        return {}
+
     def check_one(self, iterations: int) -> None:
         """Raise a ValueError unless `iterations` is 1, for a model that is not iterative."""
         if iterations != 1:

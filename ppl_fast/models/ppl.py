@@ -13,7 +13,7 @@ from ppl_fast.models.blocks import check_gathered, in_eval
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
-from ppl_fast.models.regressor import Regressor
+from ppl_fast.models.regressor import Regressor, concentration
 from ppl_fast.models.terms import Pass
 from ppl_fast.ops import affine_warp
 from ppl_fast.options.config import PPLConfig
@@ -156,3 +156,10 @@ class PPL(LinkModel):
         heatmap = self.draw(self.memory(keypoints)[0], weights)
         imagined = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
         return imagined if visible is None else torch.where(visible, images, imagined)
+
+    @torch.no_grad()
+    def evidence(self, images: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
+        """See `KeypointModel.evidence`."""
+        images, model = self.checked(images)[0], in_eval(self)
+        recalled = model.memory(keypoints, learn=False)[0]
+        return concentration(model.regressor.attention(images)) | {"recall": (keypoints - recalled).norm(dim=2)}

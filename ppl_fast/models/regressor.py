@@ -102,6 +102,19 @@ class Regressor(nn.Module):
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine
 
+    def attention(self, images: Tensor) -> Tensor:
+        """Where each keypoint is looked for in images (B, 3, H, W): (B, N, h, w), which sums to 1 over the cells."""
+        logits = self.maps(self.trunk(images))
+        with torch.autocast(images.device.type, enabled=False):
+            return attend(logits, self.maps.weight.dtype)[0].view(logits.shape)
+
+
+def concentration(attention: Tensor) -> dict[str, Tensor]:
+    """`spread` and `flatness`, (B, N) each, of attention (B, N, h, w); see `KeypointModel.evidence`."""
+    flat, positions = attention.flatten(2), cells(attention).to(attention.dtype)
+    variance = flat @ positions.square() - (flat @ positions).square()
+    return {"spread": variance.sum(dim=2).clamp_min(0).sqrt(), "flatness": -flat.amax(dim=2).log()}
+
 
 def attend(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Maps (B, N, H, W) -> attention (B, N, H * W), a softmax over the cells, and expected (x, y) (B, N, 2).

@@ -99,9 +99,14 @@ def load_model(path: str | os.PathLike[str]) -> KeypointModel:
         FileNotFoundError: `path` is none of these.
         ValueError: the model's files are damaged, or of another architecture.
     """
+    return load_pretrained(find_model(path))
+
+
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """The directory that holds the model which `load_model` gives; raises its FileNotFoundError."""
     for directory in (Path(path) / "model", Path(path)):
         if (directory / "model.safetensors").is_file():
-            return load_pretrained(directory)
+            return directory
     raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
 
 
