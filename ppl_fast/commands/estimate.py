@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ppl_fast.inference import Calibration
     from ppl_fast.models import KeypointModel
+    from ppl_fast.naming import NamedJoints
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -32,13 +33,14 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
-    confidence = _confidence(options, model)
+    confidence, joints = _confidence(options, model), _joints(options, model)
     poses = estimate(
         model,
         options.images,
         masks=masks,
         iterations=options.iterations,
         confidence=confidence,
+        joints=joints,
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
@@ -56,7 +58,8 @@ def main(arguments: list[str]) -> int:
     for name, reason in poses.media.skipped:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
-    print(f"wrote {count} poses of {model.config['num_keypoints']} keypoints to {readable(options.out)}", file=words)
+    what = f"{len(joints.names)} joints" if joints else f"{model.config['num_keypoints']} keypoints"
+    print(f"wrote {count} poses of {what} to {readable(options.out)}", file=words)
     if poses.masks and poses.masks.whole:
         print(f"{poses.masks.whole} of them have nothing hidden", file=words)
     if options.coco:
@@ -112,6 +115,9 @@ def _parser() -> "ArgumentParser":
         "mask rounds imagine the whole image anew and cost accuracy there",
     )
     parser.add_argument(
+        "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
+    )
+    parser.add_argument(
         "--confidence",
         type=bool | None,
         default=None,
@@ -144,6 +150,14 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
     if wanted is None:
         wanted = options.format in ("dlc", "sleap", "npz")
     return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
+
+
+def _joints(options: Any, model: "KeypointModel") -> "NamedJoints | None":
+    """What `ppl-fast name` has kept beside the model, unless keypoints are asked for."""
+    from ppl_fast.naming import load_joints
+    from ppl_fast.training.run import find_model
+
+    return None if options.keypoints else load_joints(find_model(options.run), model)
 
 
 def _check_outputs(options: Any, source: Path) -> None:

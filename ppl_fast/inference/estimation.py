@@ -22,7 +22,7 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
 from ppl_fast.inference.masks import PASSES, Masks, open_masks
 from ppl_fast.inference.media import Media, open_source
-from ppl_fast.inference.poses import Origins, Poses
+from ppl_fast.inference.poses import Naming, Origins, Poses
 from ppl_fast.inference.sources import Images, Source
 from ppl_fast.inference.writers import Schema
 
@@ -53,10 +53,11 @@ class Estimation(Iterator[Poses]):
         progress: bool,
         masks: Masks | None = None,
         confidence: bool | Calibration = False,
+        joints: Naming | None = None,
     ):
-        self.media, self.masks, self._model = media, masks, model
+        self.media, self.masks, self._model, self._joints = media, masks, model, joints
         self._batches = (
-            _poses(model, origins, pixels, iterations, masks, confidence)
+            _poses(model, origins, pixels, iterations, masks, confidence, joints)
             for part in media.parts
             for origins, pixels in read(part, batch_size, progress)
         )
@@ -70,9 +71,13 @@ class Estimation(Iterator[Poses]):
     @cached_property
     def schema(self) -> Schema:
         """What all poses have in common, for those who write them."""
+        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single}
+        if self._joints is not None:
+            bones = np.array(self._joints.skeleton, dtype=np.int64).reshape(-1, 2)
+            return Schema(links=bones, weights=np.ones(len(bones)), names=self._joints.names, **whole)
         links = self._model.links.cpu().numpy().astype(np.int64)
         weights = self._model.link_weights().detach().cpu().double().numpy()
-        return Schema(links=links, weights=weights, moving=self.media.moving, single=self.media.single)
+        return Schema(links=links, weights=weights, **whole)
 
 
 def estimate(
@@ -82,6 +87,7 @@ def estimate(
     masks: Given | None = None,
     iterations: int | None = None,
     confidence: bool | Calibration = False,
+    joints: Naming | None = None,
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
@@ -107,6 +113,7 @@ def estimate(
         confidence: whether poses have it, which takes two more passes; by a calibration, such as
             `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
             that tells frames apart more than keypoints.
+        joints: gives named joints in place of the keypoints, as `ppl_fast.naming.load_joints` reads them.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -141,6 +148,7 @@ def estimate(
         progress=progress,
         masks=hidden,
         confidence=confidence,
+        joints=joints,
     )
 
 
@@ -197,6 +205,7 @@ def _poses(
     iterations: int,
     masks: Masks | None,
     confidence: bool | Calibration,
+    joints: Naming | None,
 ) -> Poses:
     device = device_of(model)
     hidden = {} if masks is None else {"visible": masks.of(origins, pixels.shape[-1]).to(device)}
@@ -210,6 +219,10 @@ def _poses(
         else:
             likelihood, expected = confidence.judge(evidence, origins.sizes)
     normalised = found.detach().cpu().double().numpy()
+    if joints is not None:
+        seen = pixels.to(device) * hidden["visible"] if hidden else pixels.to(device)
+        normalised = joints(seen, normalised)
+        likelihood, expected = (each if each is None else joints.mixed(each) for each in (likelihood, expected))
     keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
     return Poses(
         **vars(origins), keypoints=keypoints, normalised=normalised, confidence=likelihood, expected_error=expected

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
     from ppl_fast.data.video import Video
 
@@ -61,7 +62,7 @@ class Origins:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Poses(Origins):
-    """The poses of n images, or of n frames of one video, with N keypoints each.
+    """The poses of n images, or of n frames of one video, with N keypoints each, or named joints in their place.
 
     Attributes:
         keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres.
@@ -74,6 +75,24 @@ class Poses(Origins):
     normalised: NDArray[np.float64]
     confidence: NDArray[np.float64] | None = None
     expected_error: NDArray[np.float64] | None = None
+
+
+class Naming(Protocol):
+    """What turns keypoints into named joints, as `ppl_fast.naming.NamedJoints` does."""
+
+    @property
+    def names(self) -> list[str]:
+        """J."""
+
+    @property
+    def skeleton(self) -> list[tuple[int, int]]:
+        """Bones, pairs of joint numbers."""
+
+    def __call__(self, images: Tensor, keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Joints (n, J, 2) of images (n, 3, S, S) and keypoints (n, N, 2), all (x, y) in [-1, 1]."""
+
+    def mixed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, J) of numbers (n, N) of the keypoints that joints are made of, such as confidence."""
 
 
 COLLECTED = ("names", "sizes", "frames", "times", "keypoints", "normalised", "confidence", "expected_error")

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import replacing, write_text
+from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.weights import safetensors
 from ppl_fast.naming.forms import Array
 from ppl_fast.naming.linear import LinearMap
 from ppl_fast.naming.network import JointNetwork
 
 if TYPE_CHECKING:
-    from ppl_fast.models.link_model import LinkModel
+    from ppl_fast.models import KeypointModel
 
 TENSORS, REPORT = "joints.safetensors", "joints.json"
 
@@ -57,6 +58,11 @@ class NamedJoints:
             joints = joints + self.shares[:, None] * (found - joints)
         return joints
 
+    def mixed(self, values: NDArray[np.float64]) -> Array:
+        """(n, J) of numbers (n, N) of the keypoints, each joint by how much the map makes of every keypoint."""
+        parts = np.abs(self.map.slope).sum(axis=(1, 3)) + 1e-9  # alike, where a joint is the mean pose
+        return np.asarray(values @ (parts / parts.sum(axis=0)))
+
     def disagreement(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
         """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""
         if self.network is None:
@@ -84,7 +90,7 @@ class NamedJoints:
         write_text(directory / REPORT, json.dumps(content, indent=2) + "\n")
 
 
-def load_joints(directory: str | os.PathLike[str], model: LinkModel) -> NamedJoints | None:
+def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> NamedJoints | None:
     """What `NamedJoints.save` wrote beside a model; None where nothing was.
 
     Args:
@@ -122,7 +128,9 @@ def load_joints(directory: str | os.PathLike[str], model: LinkModel) -> NamedJoi
     return NamedJoints(names, skeleton, map_, arrays["shares"], network, arrays["labelled"], report)
 
 
-def _network(tensors: dict[str, Tensor], model: LinkModel, joints: int, path: Path) -> JointNetwork:
+def _network(tensors: dict[str, Tensor], model: KeypointModel, joints: int, path: Path) -> JointNetwork:
+    if not isinstance(model, LinkModel):
+        raise ValueError(f"{path}: its network needs the trunk of a LinkModel, got a {type(model).__name__}")
     network = JointNetwork.beside(model, joints)
     state = {key.removeprefix("network."): value for key, value in tensors.items()}
     try:
