@@ -14,7 +14,8 @@ from typing import Any
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.image_set import MAX_PIXELS
 from ppl_fast.data.images import ImageFolder, list_files
-from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+from ppl_fast.data.label_files import has_labels, load_labels
+from ppl_fast.data.labels import Labels
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
@@ -130,4 +131,4 @@ def _has_videos(root: Path) -> bool:
 
 def _beside(root: Path) -> Labels | None:
     """Labels in the folder of the images, if any."""
-    return load_labels(root) if (root / LABEL_FILE).exists() or any(root.glob("*.json")) else None
+    return load_labels(root) if has_labels(root) else None
