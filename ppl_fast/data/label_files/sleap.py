@@ -50,7 +50,7 @@ def read_slp(path: Path, individual: str | None = None) -> Labels:
 
 
 def read_analysis(path: Path, individual: str | None = None) -> Labels:
-    """Labels of an analysis file, the frames that show anything of one track; arguments and errors as for `read_slp`."""
+    """Labels of an analysis file, the frames that show anything of one track; see `read_slp`."""
     with _blaming(path), content(path) as found:
         names, tracks = found.texts("node_names"), found.read("tracks")
         if tracks.ndim == 4 and found.note("tracks", "dims") == FRAMES_FIRST:
