@@ -44,7 +44,7 @@ def csv_text(rows: dict[str, list], parts=("nose", "tail"), individuals=(), scor
 
 
 def slp(path: Path, points, version=1.2, name="walk.mp4", kind=0, **changes) -> Path:
-    """A project of one video with one instance a frame: points (frames, nodes, 3), the third whether they are visible."""
+    """A project of one video with one instance a frame: points (frames, nodes, 3), x, y and visible."""
     points = np.asarray(points, float)
     count, nodes = points.shape[:2]
     about = {
