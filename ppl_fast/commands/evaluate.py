@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ppl_fast.data.sets import LabelledSet
     from ppl_fast.models import KeypointModel
 
-DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
-keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
+DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a project of DeepLabCut or
+Lightning Pose, a folder of images or videos with labels beside them (keypoints.npz, CollectedData*.csv or .h5, .slp,
+COCO keypoint JSON), or a published data set such as human36m:ROOT, with its own splits and protocol.
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
 SCORES = ("regression", "ridge", "matching", "pck", "limb_share")
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument("data", metavar="DATA", type=str, help="labelled images to measure on")
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
+    parser.add_argument("--labels", type=str | None, default=None, metavar="FILE", help="labels that lie elsewhere")
+    parser.add_argument("--individual", type=str | None, default=None, metavar="NAME", help="whose joints, of several")
     parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
     parser.add_argument(
         "--out",
@@ -140,10 +143,14 @@ def _open_sets(options: Any, image_size: int) -> list[LabelledSet]:
 
     fit_on = options.train_data or (options.data if known_name(options.data) else None)
     specs = [(options.data, "test")] if fit_on is None else [(fit_on, "fit"), (options.data, "test")]
-    sets = [open_set(spec, image_size, split=split) for spec, split in specs]
+    given = {"labels": options.labels, "individual": options.individual}
+    sets = [open_set(spec, image_size, split=split, **given) for spec, split in specs]
     for (spec, _), labelled in zip(specs, sets, strict=True):
         if labelled.labels is None:
-            raise ValueError(f"evaluate: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none")
+            raise ValueError(
+                f"evaluate: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none, nor a project "
+                "of DeepLabCut, Lightning Pose or SLEAP; --labels names a file elsewhere"
+            )
     return sets
 
 

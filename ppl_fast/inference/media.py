@@ -92,8 +92,9 @@ def open_source(
 
 def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int) -> Media:
     from ppl_fast.data import ImageFolder
-    from ppl_fast.data.clips import find_media, open_videos
+    from ppl_fast.data.clips import find_media
     from ppl_fast.data.video import Video
+    from ppl_fast.data.video_frames import open_videos
 
     images, videos, others = find_media(root)
     if root.is_file() and videos:

@@ -12,6 +12,7 @@ import numpy as np
 from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast.data.selection import WAYS
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
 
@@ -49,7 +50,15 @@ class TrainConfig:
         "another frame of the same clip",
         choices=("image", "video"),
     )
-    seed: int = option(0, "seed of weights, masks, data order and flips")
+    every: int = option(1, "train on each n-th frame of every clip", low=1)
+    frames: int = option(0, "train on at most so many frames of each video; 0 takes all")
+    frames_by: str = option(
+        "spread",
+        "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still stretches "
+        "do not dominate",
+        choices=WAYS,
+    )
+    seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames")
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)

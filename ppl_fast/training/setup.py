@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from ppl_fast import _devices
 from ppl_fast.data import ClipFolder, open_set
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.selection import Selection
 from ppl_fast.data.sets import known_name
 from ppl_fast.training.config import TrainConfig
 
@@ -25,8 +26,13 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
         "max_bad_share": config.max_bad_share,
         "max_pixels": config.max_pixels,
     }
-    if config.reference == "video" and not known_name(data):
-        return ClipFolder(data, image_size, **options)
+    choice = Selection(config.every, config.frames, config.frames_by, config.seed)
+    if known_name(data):
+        options["choice"] = choice if (config.every, config.frames) != (1, 0) else None
+    else:
+        options["choice"] = choice
+        if config.reference == "video":
+            return ClipFolder(data, image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset
     return images
 

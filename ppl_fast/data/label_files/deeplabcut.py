@@ -22,6 +22,7 @@ from ppl_fast.data.label_files.pandas_tables import Table, read_hdf
 from ppl_fast.data.labels import Labels
 
 FRAMES, VIDEOS = "labeled-data", "videos"  # folders of a project
+DRAWN = "_labeled"  # ends the names of folders and videos that DeepLabCut draws labels or predictions into
 HEADINGS = ("scorer", "individuals", "bodyparts", "coords")
 AXES = ("x", "y")
 MOST_COLUMNS = 1 << 16
@@ -39,6 +40,11 @@ def tables(root: Path) -> list[Path]:
     }
     whole = {path.with_suffix("") for path in found if path.suffix.lower() == ".csv"}
     return sorted(path for path in found if path.suffix.lower() == ".csv" or path.with_suffix("") not in whole)
+
+
+def is_project(root: Path) -> bool:
+    """Whether a folder is a project of DeepLabCut or Lightning Pose, with its labelled frames in `labeled-data`."""
+    return (root / FRAMES).is_dir() and (bool(tables(root)) or (root / "config.yaml").is_file())
 
 
 def read_project(root: Path, individual: str | None = None) -> Labels:

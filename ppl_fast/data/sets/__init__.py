@@ -13,11 +13,13 @@ from typing import Any
 
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.image_set import MAX_PIXELS
-from ppl_fast.data.images import ImageFolder, list_files
+from ppl_fast.data.images import ImageFiles, ImageFolder, list_files
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
+from ppl_fast.data.selection import Selection
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
+from ppl_fast.data.sets.footage import in_media
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
 from ppl_fast.data.sets.layout import LayoutError, Published
 from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
@@ -91,19 +93,26 @@ def open_set(
     cache: bool = False,
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
+    choice: Selection | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    individual: str | None = None,
 ) -> LabelledSet:
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder of images and videos, with `keypoints.npz` or COCO keypoint JSON beside the images where they
-            are labelled, or one video; or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set.
-            What exists as a folder is one, whatever its name.
+        spec: a folder of images and videos, with labels beside them where there are any (see `load_labels`), such as a
+            project of DeepLabCut or Lightning Pose; or one video; or `NAME:ROOT`, a name in `SETS` and the folder that
+            holds the data set. What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
-            than train for Taichi alone; test. A plain folder is the same for all.
+            than train for Taichi alone; test. A plain folder is the same for all, but that of its videos only the
+            labelled frames are fitted and tested on.
         cache: keep the resized images in memory.
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable.
+        choice: which frames of a folder's clips and videos are trained on; None takes all.
+        labels: file or folder of a folder's labels, where they do not lie beside the images.
+        individual: whose joints to take from labels that have several.
 
     Raises:
         LayoutError: ROOT does not have the published layout.
@@ -114,14 +123,39 @@ def open_set(
     options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share, "max_pixels": max_pixels}
     name = known_name(spec)
     if name:
+        for what, given in {"choice of frames": choice, "other labels": labels, "individual": individual}.items():
+            if given is not None:
+                raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
         dataset = SETS[name](root, image_size, split, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     root = Path(spec)
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
-    kind = ClipFolder if _has_videos(root) else ImageFolder
-    return LabelledSet(kind(root, image_size, **options), root.name, read_labels=lambda: _beside(root))
+    return _folder(root, image_size, split, choice, lambda: _beside(root, labels, individual), options)
+
+
+def _folder(
+    root: Path,
+    image_size: int,
+    split: str,
+    choice: Selection | None,
+    read: Callable[[], Labels | None],
+    options: dict[str, Any],
+) -> LabelledSet:
+    """A folder of images, or with videos; to fit and to measure on, of videos the labelled frames alone."""
+    if not _has_videos(root):
+        return LabelledSet(ImageFolder(root, image_size, **options), root.name, read_labels=read)
+    if split != "train" and (labels := read()) is not None:
+        labels, frames = in_media(labels, root)
+        if not frames:
+            names, _ = list_files(root)
+            return LabelledSet(ImageFiles(root, names, image_size, **options), root.name, read_labels=lambda: labels)
+        choice = Selection(only=frames)
+        return LabelledSet(
+            ClipFolder(root, image_size, choice=choice, **options), root.name, read_labels=lambda: labels
+        )
+    return LabelledSet(ClipFolder(root, image_size, choice=choice, **options), root.name, read_labels=read)
 
 
 def _has_videos(root: Path) -> bool:
@@ -129,6 +163,8 @@ def _has_videos(root: Path) -> bool:
     return any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in files)
 
 
-def _beside(root: Path) -> Labels | None:
-    """Labels in the folder of the images, if any."""
-    return load_labels(root) if has_labels(root) else None
+def _beside(root: Path, labels: str | os.PathLike[str] | None, individual: str | None) -> Labels | None:
+    """Labels of a file, or in the folder of the images, if any."""
+    if labels is None and not has_labels(root):
+        return None
+    return load_labels(root if labels is None else labels, individual)
