@@ -54,8 +54,8 @@ class TrainConfig:
     frames: int = option(0, "train on at most so many frames of each video; 0 takes all")
     frames_by: str = option(
         "spread",
-        "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still stretches "
-        "do not dominate",
+        "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still "
+        "stretches do not dominate",
         choices=WAYS,
     )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames")

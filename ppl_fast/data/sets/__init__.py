@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast.data.clips import ClipFolder
-from ppl_fast.data.image_set import MAX_PIXELS
+from ppl_fast.data.image_set import MAX_PIXELS, ImageSet
 from ppl_fast.data.images import ImageFiles, ImageFolder, list_files
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
@@ -149,12 +149,10 @@ def _folder(
     if split != "train" and (labels := read()) is not None:
         labels, frames = in_media(labels, root)
         if not frames:
-            names, _ = list_files(root)
-            return LabelledSet(ImageFiles(root, names, image_size, **options), root.name, read_labels=lambda: labels)
-        choice = Selection(only=frames)
-        return LabelledSet(
-            ClipFolder(root, image_size, choice=choice, **options), root.name, read_labels=lambda: labels
-        )
+            dataset: ImageSet = ImageFiles(root, list_files(root)[0], image_size, **options)
+        else:
+            dataset = ClipFolder(root, image_size, choice=Selection(only=frames), **options)
+        return LabelledSet(dataset, root.name, read_labels=lambda: labels)
     return LabelledSet(ClipFolder(root, image_size, choice=choice, **options), root.name, read_labels=read)
 
 
