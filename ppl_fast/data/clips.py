@@ -14,6 +14,8 @@ from ppl_fast.data.selection import Selection
 from ppl_fast.data.video import VIDEO_SUFFIXES
 from ppl_fast.data.video_frames import VideoFrames
 
+USUAL = (".avi", ".mkv", ".mov", ".mp4", ".webm")  # of `VIDEO_SUFFIXES`, those that an error names
+
 
 class ClipFolder(ImageFiles):
     """All frames of all clips below a folder, each resized to a square: an `ImageFolder` that knows clips.
@@ -92,7 +94,7 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     Raises:
         ValueError: there is neither image nor video.
     """
-    kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(VIDEO_SUFFIXES)})"
+    kinds = f"images ({', '.join(IMAGE_SUFFIXES)}) or videos ({', '.join(USUAL)} and others that PyAV reads)"
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
         return [], {root.name: root}, []
     if not root.is_dir() and not (root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES):

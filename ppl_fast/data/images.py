@@ -13,7 +13,10 @@ from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.label_files.deeplabcut import DRAWN, FRAMES, VIDEOS, is_project
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".heic",
+    ".heif",
+)  # fmt: skip
 _OVERLAID = (*IMAGE_SUFFIXES, ".avi", ".mkv", ".mov", ".mp4", ".webm")  # `a.jpg` becomes `a.jpg.png`
 COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt", ".h5", ".slp", ".pickle")
 
@@ -23,8 +26,9 @@ _LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stan
 class ImageFiles(ImageSet):
     """Image files below a folder, by their relative paths.
 
-    EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on
-    white. Images are stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
+    EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB (12 bits in 16 are told by the
+    file, or by no value above 4095); transparent ones are laid on white. HEIC needs the extra of that name. Images are
+    stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
 
     When the set is built, every file's header is read and its end looked for, so that truncated files are found
     before any work starts; with `cache` every image is decoded then. Files that fail are skipped and kept with
