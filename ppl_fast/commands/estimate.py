@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     with needing("ppl-fast estimate needs", "data"):
         from ppl_fast.data.clips import find_media
     from ppl_fast.inference import estimate, write
+    from ppl_fast.training import load_framing
 
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
         workers=options.workers,
         max_bad_share=options.max_bad_share,
         max_pixels=options.max_pixels,
+        framing=load_framing(options.run),
         progress=True,
     )
     known = set(poses.media.skipped)

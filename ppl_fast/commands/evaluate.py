@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 if TYPE_CHECKING:
+    from ppl_fast.data.framing import Framing
     from ppl_fast.data.sets import LabelledSet
     from ppl_fast.models import KeypointModel
 
@@ -110,20 +111,21 @@ def _measure(
     models: dict[str, KeypointModel], options: Any, masks: Sequence[tuple[str, float]]
 ) -> dict[str, dict[str, Any]]:
     from ppl_fast.evaluation import evaluate_model
+    from ppl_fast.training import load_framing
 
-    sets: dict[int, list[LabelledSet]] = {}
+    sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
     results = {}
-    for name, model in models.items():
-        size = model.config["image_size"]
-        if size not in sets:
-            sets[size] = _open_sets(options, size)
-        images_and_labels: list[Any] = [part for labelled in sets[size] for part in (labelled.dataset, labelled.labels)]
+    for (name, model), run in zip(models.items(), (options.run, options.beside), strict=False):
+        seen = model.config["image_size"], load_framing(run)
+        if seen not in sets:
+            sets[seen] = _open_sets(options, *seen)
+        images_and_labels: list[Any] = [part for labelled in sets[seen] for part in (labelled.dataset, labelled.labels)]
         if len(models) > 1:
             print(f"{name}:")
         results[name] = evaluate_model(
             model,
             *images_and_labels,
-            protocol=sets[size][-1].protocol,
+            protocol=sets[seen][-1].protocol,
             iterations=options.iterations,
             threshold=options.threshold,
             masks=masks,
@@ -136,14 +138,14 @@ def _measure(
     return results
 
 
-def _open_sets(options: Any, image_size: int) -> list[LabelledSet]:
+def _open_sets(options: Any, image_size: int, framing: Framing) -> list[LabelledSet]:
     """The labelled set to divide, or one to fit on and one to measure on: a published data set has its own splits."""
     from ppl_fast.data import open_set
     from ppl_fast.data.sets import known_name
 
     fit_on = options.train_data or (options.data if known_name(options.data) else None)
     specs = [(options.data, "test")] if fit_on is None else [(fit_on, "fit"), (options.data, "test")]
-    given = {"labels": options.labels, "individual": options.individual}
+    given = {"framing": framing, "labels": options.labels, "individual": options.individual}
     sets = [open_set(spec, image_size, split=split, **given) for spec, split in specs]
     for (spec, _), labelled in zip(specs, sets, strict=True):
         if labelled.labels is None:

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from ppl_fast._options import integer
+from ppl_fast.data.boxes import Box
+from ppl_fast.data.framing import Views
 from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, natural
 from ppl_fast.data.images import IMAGE_SUFFIXES, ImageFiles, list_files
 from ppl_fast.data.selection import Selection
@@ -35,6 +37,7 @@ class ClipFolder(ImageFiles):
         cache: keep the resized frames in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images, or of unreadable videos, the folder is refused.
         max_pixels: of an image, that may be decoded at once; see `ImageSet`.
+        views: what of each image and frame is seen; see `ImageSet`.
 
     Attributes:
         clips: per frame, the number of its clip.
@@ -57,15 +60,17 @@ class ClipFolder(ImageFiles):
         cache: bool = False,
         max_bad_share: float = 0.1,
         max_pixels: int = MAX_PIXELS,
+        views: Views | None = None,
     ):
         image_size = integer("ClipFolder", "image_size", image_size, low=SMALLEST_SIDE)
         every = integer("ClipFolder", "every", every, low=1)
         choice = choice or Selection(every)
         images, videos, self.ignored = find_media(Path(root))
-        self._videos = VideoFrames(videos, image_size, choice, max_bad_share)
+        self._videos = VideoFrames(videos, image_size, choice, max_bad_share, views)
         names = [name for clip in _by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
-        super().__init__(root, names, image_size, cache=cache, max_bad_share=max_bad_share, max_pixels=max_pixels)
+        bounds = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+        super().__init__(root, names, image_size, cache=cache, views=views, **bounds)
         self.skipped += self._videos.skipped
         clips = _by_clip(self.paths)
         self.clip_names = list(clips)
@@ -81,8 +86,8 @@ class ClipFolder(ImageFiles):
     def _size(self, name: str) -> tuple[int, int]:
         return self._videos.size(name) if name in self._videos else super()._size(name)
 
-    def _load(self, name: str) -> torch.Tensor:
-        return self._videos.pixels(name) if name in self._videos else super()._load(name)
+    def _pixels(self, name: str, box: Box | None) -> torch.Tensor:
+        return self._videos.pixels(name) if name in self._videos else super()._pixels(name, box)
 
     def _picture(self, name: str) -> Image.Image:
         return self._videos.image(name) if name in self._videos else super()._picture(name)

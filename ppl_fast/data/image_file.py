@@ -16,7 +16,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl_fast._documents import check_regular
 from ppl_fast._extras import needing
-from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE, as_tensor
+from ppl_fast.data.image_set import MAX_PIXELS, SMALLEST_SIDE
+from ppl_fast.data.pixels import as_tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "HEIF")  # Pillow's names
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands behind the word ftyp

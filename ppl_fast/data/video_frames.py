@@ -14,7 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast.data.image_set import first_few, resized
+from ppl_fast.data.boxes import seen
+from ppl_fast.data.framing import Views
+from ppl_fast.data.image_set import first_few
 from ppl_fast.data.selection import Selection, Thinning
 from ppl_fast.data.video import Video
 
@@ -32,6 +34,7 @@ class VideoFrames:
         videos: name to path; frame 12 of the video named "walk.mp4" gets the name "walk.mp4/000012".
         image_size: S.
         choice: which frames of every video are taken.
+        views: what of each frame is seen; None for all of it. Frames that show nothing are left out.
         max_bad_share: above this share of videos that do not decode all are refused.
 
     Attributes:
@@ -43,8 +46,15 @@ class VideoFrames:
         OSError: the temporary file cannot be written.
     """
 
-    def __init__(self, videos: dict[str, Path], image_size: int, choice: Selection = ALL, max_bad_share: float = 0.1):
-        self.image_size, self._choice = image_size, choice
+    def __init__(
+        self,
+        videos: dict[str, Path],
+        image_size: int,
+        choice: Selection = ALL,
+        max_bad_share: float = 0.1,
+        views: Views | None = None,
+    ):
+        self.image_size, self._choice, self._views = image_size, choice, views
         self.names: list[str] = []
         self._places: dict[str, Place] = {}
         self._count = 0  # of the file's rows
@@ -99,10 +109,11 @@ class VideoFrames:
                 place = thinning.place(frame.image)
                 if place is None:
                     continue
-                row = self._count + place
+                row, called = self._count + place, f"{name}/{frame.number:06d}"
+                box = None if self._views is None else self._views.box(called, video.size)
                 file.seek(row * 3 * self.image_size**2)
-                file.write(resized(frame.image, self.image_size).numpy().tobytes())
-                held[place] = f"{name}/{frame.number:06d}", (row, video, frame.number, frame.pts)
+                file.write(seen(frame.image, box, self.image_size).numpy().tobytes())
+                held[place] = called, (row, video, frame.number, frame.pts)
         except ValueError as error:
             self.skipped.append((name, str(error)))
         else:
@@ -113,7 +124,13 @@ class VideoFrames:
 
     def _wanted(self, name: str) -> Callable[[int], bool]:
         """Whether a frame of the video is to be looked at, by its number."""
-        return lambda number: self._choice.takes(f"{name}/{number:06d}")
+        views = self._views
+
+        def wanted(number: int) -> bool:
+            called = f"{name}/{number:06d}"
+            return self._choice.takes(called) and (views is None or views.shows(called))
+
+        return wanted
 
 
 def open_videos(videos: dict[str, Path]) -> tuple[dict[str, Video], list[tuple[str, str]]]:

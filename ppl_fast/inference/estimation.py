@@ -18,6 +18,7 @@ from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data import to_pixels
+from ppl_fast.data.coordinates import from_view
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
 from ppl_fast.inference.sources import Images, Source
@@ -26,6 +27,7 @@ from ppl_fast.inference.writers import Schema
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ppl_fast.data.framing import Framing
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Video
     from ppl_fast.models import KeypointModel
@@ -69,6 +71,7 @@ def estimate(
     workers: int = 0,
     max_bad_share: float = 0.1,
     max_pixels: int = 100_000_000,
+    framing: Framing | None = None,
     progress: bool = False,
 ) -> Estimation:
     """Estimate the poses of images and videos.
@@ -87,6 +90,8 @@ def estimate(
             Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
             to the damage stay. `media.skipped` names them.
         max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
+        framing: what the model is to see of each image, as in its training: `ppl_fast.training.load_framing(run)`.
+            None stretches the whole to the model's square. What shows nothing has a pose of NaN.
         progress: show a bar where there is a terminal.
 
     Returns:
@@ -103,7 +108,9 @@ def estimate(
     workers = integer("estimate", "workers", workers, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
-    media = open_source(source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels)
+    media = open_source(
+        source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels, framing=framing
+    )
     return Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
 
 
@@ -156,5 +163,9 @@ def device_of(model: torch.nn.Module) -> torch.device:
 def _poses(model: KeypointModel, origins: Origins, pixels: Tensor, iterations: int) -> Poses:
     found = model.estimate(pixels.to(device_of(model)), iterations=iterations)
     normalised = found.detach().cpu().double().numpy()
-    keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
+    if origins.boxes is None:
+        keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
+    else:
+        normalised[np.isnan(origins.boxes).any(axis=1)] = np.nan
+        keypoints = from_view(normalised, pixels.shape[-1], origins.boxes)
     return Poses(**vars(origins), keypoints=keypoints, normalised=normalised)

@@ -14,6 +14,7 @@ from ppl_fast._extras import needing
 from ppl_fast.inference.sources import Frames, Images, Losses, Source
 
 if TYPE_CHECKING:
+    from ppl_fast.data.framing import Framing, Views
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Video
 
@@ -57,6 +58,7 @@ def open_source(
     workers: int = 0,
     max_bad_share: float = 0.1,
     max_pixels: int = 100_000_000,
+    framing: Framing | None = None,
 ) -> Media:
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
@@ -67,6 +69,7 @@ def open_source(
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
         max_pixels: that an image in a folder may decode to; see `ppl_fast.data.ImageFolder`.
+        framing: what is to be seen of files; None for all of them. Tensors and data sets are as they are.
 
     Raises:
         TypeError: none of these.
@@ -74,7 +77,7 @@ def open_source(
         ImportError: an extra is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels)
+        return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels, framing)
     if isinstance(source, Tensor):
         _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
@@ -84,35 +87,47 @@ def open_source(
     with needing("estimate needs", "data"):
         from ppl_fast.data.video import Video
     if isinstance(source, Video):
-        return Media([Frames(source, _size(image_size))], root=source.path)
+        views = _views(framing, source.path.parent, [], {source.path.name: source.path})
+        return Media([Frames(source, _size(image_size), views=views)], root=source.path)
     raise TypeError(
         f"estimate: source must be a path, a video, a tensor or a data set of images, got {type(source).__name__}"
     )
 
 
-def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int) -> Media:
+def _views(framing: Framing | None, root: Path, images: list[str], videos: dict[str, Path]) -> Views | None:
+    """What is seen of files, each of which has a pose."""
+    views = None if framing is None else framing.views(root, images, videos)
+    return views and views.keeping()
+
+
+def _open_files(
+    root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int, framing: Framing | None
+) -> Media:
     from ppl_fast.data import ImageFolder
     from ppl_fast.data.clips import find_media
+    from ppl_fast.data.images import folder_of
     from ppl_fast.data.video import Video
     from ppl_fast.data.video_frames import open_videos
 
     images, videos, others = find_media(root)
     if root.is_file() and videos:
-        return Media([Frames(Video(root), image_size)], root=root)
+        video = Video(root)
+        return Media([Frames(video, image_size, views=_views(framing, root.parent, [], videos))], root=root)
     opened, skipped = open_videos(videos)
     of_videos = Losses("videos", len(videos), max_bad_share, skipped)
     of_videos.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
     lines += [f"skipped {name}: {reason}" for name, reason in skipped]
     parts: list[Source] = []
+    views = _views(framing, folder_of(root), images, {name: videos[name] for name in opened})
     of_images = Losses("images", len(images), max_bad_share)
     if images:
-        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels)
+        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels, views=views)
         dataset.ignored = others  # not the videos
         lines.append(dataset.report())
         of_images.skipped.extend(dataset.skipped)
         parts.append(Images(dataset, workers, losses=of_images))
-    parts += [Frames(video, image_size, name, of_videos) for name, video in opened.items()]
+    parts += [Frames(video, image_size, name, of_videos, views) for name, video in opened.items()]
     return Media(parts, [of_videos, of_images], "\n".join(lines), root)
 
 

@@ -25,6 +25,8 @@ class Origins:
         frames: the number of each frame in its video, from 0; None for an image.
         times: seconds since the first frame of the video; None for an image.
         durations: seconds that each frame is shown for; empty for images, and where nobody said.
+        boxes: (n, 5) float64, what the model saw of each original (`ppl_fast.data.boxes`), NaN for nothing; None for
+            all of it.
         video: the video that all n are frames of; None for images.
         picture: gives the i-th original; None where they are no longer at hand.
     """
@@ -34,6 +36,7 @@ class Origins:
     frames: list[int | None]
     times: list[float | None]
     durations: list[float] = field(default_factory=list)
+    boxes: NDArray[np.float64] | None = None
     video: Video | None = None
     picture: Callable[[int], Image] | None = None
 
@@ -64,8 +67,9 @@ class Poses(Origins):
     """The poses of n images, or of n frames of one video, with N keypoints each.
 
     Attributes:
-        keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres.
-        normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel.
+        keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres; NaN where there was
+            nothing to see.
+        normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel that the model saw.
     """
 
     keypoints: NDArray[np.float64]
@@ -81,10 +85,10 @@ def collect(batches: Iterable[Poses]) -> Poses:
     Raises:
         ValueError: there is none.
     """
-    parts = [(p.names, p.sizes, p.frames, p.times, p.keypoints, p.normalised) for p in batches]
+    parts = [(p.names, p.sizes, p.frames, p.times, p.keypoints, p.normalised, p.boxes) for p in batches]
     if not parts:
         raise ValueError("collect: batches must hold at least one, got none")
-    names, sizes, frames, times, keypoints, normalised = zip(*parts, strict=True)
+    names, sizes, frames, times, keypoints, normalised, boxes = zip(*parts, strict=True)
     return Poses(
         names=[name for part in names for name in part],
         sizes=np.concatenate(sizes),
@@ -92,4 +96,5 @@ def collect(batches: Iterable[Poses]) -> Poses:
         times=[time for part in times for time in part],
         keypoints=np.concatenate(keypoints),
         normalised=np.concatenate(normalised),
+        boxes=None if boxes[0] is None else np.concatenate(boxes),
     )

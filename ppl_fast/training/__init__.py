@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from ppl_fast._extras import on_first_use
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.presets import PRESETS
-from ppl_fast.training.run import load_model
+from ppl_fast.training.run import load_framing, load_model
 from ppl_fast.training.signals import TrainingInterrupted
 
-__all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_model", "train"]
+__all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_framing", "load_model", "train"]
 
 if TYPE_CHECKING:
     from ppl_fast.training.trainer import train

@@ -12,6 +12,8 @@ import numpy as np
 from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast.data.boxes import FITS
+from ppl_fast.data.framing import Framing
 from ppl_fast.data.selection import WAYS
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
@@ -58,6 +60,11 @@ class TrainConfig:
         "stretches do not dominate",
         choices=WAYS,
     )
+    fit: str = option(
+        "squash",
+        "how whole images become squares: squash = stretched; pad = laid on grey; crop = the square in the middle",
+        choices=FITS,
+    )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames")
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
@@ -80,6 +87,11 @@ class TrainConfig:
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"TrainConfig: betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
+
+    @property
+    def framing(self) -> Framing:
+        """What the model sees of each image."""
+        return Framing(self.fit)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the step that follows `step` finished ones: linear warm-up, then constant or cosine."""

@@ -7,13 +7,14 @@ asked for.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.clips import ClipFolder
+from ppl_fast.data.clips import ClipFolder, find_media
+from ppl_fast.data.framing import Framing
 from ppl_fast.data.image_set import MAX_PIXELS, ImageSet
-from ppl_fast.data.images import ImageFiles, ImageFolder, list_files
+from ppl_fast.data.images import ImageFolder, folder_of, list_files
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.selection import Selection
@@ -94,6 +95,7 @@ def open_set(
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
     choice: Selection | None = None,
+    framing: Framing | None = None,
     labels: str | os.PathLike[str] | None = None,
     individual: str | None = None,
 ) -> LabelledSet:
@@ -111,6 +113,7 @@ def open_set(
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable.
         choice: which frames of a folder's clips and videos are trained on; None takes all.
+        framing: what is seen of each image; None stretches the whole to the square.
         labels: file or folder of a folder's labels, where they do not lie beside the images.
         individual: whose joints to take from labels that have several.
 
@@ -127,33 +130,39 @@ def open_set(
             if given is not None:
                 raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
-        dataset = SETS[name](root, image_size, split, **options)
+        views = None if framing is None else framing.views(root, [], {})
+        dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     root = Path(spec)
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
-    return _folder(root, image_size, split, choice, lambda: _beside(root, labels, individual), options)
-
-
-def _folder(
-    root: Path,
-    image_size: int,
-    split: str,
-    choice: Selection | None,
-    read: Callable[[], Labels | None],
-    options: dict[str, Any],
-) -> LabelledSet:
-    """A folder of images, or with videos; to fit and to measure on, of videos the labelled frames alone."""
+    options |= {"framing": framing or Framing()}
+    read = partial(_beside, root, labels, individual)
     if not _has_videos(root):
-        return LabelledSet(ImageFolder(root, image_size, **options), root.name, read_labels=read)
-    if split != "train" and (labels := read()) is not None:
-        labels, frames = in_media(labels, root)
-        if not frames:
-            dataset: ImageSet = ImageFiles(root, list_files(root)[0], image_size, **options)
-        else:
-            dataset = ClipFolder(root, image_size, choice=Selection(only=frames), **options)
-        return LabelledSet(dataset, root.name, read_labels=lambda: labels)
-    return LabelledSet(ClipFolder(root, image_size, choice=choice, **options), root.name, read_labels=read)
+        return LabelledSet(_image_folder(root, image_size, **options), root.name, read_labels=read)
+    if split != "train" and (known := read()) is not None:
+        return _labelled(root, image_size, known, options)
+    return LabelledSet(clip_folder(root, image_size, choice=choice, **options), root.name, read_labels=read)
+
+
+def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ClipFolder:
+    """A `ClipFolder` whose images and frames are seen as `framing` says."""
+    images, videos, _ = find_media(root)
+    return ClipFolder(root, image_size, views=framing.views(folder_of(root), images, videos), **options)
+
+
+def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
+    return ImageFolder(root, image_size, views=framing.views(folder_of(root), list_files(root)[0], {}), **options)
+
+
+def _labelled(root: Path, image_size: int, labels: Labels, options: dict[str, Any]) -> LabelledSet:
+    """The labelled images and frames of a folder with videos, to fit and to measure on."""
+    labels, frames = in_media(labels, root)
+    if frames:
+        dataset: ImageSet = clip_folder(root, image_size, choice=Selection(only=frames), **options)
+    else:
+        dataset = _image_folder(root, image_size, **options)
+    return LabelledSet(dataset, root.name, read_labels=lambda: labels)
 
 
 def _has_videos(root: Path) -> bool:
