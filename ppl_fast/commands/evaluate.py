@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, framing_for, parse, ready_model
 
 if TYPE_CHECKING:
     from ppl_fast.data.framing import Framing
@@ -31,6 +31,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
     parser.add_argument("--labels", type=str | None, default=None, metavar="FILE", help="labels that lie elsewhere")
     parser.add_argument("--individual", type=str | None, default=None, metavar="NAME", help="whose joints, of several")
+    parser.add_argument(
+        "--crop",
+        type=str | None,
+        default=None,
+        metavar="FILE",
+        help="boxes to look into, CSV or COCO, or the word moving (default: as the run was trained)",
+    )
     parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
     parser.add_argument(
         "--out",
@@ -111,12 +118,11 @@ def _measure(
     models: dict[str, KeypointModel], options: Any, masks: Sequence[tuple[str, float]]
 ) -> dict[str, dict[str, Any]]:
     from ppl_fast.evaluation import evaluate_model
-    from ppl_fast.training import load_framing
 
     sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
     results = {}
     for (name, model), run in zip(models.items(), (options.run, options.beside), strict=False):
-        seen = model.config["image_size"], load_framing(run)
+        seen = model.config["image_size"], framing_for(options, run)
         if seen not in sets:
             sets[seen] = _open_sets(options, *seen)
         images_and_labels: list[Any] = [part for labelled in sets[seen] for part in (labelled.dataset, labelled.labels)]

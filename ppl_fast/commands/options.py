@@ -15,6 +15,7 @@ with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from ppl_fast.data.framing import Framing
     from ppl_fast.models import KeypointModel
 
 
@@ -98,6 +99,28 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
         torch.set_num_threads(options.threads)
     device = pick(options.device)
     return load_model(run).to(device).eval()
+
+
+def framing_for(options: Any, run: str | None = None) -> "Framing":
+    """What the model of a run sees of images: as in its training, but with boxes from another place where --crop says.
+
+    Raises:
+        ValueError: the run was trained on boxes from a file, and --crop names none for these images.
+    """
+    from dataclasses import replace
+
+    from ppl_fast.data.framing import MOVING
+    from ppl_fast.training import load_framing
+
+    found = load_framing(run or options.run)
+    if options.crop is not None:
+        return replace(found, crop=options.crop, turn=found.turn and options.crop == MOVING)
+    if found.crop not in (None, MOVING):
+        raise ValueError(
+            f"{run or options.run} was trained on boxes from the file {found.crop}; --crop names the file of those of "
+            f"these images, or the word {MOVING}"
+        )
+    return found
 
 
 def _sentence(parser: ArgumentParser, message: str) -> str:

@@ -54,6 +54,7 @@ class ImageSet(Dataset[torch.Tensor]):
         skipped: (name, reason) of images left out.
         ignored: names of files that are no images.
         clips: per image the number of the clip it is a frame of, or None where images stand alone.
+        views: as given.
         boxes: (n, 5) of what is seen of each image, as `ppl_fast.data.boxes` has them; None for all of it.
         empty: names of images that show nothing, which are left out.
 
@@ -80,7 +81,7 @@ class ImageSet(Dataset[torch.Tensor]):
         image_size = integer(kind, "image_size", image_size, low=SMALLEST_SIDE)
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
-        self.root, self.image_size, self._views = root, image_size, views
+        self.root, self.image_size, self.views = root, image_size, views
         self.empty = [] if views is None else [name for name in names if not views.shows(name)]
         names = [name for name in names if name not in set(self.empty)] if self.empty else names
         if self.empty and not names:
@@ -125,6 +126,8 @@ class ImageSet(Dataset[torch.Tensor]):
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
         lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
+        if self.views is not None:
+            lines += self.views.report
         if self.empty:
             lines.append(f"{len(self.empty)} more show no animal and are left out: {first_few(self.empty, 10)}")
         if self.skipped:
@@ -155,8 +158,8 @@ class ImageSet(Dataset[torch.Tensor]):
         def inspect(i: int) -> tuple[int, int] | str:
             try:
                 size = self._size(names[i])
-                if self._views is not None:
-                    self._boxes[i] = self._views.box(names[i], size)
+                if self.views is not None:
+                    self._boxes[i] = self.views.box(names[i], size)
                 if self._cache is not None:
                     self._cache[i] = self._pixels(names[i], self._boxes[i])
                 return size

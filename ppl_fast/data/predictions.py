@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_csv(
     Args:
         path: the file to write, replaced whole.
         files: n names; bytes that are no UTF-8, as Linux has them in old names, are written as `\xe9`.
-        keypoints: (n, N, 2), (x, y) in pixels of the originals.
+        keypoints: (n, N, 2), (x, y) in pixels of the originals; NaN leaves a cell empty.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         columns: name to n values, such as the frame in a video; None leaves a cell empty.
     """
@@ -55,7 +56,7 @@ def csv_file(
             if first:
                 writer.writerow(["file", *columns, *(f"{name}_{axis}" for name in names for axis in "xy")])
             for *cells, points in zip(map(readable, files), *columns.values(), keypoints, strict=True):
-                writer.writerow([*cells, *(f"{value:.3f}" for value in points.ravel())])
+                writer.writerow([*cells, *("" if isnan(value) else f"{value:.3f}" for value in points.ravel())])
 
         yield append
 
@@ -74,7 +75,7 @@ def write_coco(
     Args:
         path: the file to write, replaced whole.
         files: n names.
-        keypoints: (n, N, 2), (x, y) in pixels of the originals.
+        keypoints: (n, N, 2), (x, y) in pixels of the originals; an image with NaN has no annotation.
         sizes: n pairs (W, H) of the originals.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         skeleton: links as pairs of keypoint numbers counted from 0 (COCO's own count, from 1, is used in the file).
@@ -101,7 +102,7 @@ def coco_file(
         category: as for `write_coco`.
         caller: for the messages of `append`.
     """
-    number = 0
+    number, annotated = 0, False
     # The annotations, which come behind all images in the file, wait beside it.
     with (
         replacing(path) as temporary,
@@ -111,7 +112,7 @@ def coco_file(
         file.write('{"images": [')
 
         def append(files: Sequence[str], keypoints: Any, sizes: Any) -> None:
-            nonlocal number, names
+            nonlocal number, annotated, names
             keypoints, names = _checked(caller, files, keypoints, names)
             if len(sizes) != len(files):
                 raise ValueError(f"{caller}: sizes must hold {len(files)} pairs, got {len(sizes)}")
@@ -119,7 +120,9 @@ def coco_file(
                 comma, number = ", " * (number > 0), number + 1
                 image = {"id": number, "file_name": name, "width": int(width), "height": int(height)}
                 file.write(comma + json.dumps(image))
-                waiting.write(comma + json.dumps(_annotation(number, points)))
+                if np.isfinite(points).all():  # else nothing was to be seen
+                    waiting.write(", " * annotated + json.dumps(_annotation(number, points)))
+                    annotated = True
 
         yield append
         bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]

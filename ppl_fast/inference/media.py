@@ -97,7 +97,7 @@ def open_source(
 def _views(framing: Framing | None, root: Path, images: list[str], videos: dict[str, Path]) -> Views | None:
     """What is seen of files, each of which has a pose."""
     views = None if framing is None else framing.views(root, images, videos)
-    return views and views.keeping()
+    return None if views is None else views.keeping()
 
 
 def _open_files(
@@ -112,15 +112,19 @@ def _open_files(
     images, videos, others = find_media(root)
     if root.is_file() and videos:
         video = Video(root)
-        return Media([Frames(video, image_size, views=_views(framing, root.parent, [], videos))], root=root)
+        views = _views(framing, root.parent, [], videos)
+        report = "\n".join(views.report) if views else ""
+        return Media([Frames(video, image_size, views=views)], report=report, root=root)
     opened, skipped = open_videos(videos)
     of_videos = Losses("videos", len(videos), max_bad_share, skipped)
     of_videos.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
     lines += [f"skipped {name}: {reason}" for name, reason in skipped]
-    parts: list[Source] = []
     views = _views(framing, folder_of(root), images, {name: videos[name] for name in opened})
+    parts: list[Source] = []
     of_images = Losses("images", len(images), max_bad_share)
+    if views and not images:
+        lines += views.report
     if images:
         dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels, views=views)
         dataset.ignored = others  # not the videos

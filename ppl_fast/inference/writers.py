@@ -105,7 +105,8 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
                 like = current.size, current.rate, current.tick, current.aspect
                 append = opened.enter_context(video_writer(target, *like))
             for i, name in enumerate(poses.names):
-                pose = poses.keypoints[i], schema.links, schema.weights
+                seen = np.isfinite(poses.keypoints[i]).all()
+                pose = (poses.keypoints[i], schema.links, schema.weights) if seen else NO_POSE
                 if poses.video is None:
                     target = path if folder is None else folder / fitting(f"{name}.png")
                     save_overlay(target, poses.image(i), *pose)
@@ -132,6 +133,7 @@ OTHERS = (
     ".csv", ".json", ".npz", ".npy", ".h5", ".mat", ".pkl", ".xlsx", ".parquet", ".yaml", ".gz", ".zip", ".jpg",
     ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avi", ".mkv", ".mov", ".mp4", ".webm",
 )  # fmt: skip
+NO_POSE = np.zeros((0, 2)), np.zeros((0, 2), np.int64), np.zeros(0)  # drawn where there was nothing to see
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is longer
 
 

@@ -65,6 +65,13 @@ class TrainConfig:
         "how whole images become squares: squash = stretched; pad = laid on grey; crop = the square in the middle",
         choices=FITS,
     )
+    crop: str | None = option(
+        None,
+        "see a square around the animal alone: moving = around what moves before a static camera; or a file of boxes, "
+        "CSV or COCO",
+    )
+    crop_margin: float = option(0.25, "share of a box's side that is added to it", high=10)
+    crop_turn: bool = option(False, "turn the boxes of what moves along the body's axis")
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames")
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
@@ -82,6 +89,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
+        _ = self.framing  # whose options are checked together
         if isinstance(self.betas, tuple | list | np.ndarray):
             self.betas = tuple(plain(beta) for beta in self.betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
@@ -91,7 +99,7 @@ class TrainConfig:
     @property
     def framing(self) -> Framing:
         """What the model sees of each image."""
-        return Framing(self.fit)
+        return Framing(self.fit, self.crop, self.crop_margin, self.crop_turn)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the step that follows `step` finished ones: linear warm-up, then constant or cosine."""

@@ -16,7 +16,7 @@ from ppl_fast.training.config import TrainConfig, read_config
 
 LOCK = ".lock"  # of a run in progress
 LEVELS = 2  # that a checkpoint lies below its run
-FRAMING = ("fit",)  # options of `TrainConfig` that say what a model sees
+FRAMING = ("fit", "crop", "crop_margin", "crop_turn")  # options of `TrainConfig` that say what a model sees
 
 
 def is_run(run: Path) -> bool:

@@ -134,7 +134,7 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
 
     Args:
         image: RGB.
-        keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
+        keypoints: (N, 2), xy in pixels of it, integers at pixel centres; N may be 0.
         links: (E, 2) keypoint numbers.
         weights: (E,), opacity.
 
@@ -143,6 +143,8 @@ def draw_overlay(image: Image.Image, keypoints: Any, links: Any, weights: Any) -
     """
     points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
     side, image = min(image.size), image.copy()
+    if not len(points):
+        return image
     margin = 0.03 * side  # more than a dot's radius
     left, top = np.floor(points.min(axis=0) - margin).clip(0).astype(int).tolist()
     right, bottom = np.ceil(points.max(axis=0) + margin).clip(None, image.size).astype(int).tolist()
