@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
+from ppl_fast.commands.footage import add_crop, framing_for
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
         workers=options.workers,
         max_bad_share=options.max_bad_share,
         max_pixels=options.max_pixels,
+        framing=framing_for(options),
         progress=True,
     )
     known = set(poses.media.skipped)
@@ -124,6 +126,7 @@ def _parser() -> "ArgumentParser":
         help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
         "for dlc, sleap and npz)",
     )
+    add_crop(parser)
     add_compute(parser)
     return parser
 
