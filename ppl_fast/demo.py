@@ -1,7 +1,7 @@
 """The demo: draw figures, learn a pose prior from the images alone, measure it, and show what was learned.
 
-It trains without pretrained features, in minutes on two CPU cores. For that it departs from the published model, by
-options that `ExtendedPPLConfig` documents; docs/demo.md says why, and what the result shows and does not show.
+It trains the preset `small`, without pretrained features, in minutes on two CPU cores; docs/demo.md says why its
+options are what they are, and what the result shows and does not show.
 """
 
 from __future__ import annotations
@@ -19,61 +19,19 @@ from ppl_fast._options import plain
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
-from ppl_fast.models import PPL, AutoLinkConfig, KeypointModel
+from ppl_fast.models import PPL, KeypointModel
 from ppl_fast.training import TrainConfig, train
+from ppl_fast.training.presets import SMALL
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
-MODEL: dict[str, Any] = {
-    "num_keypoints": 16,
-    "image_size": 64,
-    "thickness": 5e-3,
-    "link_factor": 100.0,
-    "link_start": -2.5,
-    "memory_width": 64,
-    "memory_hidden": 64,
-    "memory_layers": 2,
-    "memory_banks": 8,
-    "memory_prototypes": 32,
-    "memory_decay": 0.98,
-    "memory_start": "balanced",
-    "reseed_after": 50,
-    "regressor_base": 16,
-    "head": "residual",
-    "occlude_input": 0.4,
-    "occlude_fill": True,
-    "translator": "light",
-    "translator_base": 16,
-    "translator_levels": 3,
-    "mask_blocks": 8,
-    "mask_ratio": 0.9,
-    "reconstruction_loss": "mse",
-    "reconstruction_weight": 4.0,
-    "separation_weight": 0.01,
-    "withhold": 0.5,
-    "foreground_weight": 3.0,
-    "coverage_weight": 8.0,
-    "stray_weight": 1.6,
-    "prior_weight": 100.0,
-}
-TRAIN: dict[str, Any] = {
-    "batch_size": 8,
-    "lr": 1e-3,
-    "betas": (0.9, 0.99),
-    "schedule": "cosine",
-    "flip": False,
+MODEL, BASELINE = SMALL["extended-ppl"]["model"], SMALL["extended-autolink"]["model"]
+TRAIN: dict[str, Any] = SMALL["extended-ppl"]["train"] | {
     "cache": True,
     "workers": 0,
-    "channels_last": True,
     "device": "cpu",
     "tensorboard": False,
-    "checkpoint_every": 1000,
-    "picture_every": 1000,
 }
-# AutoLink, the baseline: the same, as far as the published model has the same, and its keypoints kept apart as well.
-BASELINE = {name: value for name, value in MODEL.items() if name in AutoLinkConfig.__dataclass_fields__}
-BASELINE |= {"detector_size": MODEL["image_size"], "detector_base": MODEL["regressor_base"]}
-BASELINE["separation_weight"] = MODEL["separation_weight"]
-STEPS = 4000
+STEPS = TRAIN.pop("steps")
 BASELINE_STEPS = 1000  # by then it is about as accurate on whole figures as PPL in the end (docs/demo.md)
 ROUNDS = 4  # of iterative inference after the plain estimate
 SHOWN = 15

@@ -6,7 +6,15 @@ from typing import Any
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, framing_for, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_crop,
+    check_outputs,
+    command_parser,
+    framing_for,
+    parse,
+    ready_model,
+)
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -31,15 +39,9 @@ def main(arguments: list[str]) -> int:
         help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
     )
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
-    parser.add_argument(
-        "--crop",
-        type=str | None,
-        default=None,
-        metavar="FILE",
-        help="boxes to look into, CSV or COCO, or the word moving (default: as the run was trained)",
-    )
     parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
     parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
+    add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
     if options.iterations < 1:

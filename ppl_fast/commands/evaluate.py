@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, framing_for, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_crop,
+    check_outputs,
+    command_parser,
+    framing_for,
+    parse,
+    ready_model,
+)
 
 if TYPE_CHECKING:
     from ppl_fast.data.framing import Framing
@@ -31,13 +39,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
     parser.add_argument("--labels", type=str | None, default=None, metavar="FILE", help="labels that lie elsewhere")
     parser.add_argument("--individual", type=str | None, default=None, metavar="NAME", help="whose joints, of several")
-    parser.add_argument(
-        "--crop",
-        type=str | None,
-        default=None,
-        metavar="FILE",
-        help="boxes to look into, CSV or COCO, or the word moving (default: as the run was trained)",
-    )
     parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
     parser.add_argument(
         "--out",
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
         "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
     )
     parser.add_argument("--rounds", type=int, default=4, help="of iterative inference after the plain estimate")
+    add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
     for name, low in (("iterations", 1), ("occlusion_images", 0), ("rounds", 0)):

@@ -56,6 +56,17 @@ def add_compute(parser: ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
 
 
+def add_crop(parser: ArgumentParser) -> None:
+    """Add the option that `framing_for` reads."""
+    parser.add_argument(
+        "--crop",
+        type=str | None,
+        default=None,
+        metavar="FILE",
+        help="boxes to look into, CSV or COCO, or the word moving (default: as the run was trained)",
+    )
+
+
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """Parse, or raise a ValueError of one sentence that names the option."""
     try:

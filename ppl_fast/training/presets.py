@@ -11,6 +11,8 @@ images, 20,000 steps (PPL) or 20,001 (AutoLink). Sources, number by number:
 
 from typing import Any
 
+from ppl_fast.models import AutoLinkConfig
+
 Preset = dict[str, dict[str, Any]]
 
 _MASKED = {"mask_blocks": 8, "mask_ratio": 0.9}  # scripts; the paper has 80 to 90 %
@@ -64,3 +66,76 @@ PRESETS: dict[str, dict[str, Preset]] = {
 def preset_of(architecture: str, dataset: str | None) -> Preset:
     """The options published for a data set by name; none for one without, or for a folder (None)."""
     return PRESETS.get(architecture, {}).get(dataset or "", _DEFAULT)
+
+
+# The demo's model, which learns from pixels, without pretrained features, in minutes on a CPU: what departs from the
+# published one by options that `ExtendedPPLConfig` documents. docs/demo.md says why.
+_SMALL_PPL: dict[str, Any] = {
+    "num_keypoints": 16,
+    "image_size": 64,
+    "thickness": 5e-3,
+    "link_factor": 100.0,
+    "link_start": -2.5,
+    "memory_width": 64,
+    "memory_hidden": 64,
+    "memory_layers": 2,
+    "memory_banks": 8,
+    "memory_prototypes": 32,
+    "memory_decay": 0.98,
+    "memory_start": "balanced",
+    "reseed_after": 50,
+    "regressor_base": 16,
+    "head": "residual",
+    "occlude_input": 0.4,
+    "occlude_fill": True,
+    "translator": "light",
+    "translator_base": 16,
+    "translator_levels": 3,
+    "mask_blocks": 8,
+    "mask_ratio": 0.9,
+    "reconstruction_loss": "mse",
+    "reconstruction_weight": 4.0,
+    "separation_weight": 0.01,
+    "withhold": 0.5,
+    "foreground_weight": 3.0,
+    "coverage_weight": 8.0,
+    "stray_weight": 1.6,
+    "prior_weight": 100.0,
+}
+_SMALL_TRAIN: dict[str, Any] = {
+    "steps": 4000,
+    "batch_size": 8,
+    "lr": 1e-3,
+    "betas": (0.9, 0.99),
+    "schedule": "cosine",
+    "flip": False,
+    "channels_last": True,
+}
+# AutoLink, the baseline: the same, as far as the published model has the same, and its keypoints kept apart as well.
+_SMALL_AUTOLINK = {name: value for name, value in _SMALL_PPL.items() if name in AutoLinkConfig.__dataclass_fields__}
+_SMALL_AUTOLINK |= {"detector_size": _SMALL_PPL["image_size"], "detector_base": _SMALL_PPL["regressor_base"]}
+_SMALL_AUTOLINK["separation_weight"] = _SMALL_PPL["separation_weight"]
+SMALL: dict[str, Preset] = {
+    "extended-ppl": {"model": _SMALL_PPL, "train": _SMALL_TRAIN},
+    "extended-autolink": {"model": _SMALL_AUTOLINK, "train": _SMALL_TRAIN},
+}
+NAMES = ("small", "published", *_PPL)
+
+
+def preset(name: str | None, architecture: str, dataset: str | None) -> Preset:
+    """The options of a preset by name.
+
+    Args:
+        name: "small"; "published", the published options of the data set; or a data set whose published options to
+            take for other images; None is "published".
+        architecture: a key of `ppl_fast.models.MODELS`.
+        dataset: name of the published data set that is trained on; None for a folder.
+
+    Raises:
+        ValueError: there is no such preset of this architecture; the sentence names the preset.
+    """
+    if name == "small":
+        if architecture not in SMALL:
+            raise ValueError(f"--preset small is of {' and '.join(SMALL)}, got the architecture {architecture}")
+        return SMALL[architecture]
+    return preset_of(architecture, dataset if name in (None, "published") else name)

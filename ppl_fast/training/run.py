@@ -104,9 +104,18 @@ def load_model(path: str | os.PathLike[str]) -> KeypointModel:
         FileNotFoundError: `path` is none of these.
         ValueError: the model's files are damaged, or of another architecture.
     """
+    return load_pretrained(model_folder(path))
+
+
+def model_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that holds the model of what `load_model` takes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     for directory in (Path(path) / "model", Path(path)):
         if (directory / "model.safetensors").is_file():
-            return load_pretrained(directory)
+            return directory
     raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
 
 

@@ -26,11 +26,13 @@ from ppl_fast.models import MODELS, KeypointModel, migration, registry
 from ppl_fast.models.blank import check_trainable
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.forecast import Forecast
 from ppl_fast.training.logging import RunLog, tensorboard_takes
 from ppl_fast.training.pictures import check_drawing, draw_pictures, keep_boxes
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
+from ppl_fast.training.warm_start import warm_start
 
 POSE_IMAGES = 15
 FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
@@ -43,6 +45,7 @@ def train(
     out: str | os.PathLike[str],
     resume: bool | Literal["auto"] = False,
     architecture: str = "ppl",
+    start: str | os.PathLike[str] | None = None,
 ) -> KeypointModel:
     """Train a model on images and leave everything in a run directory.
 
@@ -58,6 +61,7 @@ def train(
             yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
             given under it as well; the extension is then trained, and recorded.
+        start: a run, checkpoint or saved model whose weights to begin with, as far as they fit; what is new is said.
 
     Returns:
         The trained model, in evaluation mode.
@@ -92,9 +96,10 @@ def train(
             raise
         raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
     model.load_perceptual()
+    begins = warm_start(model, start) if start is not None and checkpoint is None else ""
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     tell = say if accelerator.is_main_process else lambda text: None
-    tell(dataset.report())
+    tell(dataset.report() + (f"\n{begins}" if begins else ""))
     tell(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
     if resume and not begun:
         tell(f"no run in {run} yet: it begins")
@@ -185,11 +190,14 @@ class Trainer:
         self.model.train()  # a restored one is in eval mode
         if self.log and not self.log.priors:
             self._log_prior(self.log)
-        batches = iter(loader)
+        batches, forecast = iter(loader), Forecast()
         self._clock = time.perf_counter()
         while self.step < config.steps:
             self._advance(next(batches))
             bar.update()
+            said = forecast.after_step(config.steps - self.step) if self.accelerator.device.type == "cpu" else None
+            if said and self.accelerator.is_main_process:
+                say(said)
             last = self._anywhere(bool(stop.received)) or self.step == config.steps
             save = last or self.step % config.checkpoint_every == 0
             draw = config.picture_every > 0 and (last or self.step % config.picture_every == 0)
