@@ -1,7 +1,7 @@
 """The demo: draw figures, learn a pose prior from the images alone, measure it, and show what was learned.
 
-It trains without pretrained features, in minutes on two CPU cores. For that it departs from the published model, by
-options that `ExtendedPPLConfig` documents; docs/demo.md says why, and what the result shows and does not show.
+It trains the preset `small`, without pretrained features, in minutes on two CPU cores; docs/demo.md says why its
+options are what they are, and what the result shows and does not show.
 """
 
 from __future__ import annotations

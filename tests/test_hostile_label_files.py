@@ -107,6 +107,24 @@ def test_predictions_are_no_labels(tmp_path):
         load_labels(slp(tmp_path / "b.slp", [[[1, 2, True]]], skeletons=[{}, {}]))
 
 
+@pytest.mark.parametrize(
+    ("offset", "raw", "sentence"),
+    [
+        (16, bytes(16), "a heap of its texts is damaged"),  # an object without a length: the library never ends
+        (8, b"\xff" * 8, "a heap of its texts is longer than the file"),
+        (24, b"\xff" * 8, "a heap of its texts is damaged"),
+    ],
+)
+def test_heaps_of_texts_are_looked_at_before_the_library_reads_them(tmp_path, offset, raw, sentence):
+    path = written(tmp_path, "tracked_none.slp")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL") + offset
+    content[place : place + len(raw)] = raw
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        load_labels(path)
+
+
 @pytest.mark.parametrize("name", ["levels.h5", "tracked_none.slp", "analysis.h5"])
 def test_damage_anywhere_ends_in_a_sentence(tmp_path, name):
     """A few bytes changed or the end cut off, at places that the seed draws."""

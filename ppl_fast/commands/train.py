@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from argparse import ArgumentError, Namespace
 from argparse import ArgumentParser as PlainParser
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +15,15 @@ from ppl_fast.options import CONFIGS
 from ppl_fast.options.migration import extension
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.config import check_options, read_config
-from ppl_fast.training.presets import preset_of
+from ppl_fast.training.presets import NAMES, preset
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
+A folder may be a project of DeepLabCut or Lightning Pose: its labelled frames and videos are trained on.
+Without a GPU, or without VGG weights, begin with --preset small.
 PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink: whatever
 --help-all marks "not in the paper". To give such an option is enough to choose the extension.
 Each option has a short name, as --num-keypoints, and one with its section, as --model.num_keypoints. A YAML file given
@@ -34,28 +37,17 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     import yaml
 
-    files, named, arguments = _take_configs(_without_auto(arguments))
+    files, early, arguments = _take_configs(_without_auto(arguments))
     read = [read_config(path) for path in files]
-    names = [named, *(config.get("architecture") for config in read)]
+    begun = _options_of(early.start, early.preset)
+    names = [early.architecture, *(config.get("architecture") for config in read), begun["architecture"]]
     architecture = next((name for name in names if name in CONFIGS), "ppl")
-    if (wide := extension(architecture)) in names:
+    if (wide := extension(architecture)) in names or early.preset == "small":
         architecture = wide
     read = [check_options(path, config, architecture) for path, config in zip(files, read, strict=True)]
 
-    usage = "DATA --out RUN [--architecture NAME] [--config FILE] [--resume] [options]"
-    parser = command_parser("train", DESCRIPTION, usage)
-    parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
-    parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
-    parser.add_argument("--config", action="config", help="YAML file of options")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue RUN, with the options in its config.yaml; begin where it is new"
-    )
-    parser.add_argument(
-        "--architecture", type=Literal[tuple(CONFIGS)], default="ppl", help="what to train; also --model NAME"
-    )
-    add_dataclass(parser, "model", CONFIGS[wide])
-    add_dataclass(parser, "train", TrainConfig)
-    parser.set_defaults({f"train.{name}": value for name, value in CONFIGS[architecture].train_defaults.items()})
+    parser = _parser(architecture, begun)
+    named = early.architecture
     asked = architecture if named in (None, *CONFIGS) else named  # a wrong name is the parser's to report
     arguments = [f"--architecture={asked}", *(f"--config={yaml.safe_dump(config)}" for config in read), *arguments]
     first = parse(parser, arguments)
@@ -66,31 +58,81 @@ def main(arguments: list[str]) -> int:
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
     data = meant(data)  # a config file holds text, and names need not be any
-    preset = _set_preset(parser, data, architecture)
+    begins = {} if first["from"] else _set_preset(parser, first.preset, data, architecture)
     options = parse(parser, arguments)
-    used = {name.partition(".")[2]: value for name, value in preset.items() if options[name] == value}
+    used = {name.partition(".")[2]: value for name, value in begins.items() if options[name] == value}
     if used:
-        print(f"published options for {data}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
+        title = f"options of the preset {first.preset}" if first.preset else f"published options for {data}"
+        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
 
     import torch
 
     from ppl_fast.training import train
 
-    settings = options.model.as_dict(), TrainConfig(**options.train.as_dict())
-    train(*settings, data, options.out, resume=options.resume, architecture=options.architecture)
+    kinds = {"resume": options.resume, "architecture": options.architecture, "start": options["from"]}
+    train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, **kinds)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
 
 
-def _set_preset(parser: ArgumentParser, data: str, architecture: str) -> dict[str, Any]:
-    """Make a published data set's hyperparameters the defaults, and return them; none for a folder."""
+def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:
+    """The parser of an architecture, with the options of a model to begin with as defaults."""
+    usage = "DATA --out RUN [--architecture NAME] [--preset NAME] [--config FILE] [--resume] [options]"
+    parser = command_parser("train", DESCRIPTION, usage)
+    parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
+    parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue RUN, with the options in its config.yaml; begin where it is new"
+    )
+    parser.add_argument(
+        "--architecture", type=Literal[tuple(CONFIGS)], default="ppl", help="what to train; also --model NAME"
+    )
+    parser.add_argument(
+        "--preset",
+        type=Literal[NAMES],
+        default=None,
+        help="small: the demo's model, which learns from pixels in minutes on a CPU; published: the published options "
+        "of DATA; or a data set whose published options to take",
+    )
+    parser.add_argument(
+        "--from",
+        type=str | None,
+        default=None,
+        metavar="RUN",
+        help="run, checkpoint or saved model whose options and weights to begin with, also with --num-keypoints of "
+        "another number; what is new is said",
+    )
+    wide = CONFIGS[extension(architecture)]
+    add_dataclass(parser, "model", wide)
+    add_dataclass(parser, "train", TrainConfig)
+    parser.set_defaults({f"train.{name}": value for name, value in CONFIGS[architecture].train_defaults.items()})
+    known = {item.name for item in fields(wide)}
+    parser.set_defaults({f"model.{name}": value for name, value in begun["model"].items() if name in known})
+    parser.set_defaults({f"train.{name}": value for name, value in begun["train"].items()})
+    return parser
+
+
+def _set_preset(parser: ArgumentParser, name: str | None, data: str, architecture: str) -> dict[str, Any]:
+    """Make the options of a preset, or those published for a data set, the defaults; gives them."""
     from ppl_fast.data.sets import known_name
 
-    preset = preset_of(architecture, known_name(data))
-    defaults = {f"{section}.{option}": value for section in preset for option, value in preset[section].items()}
+    found = preset(name, architecture, known_name(data))
+    defaults = {f"{section}.{option}": value for section in found for option, value in found[section].items()}
     parser.set_defaults(defaults)
     return defaults
+
+
+def _options_of(start: str | None, named: str | None) -> dict[str, Any]:
+    """What a trained model to begin with brings: its architecture, and options of model and training."""
+    if start is None:
+        return {"architecture": None, "model": {}, "train": {}}
+    if named is not None:
+        raise ValueError(f"--from brings the options of {start}; leave out --preset {named}")
+    from ppl_fast.training.warm_start import options_of
+
+    return dict(zip(("architecture", "model", "train"), options_of(start), strict=True))
 
 
 def _without_auto(arguments: list[str]) -> list[str]:
@@ -99,20 +141,22 @@ def _without_auto(arguments: list[str]) -> list[str]:
     return [word for i, word in enumerate(kept) if word != "auto" or kept[max(i - 1, 0)] != "--resume"]
 
 
-def _take_configs(arguments: list[str]) -> tuple[list[Path], str | None, list[str]]:
-    """Config files in the order they are read, that of the run to resume first; the architecture; other arguments.
+def _take_configs(arguments: list[str]) -> tuple[list[Path], Namespace, list[str]]:
+    """Config files in the order they are read, that of the run to resume first; early options; other arguments.
 
-    The architecture decides what options there are. The parser reads a file where it stands among the options; the
-    files are to come first wherever they stand.
+    The architecture, a preset and a model to begin with decide what options there are. The parser reads a file where it
+    stands among the options; the files are to come first wherever they stand.
     """
-    known, rest = Namespace(config=[], out=None, resume=False, architecture=None), arguments
+    known, rest = Namespace(config=[], out=None, resume=False, architecture=None, preset=None, start=None), arguments
     finder, peeker = (PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
     finder.add_argument("--config", action="append", type=Path)
     finder.add_argument("--model", "--architecture", dest="architecture")  # the parser would confuse it with --model.*
     peeker.add_argument("--out", type=Path)
     peeker.add_argument("--resume", action="store_true")
+    peeker.add_argument("--preset")
+    peeker.add_argument("--from", dest="start")
     with contextlib.suppress(ArgumentError):  # the full parser reports it
         _, rest = finder.parse_known_args(arguments, known)
         peeker.parse_known_args(rest, known)
     own = known.out / "config.yaml" if known.resume and known.out else None
-    return ([own] if own and own.is_file() else []) + known.config, known.architecture, rest
+    return ([own] if own and own.is_file() else []) + known.config, known, rest

@@ -17,6 +17,7 @@ import numpy as np
 from ppl_fast._documents import check_regular
 from ppl_fast._extras import needing
 from ppl_fast._pickles import short
+from ppl_fast.data.hdf_heaps import check_heaps
 
 LARGEST_CHUNK = 1 << 28  # bytes, which reading any of it takes
 LARGEST_READ = 1 << 29  # bytes of an array that is read whole
@@ -38,7 +39,7 @@ class Content:
     """An open HDF5 file. Names may lead through groups, `group/array`; each part must be a hard link."""
 
     def __init__(self, file: Any):
-        self._file = file
+        self._file, self._heaps_hold = file, False
 
     def names(self) -> list[str]:
         """The first of what the file has at its top, in the order of the letters."""
@@ -61,6 +62,9 @@ class Content:
         found = h5py.Dataset(h5py.h5d.open(where, name.rpartition("/")[2].encode()))
         if reason := _refusal(found, kinds, scalar):
             raise ValueError(f"refused: {short(name)} {reason}")
+        if found.dtype.kind == "O" and not self._heaps_hold:
+            check_heaps(Path(self._file.filename))
+            self._heaps_hold = True
         return found
 
     def read(self, name: str, kinds: str = NUMBERS) -> np.ndarray:

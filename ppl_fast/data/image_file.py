@@ -106,10 +106,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, large ones and those with long notes too, and without Python's warnings."""
     with _Bounded(path, check_regular(path)) as file:
         source = _without_notes(file)
-        with _quiet():
-            image = _identified(source)
-        with image:
-            yield image
+        try:
+            with _quiet():
+                image = _identified(source)
+            with image:
+                yield image
+        except RuntimeError as error:  # of the reader of HEIC
+            raise OSError(str(error)) from error
 
 
 def _identified(source: BinaryIO) -> Image.Image:

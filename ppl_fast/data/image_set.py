@@ -113,8 +113,9 @@ class ImageSet(Dataset[torch.Tensor]):
             try:
                 pixels = self._pixels(self.paths[index], self._boxes[index])
             except UNREADABLE as error:
+                reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({error}); "
+                    f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({reason}); "
                     "remove or replace it and start again"
                 ) from error
         return normalised(pixels)
@@ -186,4 +187,4 @@ def _reason(error: Exception, path: str) -> str:
     """The error in a few words, without the path that Pillow repeats in it."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
-    return str(error).replace(path, "the file")
+    return " ".join(str(error).replace(path, "the file").split())

@@ -145,7 +145,7 @@ def find_weights(network: str, weights: str | None = None, download: bool = Fals
             f"the perceptual loss needs pretrained {network} weights: perceptual_weights and $PPL_FAST_VGG are not set "
             f'and {cached} does not exist; fetch it with: python -c "import torch; '
             f"torch.hub.load_state_dict_from_url('{url}', check_hash=True)\" "
-            "(or train without them: reconstruction_loss='mse')"
+            "(or train without them: ppl-fast train --preset small, or reconstruction_loss='mse')"
         )
     return cached
 

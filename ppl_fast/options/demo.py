@@ -1,4 +1,4 @@
-"""What the demo trains, and for how long: small enough for two CPU cores, and without pretrained features."""
+"""What the demo and the preset `small` train: small enough for two CPU cores, and without pretrained features."""
 
 from typing import Any
 
@@ -40,15 +40,17 @@ MODEL: dict[str, Any] = {
     "stray_weight": 1.6,
     "prior_weight": 100.0,
 }
-TRAIN: dict[str, Any] = {
+LEARNING: dict[str, Any] = {
     "batch_size": 8,
     "lr": 1e-3,
     "betas": (0.9, 0.99),
     "schedule": "cosine",
     "flip": False,
+    "channels_last": True,
+}
+TRAIN: dict[str, Any] = LEARNING | {
     "cache": True,
     "workers": 0,
-    "channels_last": True,
     "device": "cpu",
     "tensorboard": False,
     "checkpoint_every": 1000,

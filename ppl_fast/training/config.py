@@ -50,7 +50,7 @@ class TrainConfig:
         everyday=True,
     )
     every: int = option(1, "train on each n-th frame of every clip", low=1)
-    frames: int = option(0, "train on at most so many frames of each video; 0 takes all")
+    frames: int = option(0, "train on at most so many frames of each video; 0 takes all", everyday=True)
     frames_by: str = option(
         "spread",
         "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still "
@@ -61,11 +61,13 @@ class TrainConfig:
         "squash",
         "how whole images become squares: squash = stretched; pad = laid on grey; crop = the square in the middle",
         choices=FITS,
+        everyday=True,
     )
     crop: str | None = option(
         None,
         "see a square around the animal alone: moving = around what moves before a static camera; or a file of boxes, "
         "CSV or COCO",
+        everyday=True,
     )
     crop_margin: float = option(0.25, "share of a box's side that is added to it", high=10)
     crop_turn: bool = option(False, "turn the boxes of what moves along the body's axis")

@@ -12,7 +12,7 @@ from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import KeypointModel
 from ppl_fast.training.logging import RunLog
 
-SHOWN_BOXES = 12
+POSE_IMAGES, BOX_IMAGES = 15, 12  # that are shown
 
 
 def check_drawing() -> None:
@@ -36,9 +36,18 @@ def keep_boxes(run: Path, dataset: ImageSet, draw: bool) -> None:
     if draw:
         from ppl_fast.visualization import save_boxes
 
-        chosen = [int(i) for i in np.linspace(0, len(dataset) - 1, min(SHOWN_BOXES, len(dataset)))]
+        chosen = _spread(len(dataset), BOX_IMAGES)
         images, originals = torch.stack([dataset[i] for i in chosen]), [dataset.original(i) for i in chosen]
         save_boxes(run / "boxes.png", originals, dataset.boxes[chosen], images, [dataset.paths[i] for i in chosen])
+
+
+def shown_images(dataset: ImageSet) -> torch.Tensor:
+    """The images (B, 3, S, S) of poses.png, the same in every refresh."""
+    return torch.stack([dataset[i] for i in _spread(len(dataset), POSE_IMAGES)])
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, length - 1, min(count, length))]
 
 
 def draw_pictures(run: Path, model: KeypointModel, images: torch.Tensor, log: RunLog) -> None:

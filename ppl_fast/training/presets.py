@@ -11,6 +11,8 @@ images, 20,000 steps (PPL) or 20,001 (AutoLink). Sources, number by number:
 
 from typing import Any
 
+from ppl_fast.options import demo
+
 Preset = dict[str, dict[str, Any]]
 
 _MASKED = {"mask_blocks": 8, "mask_ratio": 0.9}  # scripts; the paper has 80 to 90 %
@@ -64,3 +66,31 @@ PRESETS: dict[str, dict[str, Preset]] = {
 def preset_of(architecture: str, dataset: str | None) -> Preset:
     """The options published for a data set by name; none for one without, or for a folder (None)."""
     return PRESETS.get(architecture, {}).get(dataset or "", _DEFAULT)
+
+
+# The demo's models, which learn from pixels, without pretrained features, in minutes on a CPU.
+_SMALL_TRAIN: dict[str, Any] = {"steps": demo.STEPS} | demo.LEARNING
+SMALL: dict[str, Preset] = {
+    "extended-ppl": {"model": demo.MODEL, "train": _SMALL_TRAIN},
+    "extended-autolink": {"model": demo.BASELINE, "train": _SMALL_TRAIN},
+}
+NAMES = ("small", "published", *_PPL)
+
+
+def preset(name: str | None, architecture: str, dataset: str | None) -> Preset:
+    """The options of a preset by name.
+
+    Args:
+        name: "small"; "published", the published options of the data set; or a data set whose published options to
+            take for other images; None is "published".
+        architecture: a key of `ppl_fast.options.CONFIGS`.
+        dataset: name of the published data set that is trained on; None for a folder.
+
+    Raises:
+        ValueError: there is no such preset of this architecture; the sentence names the preset.
+    """
+    if name == "small":
+        if architecture not in SMALL:
+            raise ValueError(f"--preset small is of {' and '.join(SMALL)}, got the architecture {architecture}")
+        return SMALL[architecture]
+    return preset_of(architecture, dataset if name in (None, "published") else name)

@@ -27,14 +27,15 @@ from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
 from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.forecast import Forecast
 from ppl_fast.training.logging import RunLog, tensorboard_takes
 from ppl_fast.training.pace import Pace
-from ppl_fast.training.pictures import check_drawing, draw_pictures, keep_boxes
+from ppl_fast.training.pictures import check_drawing, draw_pictures, keep_boxes, shown_images
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
+from ppl_fast.training.warm_start import warm_start
 
-POSE_IMAGES = 15
 FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
 
 
@@ -45,6 +46,7 @@ def train(
     out: str | os.PathLike[str],
     resume: bool | Literal["auto"] = False,
     architecture: str = "ppl",
+    start: str | os.PathLike[str] | None = None,
 ) -> KeypointModel:
     """Train a model on images and leave everything in a run directory.
 
@@ -60,6 +62,7 @@ def train(
             yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
             given under it as well; the extension is then trained, and recorded.
+        start: a run, checkpoint or saved model whose weights to begin with, as far as they fit; what is new is said.
 
     Returns:
         The trained model, in evaluation mode.
@@ -94,9 +97,10 @@ def train(
             raise
         raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
     model.load_perceptual()
+    begins = warm_start(model, start) if start is not None and checkpoint is None else ""
     trainer = Trainer(train_config, model, dataset, run, state, accelerator)
     tell = say if accelerator.is_main_process else lambda text: None
-    tell(dataset.report())
+    tell(dataset.report() + (f"\n{begins}" if begins else ""))
     tell(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
     if resume and not begun:
         tell(f"no run in {run} yet: it begins")
@@ -188,11 +192,14 @@ class Trainer:
         self.model.train()  # a restored one is in eval mode
         if self.log and not self.log.priors:
             self._log_prior(self.log)
-        batches = iter(loader)
+        batches, forecast = iter(loader), Forecast()
         self._clock = time.perf_counter()
         while self.step < config.steps:
             self._advance(next(batches))
             bar.update()
+            said = forecast.after_step(config.steps - self.step) if self.accelerator.device.type == "cpu" else None
+            if said and self.accelerator.is_main_process:
+                say(said)
             last = self._anywhere(bool(stop.received)) or self.step == config.steps
             save = last or self.step % config.checkpoint_every == 0
             draw = config.picture_every > 0 and (last or self.step % config.picture_every == 0)
@@ -263,7 +270,7 @@ class Trainer:
             if save:
                 self._save()
             if draw:
-                draw_pictures(self.run, self.bare_model, self._shown_images(), log)
+                draw_pictures(self.run, self.bare_model, shown_images(self.dataset).to(self.accelerator.device), log)
         except (OSError, SafetensorError) as error:
             kept = list_checkpoints(self.run)
             newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
@@ -289,8 +296,3 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum"))
-
-    def _shown_images(self) -> torch.Tensor:
-        """The same images in every refresh, spread evenly over the folder."""
-        chosen = np.linspace(0, len(self.dataset) - 1, min(POSE_IMAGES, len(self.dataset))).astype(int)
-        return torch.stack([self.dataset[int(i)] for i in chosen]).to(self.accelerator.device)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import miniatures
 import numpy as np
+import pillow_heif
 import torch
 import yaml
 from label_cases import csv_text, slp, written
@@ -23,6 +24,7 @@ from tiny import MODEL, run_steps
 from video_files import encode
 
 from ppl_fast.data import ImageFolder, load_labels, open_set
+from ppl_fast.data.box_files import Row, read_boxes, write_boxes
 from ppl_fast.data.sets.layout import matlab
 from ppl_fast.data.sets.pickles import read_table
 from ppl_fast.data.video import Video
@@ -73,6 +75,20 @@ def _pictures(form: str, modes: tuple[str, ...], *options: dict) -> Callable[[Pa
         return found
 
     return seeds
+
+
+def _heic(folder: Path) -> list[bytes]:
+    found = []
+    for option in ({}, {"chroma": "444"}, {"quality": -1}):
+        file = io.BytesIO()
+        pillow_heif.from_pillow(Image.effect_noise((48, 32), 60).convert("RGB")).save(file, **option)
+        found.append(file.getvalue())
+    return found
+
+
+def _boxes(folder: Path) -> list[bytes]:
+    write_boxes(folder / "a.csv", [Row("walk.mp4", 3, np.array([9, 8, 7, 6, 0.5])), Row("a.png", None, np.ones(5))])
+    return [(folder / "a.csv").read_bytes()]
 
 
 def _read_picture(folder: Path) -> None:
@@ -217,6 +233,8 @@ FORMATS = {
     "png": Format(_png, "a.png", _read_picture, mend=png_sums),
     "jpeg": Format(_jpeg, "a.jpg", _read_picture),
     "tiff": Format(_tiff, "a.tif", _read_picture),
+    "heic": Format(_heic, "a.heic", _read_picture),
+    "boxes": Format(_boxes, "boxes.csv", lambda folder: read_boxes(folder / "boxes.csv")),
     "mp4": Format(lambda folder: [encode(folder / "a.mp4", count=6).read_bytes()], "video.mp4", _read_video),
     "npz": Format(_npz, "keypoints.npz", _read_labels),
     "coco": Format(lambda folder: [json.dumps(coco()).encode()], "coco.json", _read_labels),
