@@ -13,7 +13,7 @@ from ppl_fast._documents import read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.data.boxes import FITS
-from ppl_fast.data.framing import Framing
+from ppl_fast.data.framing import MOVING, Framing
 from ppl_fast.data.selection import WAYS
 from ppl_fast.models import MODELS, registry
 from ppl_fast.models.migration import extension
@@ -89,7 +89,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
-        _ = self.framing  # whose options are checked together
+        if self.crop_turn and self.crop != MOVING:
+            raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
         if isinstance(self.betas, tuple | list | np.ndarray):
             self.betas = tuple(plain(beta) for beta in self.betas)
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
