@@ -23,7 +23,7 @@ from ppl_fast.data.framing import views_of
 from ppl_fast.data.video import Video
 from ppl_fast.inference import collect, estimate, write
 from ppl_fast.options.footage import Framing
-from ppl_fast.training import load_framing
+from ppl_fast.training import TrainConfig, load_framing
 
 COUNT, EMPTY = 80, range(30, 42)
 
@@ -116,6 +116,14 @@ def test_overlays_of_images_without_an_animal_are_the_images(tmp_path):
     plain = np.asarray(Image.open(tmp_path / "in" / "4.png").resize(empty.shape[1::-1], Image.Resampling.BICUBIC))
     assert np.array_equal(empty, plain) and empty.shape == other.shape
     assert [row for row in csv.reader((tmp_path / "a.csv").open()) if row[0] == "4.png"] == [["4.png", "", "", "", ""]]
+
+
+def test_a_damaged_video_has_no_boxes_and_stops_no_others(footage, tmp_path):
+    (tmp_path / "walk.mp4").write_bytes((footage / "walk.mp4").read_bytes())
+    (tmp_path / "cut.mp4").write_bytes((footage / "walk.mp4").read_bytes()[:9000])
+    dataset = open_set(tmp_path, 16, framing=Framing(crop="moving"), max_bad_share=0.5).dataset
+    assert len(dataset) == 68 and [name for name, _ in dataset.skipped] == ["cut.mp4"]
+    assert "cut.mp4: nothing is found in it: " in dataset.report()
 
 
 def test_files_of_boxes(tmp_path):
@@ -264,6 +272,11 @@ def test_boxes_from_a_file_are_named_anew_for_other_images(footage, tmp_path, ca
 def test_what_is_no_framing(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         Framing(**options)
+
+
+def test_a_run_needs_boxes_that_can_be_turned():
+    with pytest.raises(ValueError, match="TrainConfig: crop_turn needs crop moving, got crop None"):
+        TrainConfig(crop_turn=True)
 
 
 def test_frames_without_an_animal_are_not_trained_on(footage):

@@ -83,7 +83,7 @@ class ImageSet(Dataset[torch.Tensor]):
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.root, self.image_size, self.views = root, image_size, views
         self.empty = [] if views is None else [name for name in names if not views.shows(name)]
-        names = [name for name in names if name not in set(self.empty)] if self.empty else names
+        names = names if views is None else [name for name in names if views.shows(name)]
         if self.empty and not names:
             raise ValueError(f"{kind}: none of the {len(self.empty)} images in {root} shows an animal")
         self._boxes: list[Box | None] = [None] * len(names)

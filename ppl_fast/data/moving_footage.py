@@ -36,17 +36,22 @@ def find(
         max_pixels: of an image or frame, that may be decoded at once.
 
     Raises:
-        ValueError: too few images of one size for a background, or a video that does not decode; it is named.
+        ValueError: too few images of one size, or frames, for a background. A video that does not decode has no boxes,
+            and a line that says why.
     """
     rows: list[Row] = []
     report, stills = [], dict[str, Background]()
     for name, path in videos.items():
-        video = Video(path, max_pixels)
-        still = background(frame.image for frame in video.frames())
+        try:
+            video = Video(path, max_pixels)
+            still = background(frame.image for frame in video.frames())
+            found = np.empty((0, 5)) if still is None else _in_video(video, still, turn)
+        except (OSError, ValueError) as error:
+            report.append(f"{name}: nothing is found in it: {error}")
+            continue
         if still is None:
             raise ValueError(f"{name}: what moves cannot be told in a video of fewer than {LEAST_SAMPLES} frames")
         stills[PurePosixPath(name).stem] = still
-        found = boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
         rows += [Row(name, number, box) for number, box in enumerate(found) if np.isfinite(box).all()]
         report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
     for clip, names in _clips(images).items():
@@ -61,6 +66,10 @@ def find(
         rows += [Row(name, None, box) for name, box in zip(readable, found, strict=True) if np.isfinite(box).all()]
         report.append(_line(clip, "images", found, readable))
     return rows, report
+
+
+def _in_video(video: Video, still: Background, turn: bool) -> np.ndarray:
+    return boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
 
 
 def _clips(images: list[str]) -> dict[str, list[str]]:

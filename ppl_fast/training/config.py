@@ -11,7 +11,7 @@ from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.options import CONFIGS, registry
-from ppl_fast.options.footage import FITS, WAYS, Framing
+from ppl_fast.options.footage import FITS, MOVING, WAYS, Framing
 from ppl_fast.options.migration import extension
 
 SECTIONS = ("architecture", "data", "model", "train")
@@ -92,7 +92,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
-        _ = self.framing  # whose options are checked together
+        if self.crop_turn and self.crop != MOVING:
+            raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):
