@@ -7,7 +7,6 @@ import io
 import math
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,8 +69,8 @@ class _Some:
 class _Thinned(Video):
     """A video of which every `every`-th frame counts, and of those the first `most`."""
 
-    def __init__(self, path: Path, every: int, most: int):
-        super().__init__(path)
+    def __init__(self, video: Video, every: int, most: int):
+        vars(self).update(vars(video))  # which has looked at the file
         self.every, self.most = every, most
         self.length = min(most, math.ceil(self.length / every)) if self.length else None
 
@@ -95,7 +94,7 @@ def thinned(media: Media, most: int) -> tuple[Media, list[dict[str, Any]]]:
         wanted = max(1, round(share * (length or most)))
         if isinstance(part, Frames):
             every = math.ceil((length or 1) / wanted)
-            video = _Thinned(part.video.path, every, wanted)
+            video = _Thinned(part.video, every, wanted)
             parts.append(Frames(video, part.image_size, part.name, part.losses))
             clips.append({"name": readable(part.name), "moving": True, "every": every, "of": length})
         else:
