@@ -30,6 +30,7 @@ class HierarchicalMemory(nn.Module):
     sizes: Tensor
     sums: Tensor
     idle: Tensor
+    kept_prior: Tensor | None  # in a copy that `optimize` made
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("codebook", codebook)
         self.register_buffer("sums", codebook.clone() if balanced else torch.randn_like(codebook))
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
+        self.register_buffer("kept_prior", None, persistent=False)
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
     def forward(self, keypoints: Tensor, learn: bool = True) -> tuple[Tensor, Tensor]:
@@ -103,7 +105,7 @@ class HierarchicalMemory(nn.Module):
     @torch.no_grad()
     def prior(self) -> Tensor:
         """The keypoint prior (N, 2): the decoded mean of each bank's vectors, without gradient."""
-        return self.decoded_mean()
+        return self.decoded_mean() if self.kept_prior is None else self.kept_prior
 
     def decoded_mean(self) -> Tensor:
         """Like `prior`, with its gradient to the decoder."""
