@@ -28,7 +28,7 @@ def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
     of the links are kept. `optimized` of the copy says how often.
 
     Args:
-        model: stays as it is, in whichever mode.
+        model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole.
         dtype: of the convolutions in sequences, which are nearly all: None for the model's own; torch.bfloat16, which
             has 8 bits for a value, where the processor computes in it (AVX-512 BF16, AMX) or on a GPU.
 
