@@ -40,10 +40,21 @@ def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     check_choice(tokens, prototypes, found)
 
 
-@pytest.mark.parametrize("kind", cuda_emulator.kinds())
-@pytest.mark.parametrize(
-    ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
-)
+# Each build and dtype has one order in the quick loop, and another than its neighbours.
+QUICK = {
+    ("backwards", torch.float32, "plain"),
+    ("shuffled", torch.float32, "contracted"),
+    ("forwards", torch.float16, "contracted"),
+}
+TURNS = [
+    pytest.param(*turn, marks=[*kind.marks, *([] if turn in QUICK else [pytest.mark.slow])])
+    for kind in cuda_emulator.kinds()
+    for order, dtype in [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
+    for turn in [(order, dtype, *kind.values)]
+]
+
+
+@pytest.mark.parametrize(("order", "dtype", "kind"), TURNS)
 def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
     tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
@@ -74,7 +85,9 @@ def test_threads_of_the_tensor_core_kernel_do_not_race(d):
         check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
 
 
-@pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
+@pytest.mark.parametrize(
+    ("version", "launched"), [("75", False), pytest.param("80", True, marks=pytest.mark.slow)]
+)  # that newer ones launch it, every test above counts
 def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
     """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""
     code = f"""
