@@ -99,7 +99,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such YAML mapping, or holds an unknown key; the sentence names file and key.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"config file {path} does not exist")
     try:
         config = read_yaml(Path(path)) or {}
