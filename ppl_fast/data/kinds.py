@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from ppl_fast._documents import check_regular
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 # In a folder; what they hold is looked at, and any format that PyAV reads will do.
 VIDEO_SUFFIXES = (
@@ -11,15 +13,30 @@ VIDEO_SUFFIXES = (
     ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod",
     ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 )  # fmt: skip
+OF_TEXTS_TOO = (".mod", ".ts")  # modules, and TypeScript
 MAX_PIXELS = 100_000_000  # 300 MB as RGB
 
 
 def kind_of(path: Path) -> Literal["image", "video", "other"]:
-    """What a file is by its suffix; a GIF is a video if it moves, and else an image, as one that does not open is."""
+    """What a file is by its suffix, and where that is of two kinds, by what is in it.
+
+    A GIF is a video if it moves, and else an image, as one that does not open is. Of `OF_TEXTS_TOO`, text is no video.
+    """
     suffix = path.suffix.lower()
     if suffix == ".gif":
         return "video" if _moves(path) else "image"
+    if suffix in OF_TEXTS_TOO and _is_text(path):
+        return "other"
     return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else "other"
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        check_regular(path)
+        with open(path, "rb") as file:
+            return b"\0" not in file.read(4096)
+    except (OSError, ValueError):
+        return False
 
 
 def _moves(path: Path) -> bool:
