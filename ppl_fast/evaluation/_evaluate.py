@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_fast._options import plain
 from ppl_fast.data import Labels
 from ppl_fast.evaluation._error import nearer_sides
 from ppl_fast.evaluation._labelled import Split, both_splits
@@ -80,7 +81,7 @@ def evaluate_model(
     check_masks(masks, rounds)
     check_scipy()
     train, test, split, notes = both_splits(train_dataset, train_labels, test_dataset, test_labels, max_missing_share)
-    iterations = iterations if model.iterative else 1
+    iterations = plain(iterations) if model.iterative else 1
     found = partial(predict, model, iterations=iterations, batch_size=batch_size, workers=workers, progress=progress)
     train_keypoints = found(train.images, description="training poses")
     test_keypoints = found(test.images, description="test poses")

@@ -172,8 +172,13 @@ def predict(
         workers: processes that load images.
         description: for the progress bar.
         progress: show it where there is a terminal.
+
+    Raises:
+        ValueError: a number out of bounds.
     """
-    media = Media([Images(images, workers, description)])
+    iterations = integer("predict", "iterations", iterations, low=1)
+    batch_size = integer("predict", "batch_size", batch_size, low=1)
+    media = Media([Images(images, integer("predict", "workers", workers, low=0), description)])
     batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
     return np.concatenate([poses.normalised for poses in batches])
 
