@@ -22,7 +22,8 @@ from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
 from ppl_fast.inference.masks import PASSES, Masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses
-from ppl_fast.inference.sources import Images, Source
+from ppl_fast.inference.smoothing import smoothed, unfilled
+from ppl_fast.inference.sources import Frames, Images, Source
 from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
@@ -52,13 +53,18 @@ class Estimation(Iterator[Poses]):
         progress: bool,
         masks: Masks | None = None,
         confidence: bool | Calibration = False,
+        smooth: bool = False,
     ):
         self.media, self.masks, self._model = media, masks, model
-        self._batches = (
-            _poses(model, origins, pixels, iterations, masks, confidence)
-            for part in media.parts
-            for origins, pixels in read(part, batch_size, progress)
-        )
+
+        def of(part: Source) -> Iterator[Poses]:
+            batches = read(part, batch_size, progress)
+            poses = (_poses(model, *batch, iterations, masks, confidence) for batch in batches)
+            if not smooth:
+                return poses
+            return smoothed(poses, part.image_size, batch_size) if isinstance(part, Frames) else map(unfilled, poses)
+
+        self._batches = (poses for part in media.parts for poses in of(part))
 
     def __iter__(self) -> Self:
         return self
@@ -81,6 +87,7 @@ def estimate(
     masks: Given | None = None,
     iterations: int | None = None,
     confidence: bool | Calibration = False,
+    smooth: bool = False,
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
@@ -106,6 +113,9 @@ def estimate(
         confidence: whether poses have it, which takes two more passes; by a calibration, such as
             `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
             that tells frames apart more than keypoints.
+        smooth: whether tracks of videos are smoothed, and short gaps in them filled; see
+            `ppl_fast.inference.smoothing.smooth`. Poses then have confidence, and a video is estimated whole before
+            its first batch comes.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -139,7 +149,8 @@ def estimate(
         batch_size=batch_size,
         progress=progress,
         masks=hidden,
-        confidence=confidence,
+        confidence=confidence or smooth,
+        smooth=smooth,
     )
 
 
