@@ -3,8 +3,8 @@
     python benchmarks/confidence.py RUN LABELLED HELD_OUT [--out FILE]
 
 Calibrates on LABELLED, judges HELD_OUT, both folders with labels: whole; half of the blocks hidden, and told so; hidden
-and not told. Then frames without the subject, which are the pixels' medians over HELD_OUT with noise of 5 levels: how
-often such a frame has a lower mean likelihood than one with the subject (0.5 is chance, 1 always).
+and not told. Then frames without the subject, the pixels' medians over HELD_OUT: how often such a frame has a lower
+mean likelihood than one with the subject, both with noise of 5 levels (0.5 is chance, 1 always).
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def main() -> None:
         found[kind] |= {"uncalibrated": {"sure": sure, "rest": rest}}
     pictures = torch.stack([split.images[i] for i in range(len(split))])
     torch.manual_seed(0)
-    empty = pictures.median(dim=0).values + NOISE * torch.randn(FRAMES, *pictures.shape[1:])
-    without = gather(model, empty.clamp(-1, 1))[1]
-    whole = judged["whole"][0]
+    noise = NOISE * torch.randn(FRAMES, *pictures.shape[1:])
+    whole, without = (
+        gather(model, (frames + noise[: len(frames)]).clamp(-1, 1))[1]
+        for frames in (pictures[:FRAMES], pictures.median(dim=0).values.expand(FRAMES, -1, -1, -1))
+    )
     found["without"] = {
         "calibrated": above(calibration.judge(whole)[0], calibration.judge(without)[0]),
         "uncalibrated": above(uncalibrated(whole), uncalibrated(without)),

@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         iterations=options.iterations,
         confidence=confidence,
         joints=joints,
+        smooth=options.smooth,
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
@@ -93,6 +94,28 @@ def _parser() -> "ArgumentParser":
         metavar="PATH",
         help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
     )
+    _add_rounds(parser)
+    parser.add_argument(
+        "--confidence",
+        type=bool | None,
+        default=None,
+        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
+        "for dlc, sleap and npz, and with --smooth)",
+    )
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
+        "confidence as well",
+    )
+    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
+    parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
+    add_compute(parser)
+    return parser
+
+
+def _add_rounds(parser: "ArgumentParser") -> None:
+    """What is hidden, and how often it is imagined."""
     parser.add_argument(
         "--mask",
         type=str | None,
@@ -117,15 +140,6 @@ def _parser() -> "ArgumentParser":
     parser.add_argument(
         "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
     )
-    parser.add_argument(
-        "--confidence",
-        type=bool | None,
-        default=None,
-        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
-        "for dlc, sleap and npz)",
-    )
-    add_compute(parser)
-    return parser
 
 
 def _masks(options: Any) -> str | tuple[int, ...] | None:
@@ -148,7 +162,7 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
 
     wanted = options.confidence
     if wanted is None:
-        wanted = options.format in ("dlc", "sleap", "npz")
+        wanted = options.smooth or options.format in ("dlc", "sleap", "npz")
     return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
 
 

@@ -69,12 +69,14 @@ class Poses(Origins):
         normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel.
         confidence: (n, N) float64 in [0, 1], the likelihood of each keypoint; None where it was not asked for.
         expected_error: (n, N) float64, in pixels of the originals; None where there is no calibration.
+        filled: (n, N) bool, whether a keypoint was taken from the frames around it; None where nothing was smoothed.
     """
 
     keypoints: NDArray[np.float64]
     normalised: NDArray[np.float64]
     confidence: NDArray[np.float64] | None = None
     expected_error: NDArray[np.float64] | None = None
+    filled: NDArray[np.bool_] | None = None
 
 
 class Naming(Protocol):
@@ -95,7 +97,7 @@ class Naming(Protocol):
         """(n, J) of numbers (n, N) of the keypoints that joints are made of, such as confidence."""
 
 
-COLLECTED = ("names", "sizes", "frames", "times", "keypoints", "normalised", "confidence", "expected_error")
+COLLECTED = ("names", "sizes", "frames", "times", "keypoints", "normalised", "confidence", "expected_error", "filled")
 
 
 def collect(batches: Iterable[Poses]) -> Poses:
