@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model, trained_model
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
-    confidence, joints = _confidence(options, model), _joints(options, model)
+    confidence, joints = _confidence(options, model), _joints(options)
     poses = estimate(
         model,
         options.images,
@@ -103,6 +103,9 @@ def _parser() -> "ArgumentParser":
         "for dlc, sleap and npz, and with --smooth)",
     )
     parser.add_argument(
+        "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
+    )
+    parser.add_argument(
         "--smooth",
         action="store_true",
         help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
@@ -137,9 +140,6 @@ def _add_rounds(parser: "ArgumentParser") -> None:
         help="passes of inference, 1 more than rounds: 3 with a mask where the model is iterative, else 1; without a "
         "mask rounds imagine the whole image anew and cost accuracy there",
     )
-    parser.add_argument(
-        "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
-    )
 
 
 def _masks(options: Any) -> str | tuple[int, ...] | None:
@@ -166,12 +166,12 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
     return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
 
 
-def _joints(options: Any, model: "KeypointModel") -> "NamedJoints | None":
+def _joints(options: Any) -> "NamedJoints | None":
     """What `ppl-fast name` has kept beside the model, unless keypoints are asked for."""
     from ppl_fast.naming import load_joints
     from ppl_fast.training.run import find_model
 
-    return None if options.keypoints else load_joints(find_model(options.run), model)
+    return None if options.keypoints else load_joints(find_model(options.run), trained_model(options.run, options))
 
 
 def _check_outputs(options: Any, source: Path) -> None:

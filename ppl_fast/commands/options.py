@@ -126,11 +126,17 @@ def _check_folder(folder: Path) -> None:
 
 
 def ready_model(run: str, options: Any) -> "KeypointModel":
-    """The model of a run, optimised for estimation, on the device and with the number of threads asked for."""
+    """`trained_model`, optimised for estimation."""
+    from ppl_fast.models import optimize
+
+    return optimize(trained_model(run, options))
+
+
+def trained_model(run: str, options: Any) -> "KeypointModel":
+    """The model of a run as it was trained, on the device and with the number of threads asked for."""
     import torch
 
     from ppl_fast._devices import pick
-    from ppl_fast.models import optimize
     from ppl_fast.training import load_model
 
     for name, low in (("batch_size", 1), ("workers", 0), ("threads", 0)):
@@ -139,7 +145,7 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick(options.device)
-    return optimize(load_model(run).to(device))
+    return load_model(run).to(device).eval()
 
 
 def _spelled(parser: ArgumentParser, word: str) -> str:
