@@ -111,8 +111,6 @@ def _parser() -> "ArgumentParser":
         help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
         "confidence as well",
     )
-    parser.add_argument("--max-bad-share", type=float, default=0.1, help="share of unreadable files that are skipped")
-    parser.add_argument("--max-pixels", type=int, default=100_000_000, help="that an image may decode to at once")
     add_compute(parser)
     return parser
 
