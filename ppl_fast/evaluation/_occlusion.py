@@ -176,7 +176,8 @@ def occlusion(
         for (kind, share), kept in zip(masks, found, strict=True)
     ]
     if penalised is not None:
-        result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised), "threshold": threshold}
+        result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised)}
+        result["threshold"] = plain(threshold)
         for row, kept in zip(result["rows"], found, strict=True):
             row |= {"ridge": errors(kept, penalised), "pck": near(kept, penalised)}
     return result
