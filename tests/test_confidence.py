@@ -186,6 +186,11 @@ def test_calibrations_of_other_models_are_refused(saved):
         load_calibration(saved, 5)
 
 
+def test_confidence_is_a_bool_or_a_calibration():
+    with pytest.raises(TypeError, match="confidence must be a bool or a Calibration, got str"):
+        estimate(Bright(), torch.zeros(1, 3, 32, 32), confidence="confidence.json")
+
+
 def test_frames_are_told_apart_by_their_mean():
     from confidence import above
 

@@ -64,6 +64,15 @@ def test_uneven_times():
     assert rms(smooth(still, found, np.ones((N, 1)))[0] - truth) < 0.55
 
 
+def test_gaps_by_a_clock_that_stands():
+    _, found, error = track()
+    sure = 1 / error
+    sure[100:110, 0] = sure[200:240, 1] = 0.01
+    for times, count in ((np.maximum(TIMES, 1), 10), (np.zeros(N), 0), (np.full(N, np.nan), 0)):
+        filled = smooth(times, found, sure, error)[1]
+        assert filled[100:110, 0].sum() == count == filled.sum()
+
+
 def test_gaps_are_filled_and_marked():
     truth, found, error = track()
     sure = 1 / error

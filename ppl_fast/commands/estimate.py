@@ -158,10 +158,10 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
     from ppl_fast.inference import load_calibration
     from ppl_fast.training.run import find_model
 
-    wanted = options.confidence
-    if wanted is None:
-        wanted = options.smooth or options.format in ("dlc", "sleap", "npz")
-    return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
+    wanted = options.format in ("dlc", "sleap", "npz") if options.confidence is None else options.confidence
+    if not (wanted or options.smooth):
+        return False
+    return load_calibration(find_model(options.run), model.settings.num_keypoints) or True
 
 
 def _joints(options: Any) -> "NamedJoints | None":

@@ -118,8 +118,8 @@ def estimate(
             and the model is iterative, else 1. Without masks each round imagines the whole image anew, which costs
             accuracy there.
         confidence: whether poses have it, which takes two more passes; by a calibration, such as
-            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
-            that tells frames apart more than keypoints.
+            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score that tells
+            frames apart more than keypoints.
         joints: gives named joints in place of the keypoints, as `ppl_fast.naming.load_joints` reads them.
         smooth: whether tracks of videos are smoothed, and short gaps in them filled; see
             `ppl_fast.inference.smoothing.smooth`. Poses then have confidence, and a video is estimated whole before
@@ -136,11 +136,13 @@ def estimate(
         An iterator over `Poses`; no batch mixes images and frames, or frames of two videos.
 
     Raises:
-        TypeError: no such source.
+        TypeError: no such source, masks or confidence.
         ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable; masks that do not
             fit it. While iterating: an image, frame or mask does not decode that may not be skipped, and is named.
         ImportError: an extra is not installed.
     """
+    if not isinstance(confidence, (bool, Calibration)):
+        raise TypeError(f"estimate: confidence must be a bool or a Calibration, got {type(confidence).__name__}")
     if iterations is None:
         iterations = PASSES if masks is not None and model.iterative else 1
     iterations = integer("estimate", "iterations", iterations, low=1)

@@ -97,9 +97,10 @@ def smooth(
         return found, filled
     steps = np.diff(times)
     steady = bool(np.isfinite(times).all() and (steps > 0).all())
-    # In units of a frame, for numbers of a size that the spline takes well.
+    # In units of a frame, for numbers of a size that the spline takes well; by a clock that stands, frames are counted.
     at = (times - times[0]) / np.median(steps) if steady else np.arange(len(times), dtype=np.float64)
-    gap = longest_gap / float(np.median(steps)) if steady else np.inf
+    frame = float(np.median(steps)) if steady else (times[-1] - times[0]) / (len(times) - 1)
+    gap = longest_gap / frame if frame > 0 else 0.0
     precision = confidence if expected_error is None else 1 / np.maximum(expected_error, 1e-6)
     for i in range(keypoints.shape[1]):
         track, sure = keypoints[:, i], confidence[:, i]
