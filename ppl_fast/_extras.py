@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-NAMES = {"PIL": "Pillow", "yaml": "PyYAML"}  # of packages that are installed under another name than they are imported
+NAMES = {"PIL": "Pillow", "yaml": "PyYAML", "pillow_heif": "pillow-heif"}  # names that packages are installed by
 
 
 def missing(package: str, who: str, extra: str, otherwise: str = "") -> ImportError:

@@ -8,7 +8,7 @@ import pytest
 from miniatures import SIDE, cub, fails
 
 from ppl_fast.data import LayoutError, open_set
-from ppl_fast.data.sets.hdf import opened
+from ppl_fast.data.hdf import opened
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, SIDE, SIDE), np.uint8)
 

@@ -11,8 +11,8 @@ pytest.importorskip("PIL", reason="images need the data extra")
 from inference_cases import KEYPOINTS, Finder, S
 from PIL import Image
 
-from ppl_fast.data.image_set import resized
 from ppl_fast.data.mask import load_mask, visible_after_resizing
+from ppl_fast.data.pixels import resized
 from ppl_fast.inference import collect, estimate
 
 RNG = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ppl_fast._extras import needing
+from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
 from ppl_fast.commands.options import add_compute, command_parser, parse, ready_model
 
 DESCRIPTION = """Learn from labelled images what the model's evidence is worth: `estimate --confidence` then gives an
@@ -14,20 +15,20 @@ def main(arguments: list[str]) -> int:
     parser = command_parser("calibrate", DESCRIPTION, "RUN IMAGES [--labels FILE] [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument("images", metavar="IMAGES", type=str, help="folder of images, at least 20 of them labelled")
-    parser.add_argument("--labels", type=str | None, default=None, help="label file (default: the one in IMAGES)")
+    add_labels(parser)
+    add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
 
     with needing("ppl-fast calibrate needs", "data"):
-        from ppl_fast.data import ImageFolder, load_labels
-    from ppl_fast.evaluation import calibrate
+        from ppl_fast.evaluation import calibrate
     from ppl_fast.inference.confidence import FILE, WITHIN, digest
     from ppl_fast.training.run import find_model
 
     model = ready_model(options.run, options)
-    labels = load_labels(options.labels or options.images)
-    images = ImageFolder(options.images, model.config["image_size"])
-    found = calibrate(model, images, labels, batch_size=options.batch_size)
+    opened = open_labelled("calibrate", options.images, model.config["image_size"], options, framing_for(options))
+    assert opened.labels is not None
+    found = calibrate(model, opened.dataset, opened.labels, batch_size=options.batch_size)
     beside = find_model(options.run)
     replace(found, model=digest(beside)).save(beside / FILE)
     print(f"of {found.frames} labelled images, each half judged by what the other half taught:")

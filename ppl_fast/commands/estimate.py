@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
+from ppl_fast.commands.footage import add_crop, framing_for
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model, trained_model
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> int:
         workers=options.workers,
         max_bad_share=options.max_bad_share,
         max_pixels=options.max_pixels,
+        framing=framing_for(options),
         progress=True,
     )
     known = set(poses.media.skipped)
@@ -111,6 +113,7 @@ def _parser() -> "ArgumentParser":
         help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
         "confidence as well",
     )
+    add_crop(parser)
     add_compute(parser)
     return parser
 

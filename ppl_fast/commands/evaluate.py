@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 if TYPE_CHECKING:
     from ppl_fast.data.sets import LabelledSet
     from ppl_fast.models import KeypointModel
+    from ppl_fast.options.footage import Framing
 
-DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a folder of images with
-keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
+DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a project of DeepLabCut or
+Lightning Pose, a folder of images or videos with labels beside them (keypoints.npz, CollectedData*.csv or .h5, .slp,
+COCO keypoint JSON), or a published data set such as human36m:ROOT, with its own splits and protocol.
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
 SCORES = ("regression", "ridge", "matching", "pck", "limb_share")
@@ -27,6 +30,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument("data", metavar="DATA", type=str, help="labelled images to measure on")
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
+    add_labels(parser)
+    add_crop(parser)
     parser.add_argument("--beside", type=str | None, default=None, metavar="RUN2", help="second run to measure")
     parser.add_argument(
         "--out",
@@ -108,19 +113,19 @@ def _measure(
 ) -> dict[str, dict[str, Any]]:
     from ppl_fast.evaluation import evaluate_model
 
-    sets: dict[int, list[LabelledSet]] = {}
+    sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
     results = {}
-    for name, model in models.items():
-        size = model.config["image_size"]
-        if size not in sets:
-            sets[size] = _open_sets(options, size)
-        images_and_labels: list[Any] = [part for labelled in sets[size] for part in (labelled.dataset, labelled.labels)]
+    for (name, model), run in zip(models.items(), (options.run, options.beside), strict=False):
+        seen = model.config["image_size"], framing_for(options, run)
+        if seen not in sets:
+            sets[seen] = _open_sets(options, *seen)
+        images_and_labels: list[Any] = [part for labelled in sets[seen] for part in (labelled.dataset, labelled.labels)]
         if len(models) > 1:
             print(f"{name}:")
         results[name] = evaluate_model(
             model,
             *images_and_labels,
-            protocol=sets[size][-1].protocol,
+            protocol=sets[seen][-1].protocol,
             iterations=options.iterations,
             threshold=options.threshold,
             masks=masks,
@@ -133,19 +138,13 @@ def _measure(
     return results
 
 
-def _open_sets(options: Any, image_size: int) -> list[LabelledSet]:
+def _open_sets(options: Any, image_size: int, framing: Framing) -> list[LabelledSet]:
     """The labelled set to divide, or one to fit on and one to measure on: a published data set has its own splits."""
-    from ppl_fast.data import open_set
     from ppl_fast.data.sets import known_name
 
     fit_on = options.train_data or (options.data if known_name(options.data) else None)
     specs = [(options.data, "test")] if fit_on is None else [(fit_on, "fit"), (options.data, "test")]
-    limits = {"max_bad_share": options.max_bad_share, "max_pixels": options.max_pixels}
-    sets = [open_set(spec, image_size, split=split, **limits) for spec, split in specs]
-    for (spec, _), labelled in zip(specs, sets, strict=True):
-        if labelled.labels is None:
-            raise ValueError(f"evaluate: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none")
-    return sets
+    return [open_labelled("evaluate", spec, image_size, options, framing, split) for spec, split in specs]
 
 
 def table(metrics: dict[str, Any]) -> str:

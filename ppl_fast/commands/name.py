@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, trained_model
 
 if TYPE_CHECKING:
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Learn, from a few labelled images, what turns the keypoints of a run into named joints: a map from the
 keypoints, and a network on the run's trunk, blended joint by joint by their errors on images left out, which are
-printed. Both are kept beside the run's model; estimate then writes the joints. LABELS is a folder of images with
-keypoints.npz or COCO keypoint JSON."""
+printed. Both are kept beside the run's model; estimate then writes the joints. DATA is a project of DeepLabCut or
+Lightning Pose, or a folder of images or videos with labels beside them, as for evaluate."""
 FEW = 10  # labelled images; with fewer, errors on images left out say little
 FOLDER = "labeled-data"
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    parser = command_parser("name", DESCRIPTION, "RUN LABELS [--suggest N --of IMAGES --out DIR] [options]")
+    parser = command_parser("name", DESCRIPTION, "RUN DATA [--suggest N --of IMAGES --out DIR] [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory")
-    parser.add_argument("labels", metavar="LABELS", type=str, help="labelled images")
+    parser.add_argument("data", metavar="DATA", type=str, help="labelled images")
+    add_labels(parser)
+    add_crop(parser)
     parser.add_argument("--network", type=bool, default=True, help="fine-tune a network too; false: keypoints alone")
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps of the network, for each of 6 to 11")
     parser.add_argument("--seed", type=int, default=0, help="of the network")
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--of", type=str | None, default=None, metavar="IMAGES", help="folder to suggest from")
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write them")
     parser.add_argument(
-        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of LABELS"
+        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
     )
     add_compute(parser)
     options = parse(parser, arguments)
@@ -82,13 +85,11 @@ def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
     """The images that have labels, all of them at once: they are few."""
     import torch
 
-    from ppl_fast.data import open_set
     from ppl_fast.evaluation import labelled_split
     from ppl_fast.naming import Labelled
 
-    opened = open_set(options.labels, image_size, split="fit")
-    if opened.labels is None:
-        raise ValueError(f"name: expected labels (keypoints.npz or COCO keypoint JSON) in {options.labels}, got none")
+    opened = open_labelled("name", options.data, image_size, options, framing_for(options))
+    assert opened.labels is not None
     split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
     images = torch.stack([split.images[i] for i in range(len(split))])
     names, skeleton = opened.labels.names, opened.labels.skeleton
@@ -133,11 +134,12 @@ def _suggest(model: LinkModel, named: NamedJoints, options: Any) -> None:
     import numpy as np
     import torch
 
-    from ppl_fast.data import ImageFolder
+    from ppl_fast.data import open_set
     from ppl_fast.inference import predict
     from ppl_fast.naming.suggest import suggested
 
-    images = ImageFolder(options.of, model.config["image_size"])
+    limits = {"max_bad_share": options.max_bad_share, "max_pixels": options.max_pixels}
+    images = open_set(options.of, model.config["image_size"], framing=framing_for(options), **limits).dataset
     keypoints = predict(model, images, batch_size=options.batch_size, workers=options.workers)
     device = next(model.parameters()).device
     unsure = np.concatenate(

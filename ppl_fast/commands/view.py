@@ -1,9 +1,11 @@
 """ppl-fast view: a run as one HTML file to look at."""
 
 from pathlib import Path
+from typing import Any
 
 from ppl_fast._extras import needing
 from ppl_fast._files import readable
+from ppl_fast.commands.footage import add_crop, framing_for
 from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
 
 DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
@@ -20,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="HTML file to write (default: RUN/page.html)")
     parser.add_argument("--frames", type=int, default=600, help="images and frames to show, about, spread evenly")
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
+    add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
     for name in ("frames", "iterations"):
@@ -34,11 +37,12 @@ def main(arguments: list[str]) -> int:
     out = Path(options.out or Path(options.run, "page.html"))
     check_path(out)
     model = ready_model(options.run, options)
-    estimation = {}
+    estimation: dict[str, Any] = {}
     if options.source is not None:
         find_media(Path(options.source))  # else a folder would be made for a source that is not there
-        names = ("iterations", "batch_size", "workers", "max_bad_share")
-        estimation = {name: getattr(options, name) for name in names} | {"progress": True}
+        names = ("iterations", "batch_size", "workers", "max_bad_share", "max_pixels")
+        estimation = {name: getattr(options, name) for name in names}
+        estimation |= {"framing": framing_for(options), "progress": True}
     check_outputs(out)
     page = write_page(out, options.run, options.source, model=model, frames=options.frames, **estimation)
     for name, reason in page.skipped:

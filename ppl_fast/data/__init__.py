@@ -15,7 +15,7 @@ _HOMES = {
     "LabelledSet": "sets",
     "Labels": "labels",
     "LayoutError": "sets",
-    "load_labels": "labels",
+    "load_labels": "label_files",
     "make_figures": "figures",
     "open_set": "sets",
     "training_loader": "loading",
@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # so that type checkers, too, find what `_HOMES` lists
     from ppl_fast.data.clips import ClipFolder
     from ppl_fast.data.figures import make_figures
     from ppl_fast.data.images import ImageFolder
-    from ppl_fast.data.labels import Labels, load_labels
+    from ppl_fast.data.label_files import load_labels
+    from ppl_fast.data.labels import Labels
     from ppl_fast.data.loading import training_loader
     from ppl_fast.data.predictions import write_coco, write_csv
     from ppl_fast.data.sets import LabelledSet, LayoutError, open_set

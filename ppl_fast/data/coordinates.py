@@ -32,6 +32,37 @@ def from_pixels(keypoints: Points, image_size: int, original_size: Any) -> Point
     return ((keypoints + 0.5) / scale - 0.5) * (2 / (image_size - 1)) - 1
 
 
+def from_view(keypoints: np.ndarray, image_size: int, boxes: np.ndarray) -> np.ndarray:
+    """Normalised keypoints of what a model saw, a box in the original, in pixels of the original.
+
+    Args:
+        keypoints: (..., N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel of the view.
+        image_size: S, the side in pixels of the view.
+        boxes: (5,), or (n, 5) for keypoints of shape (n, N, 2), as `ppl_fast.data.boxes` has them; NaN gives NaN.
+
+    Returns:
+        (..., N, 2): (x, y) in pixels of the original, integers at pixel centres.
+    """
+    centre, size, along, across = _axes(boxes)
+    inside = (((keypoints + 1) * ((image_size - 1) / 2) + 0.5) / image_size - 0.5) * size
+    return inside[..., :1] * along + inside[..., 1:] * across + centre - 0.5
+
+
+def to_view(keypoints: np.ndarray, image_size: int, boxes: np.ndarray) -> np.ndarray:
+    """Pixels of the original as normalised keypoints of the view: the inverse of `from_view`."""
+    centre, size, along, across = _axes(boxes)
+    away = keypoints + 0.5 - centre
+    inside = np.stack([(away * along).sum(-1), (away * across).sum(-1)], axis=-1) / size
+    return ((inside + 0.5) * image_size - 0.5) * (2 / (image_size - 1)) - 1
+
+
+def _axes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Centre, size, and the directions of the two sides of boxes (..., 5), each (..., 1, 2)."""
+    boxes = np.asarray(boxes, np.float64)[..., None, :]
+    cosine, sine = np.cos(boxes[..., 4]), np.sin(boxes[..., 4])
+    return boxes[..., :2], boxes[..., 2:4], np.stack([cosine, sine], axis=-1), np.stack([-sine, cosine], axis=-1)
+
+
 def _scale(caller: str, keypoints: Points, image_size: int, original_size: Any) -> Points:
     """Original pixels per resized pixel, (2,) or (n, 1, 2), of the type of `keypoints`."""
     if keypoints.shape[-1:] != (2,):

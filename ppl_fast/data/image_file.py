@@ -15,15 +15,21 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl_fast._documents import check_regular
-from ppl_fast.data.image_set import SMALLEST_SIDE, as_tensor
+from ppl_fast._extras import needing
+from ppl_fast.data.image_set import SMALLEST_SIDE
 from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.pixels import as_tensor
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # Pillow's names
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "HEIF")  # Pillow's names
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands behind the word ftyp
 PNG = b"\x89PNG\r\n\x1a\n"
 # Parts of a PNG that hold text; of them, those that may tell which way is up.
 _TEXTS, _TELLING = (b"tEXt", b"zTXt", b"iTXt"), (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _TAIL = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _UPRIGHT_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp")
+# Tags of TIFF that say what the largest value stands for white: bits of a sample, and two that name the value.
+_BITS, _WHITES = 258, (281, 341)
+TWELVE, SIXTEEN = 4095, 65535
 _silence = threading.Lock()
 
 
@@ -114,6 +120,10 @@ def _identified(source: BinaryIO) -> Image.Image:
     Image.init()
     source.seek(0)
     start = source.read(16)
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC and "HEIF" not in Image.OPEN:
+        with needing("HEIC images need", "heic"):
+            from pillow_heif import register_heif_opener
+        register_heif_opener()
     for name in FORMATS:
         reader, accepts = Image.OPEN.get(name, (None, None))
         if reader is None or accepts is None or accepts(start) not in (True, 1):
@@ -135,17 +145,35 @@ def _quiet() -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: 16-bit values scaled, fractions too, transparency laid on white."""
+    """Any mode as 8-bit RGB: 16-bit values scaled (see `_white`), fractions too, transparency laid on white."""
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image), posinf=255, neginf=0)
         scale = 255 if values.max(initial=0) <= 1 else 1
         return Image.fromarray((values * scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        white = _white(image, int(values.max(initial=0)))
+        return Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _white(image: Image.Image, largest: int) -> int:
+    """The value of white in an image of more than 8 bits, whose largest value this is.
+
+    What a TIFF says counts: less than 16 bits a sample, or a largest value of all bits set. Else an image without a
+    value above 4095 has 12 bits in 16, as scientific cameras write them: with 16 it would be nearly black. A PNG of
+    fewer bits is scaled to 16 by its writer, as its format demands, and a PGM by Pillow.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))
+    named = [2 ** int(bits[0]) - 1 if bits else SIXTEEN, *(tags.get(tag) for tag in _WHITES)]
+    for white in (each[0] if isinstance(each, tuple) and each else each for each in named):
+        if isinstance(white, int) and 255 < white < SIXTEEN and not white & (white + 1) and white >= largest:
+            return white
+    return TWELVE if largest <= TWELVE else SIXTEEN
 
 
 def _orientation(image: Image.Image) -> int:

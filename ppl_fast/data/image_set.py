@@ -16,7 +16,10 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar
 from ppl_fast._files import readable
 from ppl_fast._options import integer
+from ppl_fast.data.boxes import Box, seen
+from ppl_fast.data.framing import Views
 from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.pixels import normalised, resized
 
 SMALLEST_SIDE = 8
 
@@ -43,6 +46,7 @@ class ImageSet(Dataset[torch.Tensor]):
         cache: keep the resized images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable; a JPEG is decoded at a reduced size where that will do.
+        views: what of each image is seen (`ppl_fast.data.framing`); None for all of it, stretched to the square.
 
     Attributes:
         paths: the names that are used.
@@ -50,6 +54,9 @@ class ImageSet(Dataset[torch.Tensor]):
         skipped: (name, reason) of images left out.
         ignored: names of files that are no images.
         clips: per image the number of the clip it is a frame of, or None where images stand alone.
+        views: as given.
+        boxes: (n, 5) of what is seen of each image, as `ppl_fast.data.boxes` has them; None for all of it.
+        empty: names of images that show nothing, which are left out.
 
     Raises:
         ValueError: too many unreadable images, sizes out of range.
@@ -67,18 +74,26 @@ class ImageSet(Dataset[torch.Tensor]):
         cache: bool = False,
         max_bad_share: float = 0.1,
         max_pixels: int = MAX_PIXELS,
+        views: Views | None = None,
     ):
         kind = type(self).__name__
         self.max_pixels = integer(kind, "max_pixels", max_pixels, low=SMALLEST_SIDE**2)
         image_size = integer(kind, "image_size", image_size, low=SMALLEST_SIDE)
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
-        self.root, self.image_size = root, image_size
+        self.root, self.image_size, self.views = root, image_size, views
+        self.empty = [] if views is None else [name for name in names if not views.shows(name)]
+        names = [name for name in names if name not in set(self.empty)] if self.empty else names
+        if self.empty and not names:
+            raise ValueError(f"{kind}: none of the {len(self.empty)} images in {root} shows an animal")
+        self._boxes: list[Box | None] = [None] * len(names)
         self._cache = torch.empty((len(names), 3, image_size, image_size), dtype=torch.uint8) if cache else None
         outcomes = self._inspect_all(names)
         sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
         good, self.original_sizes = list(sizes), list(sizes.values())
         self.paths = [names[i] for i in good]
+        self._boxes = [self._boxes[i] for i in good]
+        self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
         if len(self.skipped) > max_bad_share * len(names) or not good:
             raise ValueError(
@@ -96,7 +111,7 @@ class ImageSet(Dataset[torch.Tensor]):
             pixels = self._cache[index]
         else:
             try:
-                pixels = self._load(self.paths[index])
+                pixels = self._pixels(self.paths[index], self._boxes[index])
             except UNREADABLE as error:
                 raise ValueError(
                     f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({error}); "
@@ -111,6 +126,10 @@ class ImageSet(Dataset[torch.Tensor]):
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
         lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
+        if self.views is not None:
+            lines += self.views.report
+        if self.empty:
+            lines.append(f"{len(self.empty)} more show no animal and are left out: {first_few(self.empty, 10)}")
         if self.skipped:
             lines.append(f"skipped {len(self.skipped)} unusable: {first_few(self.skipped, 10)}")
         if self.ignored:
@@ -125,6 +144,10 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as uint8 (3, S, S), upright RGB."""
         return resized(self._picture(name), self.image_size)
 
+    def _pixels(self, name: str, box: Box | None) -> torch.Tensor:
+        """What is seen of the image, as uint8 (3, S, S)."""
+        return self._load(name) if box is None else seen(self._picture(name), box, self.image_size)
+
     def _picture(self, name: str) -> Image.Image:
         """The image as it is stored, upright RGB."""
         raise NotImplementedError
@@ -135,8 +158,10 @@ class ImageSet(Dataset[torch.Tensor]):
         def inspect(i: int) -> tuple[int, int] | str:
             try:
                 size = self._size(names[i])
+                if self.views is not None:
+                    self._boxes[i] = self.views.box(names[i], size)
                 if self._cache is not None:
-                    self._cache[i] = self._load(names[i])
+                    self._cache[i] = self._pixels(names[i], self._boxes[i])
                 return size
             except UNREADABLE as error:
                 return _reason(error, str(self.root / names[i]))
@@ -144,21 +169,6 @@ class ImageSet(Dataset[torch.Tensor]):
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             jobs = pool.map(inspect, range(len(names)))
             return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
-
-
-def as_tensor(image: Image.Image) -> torch.Tensor:
-    """An RGB image as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def resized(image: Image.Image, size: int) -> torch.Tensor:
-    """An RGB image as uint8 (3, size, size), stretched to the square."""
-    return as_tensor(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels of any shape as the models take them: float32 in [-1, 1]."""
-    return pixels.float().mul_(1 / 127.5).sub_(1)
 
 
 def natural(name: str) -> tuple[list[int | str], str]:

@@ -12,9 +12,10 @@ from ppl_fast._files import OVERLAY
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from ppl_fast.data.label_files.deeplabcut import DRAWN, FRAMES, VIDEOS, is_project
 
 _OVERLAID = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)  # `a.jpg` becomes `a.jpg.png`
-COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt")
+COMPANION_SUFFIXES = (".npz", ".json", ".csv", ".yaml", ".yml", ".md", ".txt", ".h5", ".slp", ".pickle")
 
 _LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stand
 
@@ -22,8 +23,9 @@ _LOOKED_AT = 65_536  # bytes at either end of a file, where `OVERLAY` would stan
 class ImageFiles(ImageSet):
     """Image files below a folder, by their relative paths.
 
-    EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB; transparent ones are laid on
-    white. Images are stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
+    EXIF orientation is honoured; grayscale, palette, CMYK and 16-bit images become RGB (12 bits in 16 are told by the
+    file, or by no value above 4095); transparent ones are laid on white. HEIC needs the extra of that name. Images are
+    stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
 
     When the set is built, every file's header is read and its end looked for, so that truncated files are found
     before any work starts; with `cache` every image is decoded then. Files that fail are skipped and kept with
@@ -86,6 +88,7 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
     """Relative paths of (images, other files) below `root`, each sorted; hidden and companion files left out.
 
     Of a single image file, its name. A run of `train` counts as one other file, and overlays, `a.jpg.png`, are others.
+    Of a project of DeepLabCut or Lightning Pose, the labelled frames and videos alone, without drawn ones.
     """
     if root.is_file() and kind_of(root) == "image":
         return [root.name], []
@@ -95,9 +98,13 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     entered: set[str] = set()  # folders that a link led to
+    project = is_project(root)
     for folder, subfolders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         below = Path(folder).relative_to(root)
+        if project:
+            drawn, subfolders[:], files = _of_project(below, subfolders, files)
+            others += drawn
         runs = [name for name in subfolders if _is_run(Path(folder, name))]
         others += [f"{(below / name).as_posix()}/ (a training run)" for name in runs]
         subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or name in runs))
@@ -112,6 +119,15 @@ def list_files(root: Path) -> tuple[list[str], list[str]]:
                 continue
             (images if kind_of(Path(folder, name)) == "image" else others).append(path)
     return sorted(images), sorted(others)
+
+
+def _of_project(below: Path, subfolders: list[str], files: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """What was drawn in a folder of a project, by its path; and the folders and files there that are footage."""
+    drawn = [name for name in (*subfolders, *files) if Path(name).stem.endswith(DRAWN)]
+    folders, kept = ([name for name in names if name not in drawn] for names in (subfolders, files))
+    if below == Path():
+        folders, kept = [name for name in folders if name in (FRAMES, VIDEOS)], []
+    return [f"{(below / name).as_posix()} (drawn by the project's program)" for name in drawn], folders, kept
 
 
 def _is_known(folder: Path, parent: Path, entered: set[str]) -> bool:

@@ -6,13 +6,20 @@ from typing import Literal
 from ppl_fast._documents import MAX_PIXELS as MAX_PIXELS
 from ppl_fast._documents import check_regular
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
-# In a folder; what they hold is looked at, and any format that PyAV reads will do.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".heic",
+    ".heif",
+)  # fmt: skip
+# In a folder; what they hold is looked at, and any format that PyAV reads will do. These are the extensions of FFmpeg's
+# demuxers of films, and those of formats that it knows by their content alone; left out are sound, text and images, raw
+# pixels, which do not say how large they are, and what more often is something else (.dat, .txt, .v, .avs, .mod).
 VIDEO_SUFFIXES = (
-    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264",
-    ".h265", ".hevc", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mod",
-    ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod",
-    ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+    ".264", ".265", ".266", ".3g2", ".3gp", ".amv", ".apv", ".asf", ".avc", ".avi", ".avs2", ".avs3", ".cdxl", ".dav",
+    ".divx", ".dv", ".dvr-ms", ".evc", ".f4v", ".flm", ".flv", ".gif", ".h261", ".h264", ".h265", ".h266", ".h26l",
+    ".hevc", ".ifv", ".imx", ".ismv", ".ivf", ".ivr", ".kux", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2",
+    ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mod", ".moflex", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts",
+    ".mvi", ".mxf", ".mxg", ".nut", ".obu", ".ogm", ".ogv", ".psp", ".qt", ".rcv", ".rm", ".rmvb", ".ser", ".tod",
+    ".trp", ".ts", ".ty", ".usm", ".vc1", ".viv", ".vob", ".vvc", ".webm", ".wmv", ".wtv", ".xmv", ".y4m", ".yop",
 )  # fmt: skip
 OF_TEXTS_TOO = (".mod", ".ts")  # modules, and TypeScript
 

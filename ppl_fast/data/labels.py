@@ -1,20 +1,16 @@
-"""Keypoint labels, for evaluation only: `keypoints.npz` or COCO keypoint JSON."""
+"""Keypoint labels of images: the record that all label files are read to."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppl_fast._files import replacing
-from ppl_fast.data.coco import has_keypoints, is_coco, read_coco, read_json
 from ppl_fast.data.names import pair
-from ppl_fast.data.npz import members
 
 LABEL_FILE = "keypoints.npz"
-ARRAYS = ("files", "keypoints", "visible", "names", "skeleton")
 
 
 @dataclass(frozen=True)
@@ -86,74 +82,3 @@ class Labels:
                 skeleton=np.array(self.skeleton, dtype=np.int64).reshape(-1, 2),
                 **known,
             )
-
-
-def load_labels(root: str | os.PathLike[str]) -> Labels:
-    """Labels of a folder of images, or of the label file itself.
-
-    A folder's `keypoints.npz` comes first; else its one JSON file with COCO's `images`, `annotations` and keypoints.
-    Of several people in one COCO image the one with the largest area counts, among those with labelled joints; crowds
-    never do. Joints with COCO's v = 0, or without numbers, are not visible.
-
-    Raises:
-        ValueError: no labels, several COCO files, or a file that does not hold what it should; it is named.
-    """
-    root = Path(root)
-    if root.is_dir():
-        if (root / LABEL_FILE).exists():
-            return _load_npz(root / LABEL_FILE)
-        return _only_coco(root)
-    if not root.exists():
-        raise ValueError(f"load_labels: {root} is missing; expected a folder or a label file")
-    if root.suffix == ".npz":
-        return _load_npz(root)
-    data = read_json(root)
-    if not is_coco(data):
-        raise ValueError(f"load_labels: {root} must be a JSON object with COCO's images and annotations")
-    return read_coco(root, data, Labels)
-
-
-def _only_coco(root: Path) -> Labels:
-    """Labels of the one JSON file in a folder that holds keypoints; others, broken ones too, may lie beside it."""
-    found, broken = [], []
-    for path in sorted(path for path in root.iterdir() if path.suffix.lower() == ".json"):
-        try:
-            data = read_json(path)
-        except ValueError as error:
-            broken.append(error)
-            continue
-        if is_coco(data):
-            found.append((path, data))
-    if len(found) > 1:
-        found = [(path, data) for path, data in found if has_keypoints(data)] or found
-    if not found and broken:
-        raise broken[0]
-    if len(found) != 1:
-        got = ", ".join(path.name for path, _ in found) or "neither"
-        raise ValueError(f"load_labels: expected {LABEL_FILE} or one COCO keypoint JSON file in {root}, got {got}")
-    path, data = found[0]
-    return read_coco(path, data, Labels)
-
-
-def _load_npz(path: Path) -> Labels:
-    try:
-        with members(path, ARRAYS, ("sizes",)) as found:
-            (n, *_), (joints, *_) = found["files"].shape or (0,), found["names"].shape or (0,)
-            expected = {"files": (n,), "names": (joints,), "keypoints": (n, joints, 2), "visible": (n, joints)}
-            expected |= {"sizes": (n, 2)} if "sizes" in found else {}
-            for name, shape in expected.items():  # before memory is taken for any
-                if found[name].shape != shape:
-                    raise ValueError(f"{name} must have shape {shape}, got {found[name].shape}")
-            arrays = {name: member.read() for name, member in found.items()}
-            return Labels(
-                files=arrays["files"].tolist(),
-                keypoints=arrays["keypoints"].astype(np.float64),
-                visible=arrays["visible"].astype(bool),
-                names=arrays["names"].tolist(),
-                skeleton=[(int(i), int(j)) for i, j in arrays["skeleton"]],
-                sizes=arrays["sizes"].astype(np.float64) if "sizes" in arrays else None,
-            )
-    except KeyError as error:
-        raise ValueError(f"load_labels: {path} lacks an array: {error.args[0]}") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"load_labels: {path} is no valid label file: {error}") from error

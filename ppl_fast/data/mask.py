@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ppl_fast.data.boxes import Box, part
 from ppl_fast.data.image_file import opened, to_rgb, upright_size
 from ppl_fast.data.image_set import SMALLEST_SIDE, UNREADABLE
 from ppl_fast.data.kinds import MAX_PIXELS
@@ -48,14 +49,19 @@ def load_mask(path: Path) -> np.ndarray:
     return values >= WHITE
 
 
-def visible_after_resizing(hidden: np.ndarray, size: int) -> torch.Tensor:
+def visible_after_resizing(hidden: np.ndarray, size: int, box: Box | None = None) -> torch.Tensor:
     """(1, S, S) bool: the pixels of a resized image that no hidden pixel of the original has a share in.
 
     Args:
         hidden: (H, W) bool, of the original.
-        size: S, to which images are resized as by `ppl_fast.data.image_set.resized`, by the same filter.
+        size: S, to which images are resized as by `ppl_fast.data.boxes.seen`, by the same filter.
+        box: what is seen of the original, as there. What lies outside of the original is not hidden.
     """
-    shares = Image.fromarray(hidden.astype(np.float32)).resize((size, size), Image.Resampling.BILINEAR)
+    shares = Image.fromarray(hidden.astype(np.float32))
+    if box is None:
+        shares = shares.resize((size, size), Image.Resampling.BILINEAR)
+    else:
+        shares = part(shares, box, size, outside=0.0)
     return torch.from_numpy(np.asarray(shares) == 0)[None]
 
 

@@ -28,7 +28,7 @@ def write_csv(
     Args:
         path: the file to write, replaced whole.
         files: n names; bytes that are no UTF-8, as Linux has them in old names, are written as `\xe9`.
-        keypoints: (n, N, 2), (x, y) in pixels of the originals.
+        keypoints: (n, N, 2), (x, y) in pixels of the originals; NaN leaves a cell empty.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         columns: name to n values, such as the frame in a video; None leaves a cell empty.
     """
@@ -84,7 +84,7 @@ def write_coco(
     Args:
         path: the file to write, replaced whole.
         files: n names.
-        keypoints: (n, N, 2), (x, y) in pixels of the originals.
+        keypoints: (n, N, 2), (x, y) in pixels of the originals; an image with NaN has no annotation.
         sizes: n pairs (W, H) of the originals.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         skeleton: links as pairs of keypoint numbers counted from 0 (COCO's own count, from 1, is used in the file).
@@ -114,7 +114,7 @@ def coco_file(
         category: as for `write_coco`.
         caller: for the messages of `append`.
     """
-    number = 0
+    number, annotated = 0, False
     # The annotations, which come behind all images in the file, wait beside it.
     with (
         replacing(path) as temporary,
@@ -126,7 +126,7 @@ def coco_file(
         def append(
             files: Sequence[str], keypoints: Any, sizes: Any, confidence: Any = None, filled: Any = None
         ) -> None:
-            nonlocal number, names
+            nonlocal number, annotated, names
             keypoints, names = _checked(caller, files, keypoints, names)
             if len(sizes) != len(files):
                 raise ValueError(f"{caller}: sizes must hold {len(files)} pairs, got {len(sizes)}")
@@ -136,7 +136,9 @@ def coco_file(
                 comma, number = ", " * (number > 0), number + 1
                 image = {"id": number, "file_name": name, "width": int(width), "height": int(height)}
                 file.write(comma + json.dumps(image))
-                waiting.write(comma + json.dumps(_annotation(number, points, v, likely)))
+                if np.isfinite(points).all(axis=1).any():  # else nothing was to be seen
+                    waiting.write(", " * annotated + json.dumps(_annotation(number, points, v, likely)))
+                    annotated = True
 
         yield append
         bones = [[int(i) + 1, int(j) + 1] for i, j in skeleton]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -101,8 +101,8 @@ class Video:
             seconds = _own_seconds(stream) or (container.duration or 0) / 1_000_000
             self.length = stream.frames or round(seconds * self.rate) or None
 
-    def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Every `every`-th frame in the order shown, from the first on.
+    def frames(self, every: int = 1, wanted: Callable[[int], bool] | None = None) -> Iterator[Frame]:
+        """Every `every`-th frame in the order shown, from the first on, as far as its number is `wanted`.
 
         Raises:
             ValueError: a frame does not decode or changes its size, or the video ends well before its announced end.
@@ -113,7 +113,7 @@ class Video:
             for number, raw in enumerate(_decoded(container, stream, others)):
                 time, duration, pts = clock.read(raw)
                 end = float(raw.pts * self.tick + duration if raw.pts is not None else time + duration)
-                if number % every == 0:
+                if number % every == 0 and (wanted is None or wanted(number)):
                     frame = Frame(number, float(time), _upright(raw), pts, float(duration))
                     if frame.image.size != self.size:
                         raise ValueError(

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 
 from ppl_fast._files import readable
 from ppl_fast.data import Labels, from_pixels
+from ppl_fast.data.coordinates import to_view
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 SAME = 1e-2  # how far the ratio of the sides may differ where an image was scaled after it was labelled
@@ -33,11 +34,14 @@ class Split:
         return Split(Subset(self.images, range(len(self))[rows]), self.joints[rows], self.visible[rows])
 
 
-def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any) -> np.ndarray:
+def unit_joints(keypoints: np.ndarray, image_size: int, original_sizes: Any, boxes: Any = None) -> np.ndarray:
     """Labels (n, J, 2) in pixels of the originals of sizes (n, 2) (W, H) as joints, xy in [0, 1].
 
-    0 and 1 are the centres of the first and last pixel of the resized image, like -1 and +1 of detected keypoints.
+    0 and 1 are the centres of the first and last pixel of the resized image, like -1 and +1 of detected keypoints;
+    where `boxes` (n, 5) says what of the originals the model sees, of that.
     """
+    if boxes is not None:
+        return (to_view(np.asarray(keypoints, np.float64), image_size, boxes) + 1) / 2
     return (from_pixels(np.asarray(keypoints, np.float64), image_size, original_sizes) + 1) / 2
 
 
@@ -78,7 +82,10 @@ def labelled_split(dataset: Any, labels: Labels, which: str, max_missing_share: 
     keypoints, scaled = _at_size(found, sizes, which)
     notes += scaled
     _check_inside(found, keypoints, sizes, which)
-    joints = unit_joints(keypoints, dataset.image_size, sizes)
+    boxes = getattr(dataset, "boxes", None)
+    joints = unit_joints(keypoints, dataset.image_size, sizes, None if boxes is None else boxes[positions])
+    if boxes is not None:
+        notes.append(f"of the {which} images the model sees parts; errors are fractions of these parts' sides")
     some = found.visible.any(axis=1)
     if not some.any():
         raise ValueError(f"evaluate_model: {which}_labels must show at least one joint, got none in {len(rows)} images")

@@ -17,7 +17,6 @@ from torch import Tensor
 from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
-from ppl_fast.data import to_pixels
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
 from ppl_fast.inference.masks import PASSES, Masks, open_masks
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from ppl_fast.data.video import Video
     from ppl_fast.inference.masks import Given
     from ppl_fast.models import KeypointModel
+    from ppl_fast.options.footage import Framing
 
 
 class Estimation(Iterator[Poses]):
@@ -99,6 +99,7 @@ def estimate(
     workers: int = 0,
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
+    framing: Framing | None = None,
     progress: bool = False,
 ) -> Estimation:
     """Estimate the poses of images and videos.
@@ -130,6 +131,8 @@ def estimate(
             Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
             to the damage stay. `media.skipped` names them.
         max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.
+        framing: what the model is to see of each image, as in its training: `ppl_fast.training.load_framing(run)`.
+            None stretches the whole to the model's square. What shows nothing has a pose of NaN.
         progress: show a bar where there is a terminal.
 
     Returns:
@@ -150,7 +153,9 @@ def estimate(
     workers = integer("estimate", "workers", workers, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
-    media = open_source(source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels)
+    media = open_source(
+        source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels, framing=framing
+    )
     hidden = None if masks is None else open_masks(masks, media)
     return Estimation(
         model,
@@ -235,13 +240,18 @@ def _poses(
         if confidence is True:
             likelihood = uncalibrated(evidence)
         else:
-            likelihood, expected = confidence.judge(evidence, origins.sizes)
+            likelihood, expected = confidence.judge(evidence, origins.seen_sizes)
     normalised = found.detach().cpu().double().numpy()
     if joints is not None:
         seen = pixels.to(device) * hidden["visible"] if hidden else pixels.to(device)
         normalised = joints(seen, normalised)
         likelihood, expected = (each if each is None else joints.mixed(each) for each in (likelihood, expected))
-    keypoints = to_pixels(normalised, pixels.shape[-1], origins.sizes)
+    if origins.boxes is not None:
+        nothing = np.isnan(origins.boxes).any(axis=1)
+        for each in (normalised, likelihood, expected):
+            if each is not None:
+                each[nothing] = np.nan
+    keypoints = origins.in_pixels(normalised, pixels.shape[-1])
     return Poses(
         **vars(origins), keypoints=keypoints, normalised=normalised, confidence=likelihood, expected_error=expected
     )

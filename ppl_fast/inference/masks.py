@@ -59,7 +59,8 @@ class MaskImages(Masks):
 
     def __init__(self, paths: dict[str | None, Path], report: str = ""):
         self.report, self._paths = report, paths
-        self._last: tuple[Path, int, Tensor] | None = None  # frames of a video share theirs
+        self._hidden: tuple[Path, NDArray[np.bool_]] | None = None  # frames of a video share theirs
+        self._last: tuple[Path, int, bytes, Tensor] | None = None
 
     def visible(self, origins: Origins, index: int, size: int) -> Tensor | None:
         """See `Masks.visible`."""
@@ -68,9 +69,13 @@ class MaskImages(Masks):
         path = self._paths.get(origins.names[index], self._paths.get(None))
         if path is None:
             return None
-        if self._last is None or self._last[:2] != (path, size):
-            self._last = path, size, visible_after_resizing(load_mask(path), size)
-        return self._last[2]
+        if self._hidden is None or self._hidden[0] != path:
+            self._hidden = path, load_mask(path)
+        box = _box(origins, index)
+        key = path, size, b"" if box is None else box.tobytes()
+        if self._last is None or self._last[:3] != key:
+            self._last = *key, visible_after_resizing(self._hidden[1], size, box)
+        return self._last[3]
 
 
 class Colour(Masks):
@@ -87,12 +92,16 @@ class Colour(Masks):
         """See `Masks.visible`."""
         from ppl_fast.data.mask import visible_after_resizing
 
-        return visible_after_resizing(self.hidden(np.asarray(origins.image(index))), size)
+        return visible_after_resizing(self.hidden(np.asarray(origins.image(index))), size, _box(origins, index))
 
     def hidden(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(H, W) of an RGB image (H, W, 3)."""
         near: NDArray[np.bool_] = (np.abs(pixels.astype(np.int16) - self._colour) <= TOLERANCE).all(axis=2)
         return near
+
+
+def _box(origins: Origins, index: int) -> NDArray[np.float64] | None:
+    return None if origins.boxes is None else origins.boxes[index]
 
 
 def open_masks(masks: Given, media: Media) -> Masks:

@@ -15,8 +15,10 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.sources import Frames, Images, Losses, Source
 
 if TYPE_CHECKING:
+    from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Video
+    from ppl_fast.options.footage import Framing
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def open_source(
     workers: int = 0,
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
+    framing: Framing | None = None,
 ) -> Media:
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
@@ -68,6 +71,7 @@ def open_source(
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
         max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.
+        framing: what is to be seen of files; None for all of them. Tensors and data sets are as they are.
 
     Raises:
         TypeError: none of these.
@@ -75,7 +79,7 @@ def open_source(
         ImportError: an extra is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels)
+        return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels, framing)
     if isinstance(source, Tensor):
         _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
@@ -85,34 +89,57 @@ def open_source(
     with needing("estimate needs", "data"):
         from ppl_fast.data.video import Video
     if isinstance(source, Video):
-        return Media([Frames(source, _size(image_size))], root=source.path)
+        views = _views(framing, source.path.parent, [], {source.path.name: source.path}, source.max_pixels)
+        return Media([Frames(source, _size(image_size), views=views)], root=source.path)
     raise TypeError(
         f"estimate: source must be a path, a video, a tensor or a data set of images, got {type(source).__name__}"
     )
 
 
-def _open_files(root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int) -> Media:
+def _views(
+    framing: Framing | None, root: Path, images: list[str], videos: dict[str, Path], max_pixels: int
+) -> Views | None:
+    """What is seen of files, each of which has a pose."""
+    if framing is None:
+        return None
+    from ppl_fast.data.framing import views_of
+
+    views = views_of(framing, root, images, videos, max_pixels)
+    return None if views is None else views.keeping()
+
+
+def _open_files(
+    root: Path, image_size: int, workers: int, max_bad_share: float, max_pixels: int, framing: Framing | None
+) -> Media:
     from ppl_fast.data import ImageFolder
-    from ppl_fast.data.clips import find_media, open_videos
+    from ppl_fast.data.clips import find_media
+    from ppl_fast.data.images import folder_of
     from ppl_fast.data.video import Video
+    from ppl_fast.data.video_frames import open_videos
 
     images, videos, others = find_media(root)
     if root.is_file() and videos:
-        return Media([Frames(Video(root, max_pixels), image_size)], root=root)
+        video = Video(root, max_pixels)
+        views = _views(framing, root.parent, [], videos, max_pixels)
+        report = "\n".join(views.report) if views else ""
+        return Media([Frames(video, image_size, views=views)], report=report, root=root)
     opened, skipped = open_videos(videos, max_pixels)
     of_videos = Losses("videos", len(videos), max_bad_share, skipped)
     of_videos.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
     lines += [f"skipped {name}: {reason}" for name, reason in skipped]
+    views = _views(framing, folder_of(root), images, {name: videos[name] for name in opened}, max_pixels)
     parts: list[Source] = []
     of_images = Losses("images", len(images), max_bad_share)
+    if views and not images:
+        lines += views.report
     if images:
-        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels)
+        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels, views=views)
         dataset.ignored = others  # not the videos
         lines.append(dataset.report())
         of_images.skipped.extend(dataset.skipped)
         parts.append(Images(dataset, workers, losses=of_images))
-    parts += [Frames(video, image_size, name, of_videos) for name, video in opened.items()]
+    parts += [Frames(video, image_size, name, of_videos, views) for name, video in opened.items()]
     return Media(parts, [of_videos, of_images], "\n".join(lines), root)
 
 

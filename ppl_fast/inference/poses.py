@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_fast.data.coordinates import from_view, to_pixels
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -26,6 +28,8 @@ class Origins:
         frames: the number of each frame in its video, from 0; None for an image.
         times: seconds since the first frame of the video; None for an image.
         durations: seconds that each frame is shown for; empty for images, and where nobody said.
+        boxes: (n, 5) float64, what the model saw of each original (`ppl_fast.data.boxes`), NaN for nothing; None for
+            all of it.
         video: the video that all n are frames of; None for images.
         picture: gives the i-th original; None where they are no longer at hand.
     """
@@ -35,6 +39,7 @@ class Origins:
     frames: list[int | None]
     times: list[float | None]
     durations: list[float] = field(default_factory=list)
+    boxes: NDArray[np.float64] | None = None
     video: Video | None = None
     picture: Callable[[int], Image] | None = None
 
@@ -48,6 +53,17 @@ class Origins:
             name if frame is None else f"{name}/{frame:06d}"
             for name, frame in zip(self.names, self.frames, strict=True)
         ]
+
+    @property
+    def seen_sizes(self) -> NDArray[Any]:
+        """(n, 2), (W, H) in pixels of the originals of what the model saw; NaN where it saw nothing."""
+        return self.sizes if self.boxes is None else self.boxes[:, 2:4]
+
+    def in_pixels(self, points: NDArray[np.float64], image_size: int) -> NDArray[np.float64]:
+        """Points (n, N, 2) on S x S pixels that the model saw, (x, y) in [-1, 1], in pixels of the originals."""
+        if self.boxes is None:
+            return to_pixels(points, image_size, self.sizes)
+        return from_view(points, image_size, self.boxes)
 
     def image(self, index: int) -> Image:
         """The original of one pose, upright RGB at its own size; an image file is decoded anew.
@@ -65,9 +81,11 @@ class Poses(Origins):
     """The poses of n images, or of n frames of one video, with N keypoints each, or named joints in their place.
 
     Attributes:
-        keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres.
-        normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel.
-        confidence: (n, N) float64 in [0, 1], the likelihood of each keypoint; None where it was not asked for.
+        keypoints: (n, N, 2) float64, (x, y) in pixels of the originals, integers at pixel centres; NaN where there was
+            nothing to see.
+        normalised: (n, N, 2) float64, (x, y), -1 and +1 at the centres of the first and last pixel that the model saw.
+        confidence: (n, N) float64 in [0, 1], the likelihood of each keypoint; None where it was not asked for, NaN
+            where there was nothing to see.
         expected_error: (n, N) float64, in pixels of the originals; None where there is no calibration.
         filled: (n, N) bool, whether a keypoint was taken from the frames around it; None where nothing was smoothed.
     """
@@ -97,7 +115,9 @@ class Naming(Protocol):
         """(n, J) of numbers (n, N) of the keypoints that joints are made of, such as confidence."""
 
 
-COLLECTED = ("names", "sizes", "frames", "times", "keypoints", "normalised", "confidence", "expected_error", "filled")
+COLLECTED = (
+    "names", "sizes", "frames", "times", "boxes", "keypoints", "normalised", "confidence", "expected_error", "filled",
+)  # fmt: skip
 
 
 def collect(batches: Iterable[Poses]) -> Poses:

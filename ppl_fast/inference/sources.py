@@ -18,6 +18,8 @@ from ppl_fast.inference.poses import Origins
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ppl_fast.data.boxes import Box
+    from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.video import Frame, Video
 
@@ -49,7 +51,7 @@ class Losses:
 
     def check(self) -> None:
         """Raise a ValueError where too many are skipped."""
-        from ppl_fast.data.clips import check_share
+        from ppl_fast.data.video_frames import check_share
 
         check_share(self.skipped, self.count, self.max_bad_share, self.kind)
 
@@ -140,7 +142,8 @@ class Images(Source):
         return [f"{i:06d}" if names is None else names[i] for i in rows]
 
     def _origins(self, rows: list[int], pixels: Tensor) -> Origins:
-        sizes, original = (getattr(self.images, name, None) for name in ("original_sizes", "original"))
+        known = ("original_sizes", "original", "boxes")
+        sizes, original, boxes = (getattr(self.images, name, None) for name in known)
 
         def picture(index: int) -> Image:
             if original is not None:
@@ -156,6 +159,7 @@ class Images(Source):
             sizes=np.asarray(own if sizes is None else [sizes[i] for i in rows], dtype=np.int64),
             frames=[None] * len(pixels),
             times=[None] * len(pixels),
+            boxes=None if boxes is None else boxes[rows],
             picture=picture,
         )
 
@@ -195,28 +199,40 @@ class Frames(Source):
         image_size: S, that frames are resized to.
         name: of the video, such as its path below a folder.
         losses: see `Source`; of a video that does not decode to its end, the frames up to there stay.
+        views: what is seen of each frame; None for all of it.
     """
 
     unit = "frame"
 
-    def __init__(self, video: Video, image_size: int, name: str | None = None, losses: Losses | None = None):
+    def __init__(
+        self,
+        video: Video,
+        image_size: int,
+        name: str | None = None,
+        losses: Losses | None = None,
+        views: Views | None = None,
+    ):
+        self.views = views
         self.video, self.image_size, self.name, self.length = video, image_size, name or video.path.name, video.length
         self.losses = losses
 
     def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
         """See `Source.read`."""
-        from ppl_fast.data.image_set import normalised, resized
+        from ppl_fast.data.boxes import NOTHING, seen
+        from ppl_fast.data.pixels import normalised
 
         frames = self.video.frames() if self.losses is None else self._as_far_as_possible(self.losses)
         while batch := list(islice(frames, batch_size)):
             pictures = [frame.image for frame in batch]
-            pixels = torch.stack([resized(picture, self.image_size) for picture in pictures])
+            boxes = [self._box(frame.number) for frame in batch]
+            pixels = torch.stack([seen(*each, self.image_size) for each in zip(pictures, boxes, strict=True)])
             origins = Origins(
                 names=[self.name] * len(batch),
                 sizes=np.asarray([self.video.size] * len(batch), dtype=np.int64),
                 frames=[frame.number for frame in batch],
                 times=[frame.time for frame in batch],
                 durations=[frame.duration for frame in batch],
+                boxes=None if self.views is None else np.stack([NOTHING if box is None else box for box in boxes]),
                 video=self.video,
                 picture=pictures.__getitem__,
             )
@@ -225,6 +241,9 @@ class Frames(Source):
     def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """See `Source.originals`."""
         yield self.name, self.video.size
+
+    def _box(self, number: int) -> Box | None:
+        return None if self.views is None else self.views.box(f"{self.name}/{number:06d}", self.video.size)
 
     def _as_far_as_possible(self, losses: Losses) -> Iterator[Frame]:
         try:

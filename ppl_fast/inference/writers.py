@@ -118,12 +118,14 @@ def overlay_writer(path: Path, schema: Schema) -> Iterator[Write]:
                 like = current.size, current.rate, current.tick, current.aspect
                 append = opened.enter_context(video_writer(target, *like))
             for i, name in enumerate(poses.names):
-                pose = poses.keypoints[i], schema.links, schema.weights
+                seen = np.isfinite(poses.keypoints[i]).all()
+                pose = (poses.keypoints[i], schema.links, schema.weights) if seen else NO_POSE
+                names = schema.names if seen else None
                 if poses.video is None:
                     target = path if folder is None else folder / fitting(f"{name}.png")
-                    save_overlay(target, poses.image(i), *pose, names=schema.names)
+                    save_overlay(target, poses.image(i), *pose, names=names)
                 else:
-                    drawn = draw_overlay(poses.image(i), *pose, names=schema.names)
+                    drawn = draw_overlay(poses.image(i), *pose, names=names)
                     append(drawn, poses.times[i], *poses.durations[i : i + 1])
 
         yield write
@@ -148,6 +150,7 @@ OTHERS = (
     ".csv", ".tsv", ".json", ".npz", ".npy", ".h5", ".hdf5", ".slp", ".nc", ".mat", ".pkl", ".xlsx", ".parquet",
     ".yaml", ".gz", ".zip", *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
 )  # fmt: skip
+NO_POSE = np.zeros((0, 2)), np.zeros((0, 2), np.int64), np.zeros(0)  # drawn where there was nothing to see
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is longer
 
 

@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import ppl_fast
 from ppl_fast._files import write_text
 from ppl_fast._options import integer
+from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.models import KeypointModel
+from ppl_fast.options.footage import Framing
 from ppl_fast.page.learned import curves, described, priors
 from ppl_fast.page.measured import evaluations
 from ppl_fast.page.memory import held, memory_of
 from ppl_fast.page.numbers import finite
 from ppl_fast.page.pictures import pictures
 from ppl_fast.page.rounds import rounds_of
-from ppl_fast.training import load_model
+from ppl_fast.training import load_framing, load_model
 
 FRAMES = 600
 HIDDEN, ROUNDS = 6, 4
@@ -37,7 +39,7 @@ class Collected(NamedTuple):
     """The content of a page, as JSON types, and what of the source is not in it."""
 
     data: dict[str, Any]
-    skipped: list[tuple[str, str]]  # (name, reason) of files that do not decode
+    skipped: list[tuple[str, str]]  # (name, reason) of files that do not decode, or show nothing
 
 
 def write_page(
@@ -83,6 +85,8 @@ def collect(
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
+    max_pixels: int = MAX_PIXELS,
+    framing: Framing | None = None,
     progress: bool = False,
 ) -> Collected:
     """What a page shows, as JSON types: whatever the run or its model does not have is None.
@@ -96,6 +100,8 @@ def collect(
         batch_size: likewise.
         workers: likewise.
         max_bad_share: likewise.
+        max_pixels: likewise.
+        framing: likewise, by default as in the run's training.
         progress: likewise.
 
     Raises:
@@ -121,7 +127,8 @@ def collect(
         budget = BUDGET - len(document(data))
         shown = pictures(
             model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, iterations=iterations,
-            batch_size=batch_size, workers=workers, max_bad_share=max_bad_share, progress=progress,
+            batch_size=batch_size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels,
+            framing=load_framing(run) if framing is None else framing, progress=progress,
         )  # fmt: skip
         data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, shown.names, ROUNDS)}
         skipped = shown.skipped

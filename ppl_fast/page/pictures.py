@@ -6,7 +6,8 @@ import base64
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,16 @@ import torch
 from PIL import Image
 
 from ppl_fast._files import readable
-from ppl_fast.data import to_pixels
-from ppl_fast.data.image_set import ImageSet, normalised, resized
+from ppl_fast.data.boxes import seen
+from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.pixels import normalised
 from ppl_fast.data.video import Frame, Video
 from ppl_fast.inference import Estimation, Media, Poses, Source, open_source
 from ppl_fast.inference.estimation import device_of
 from ppl_fast.inference.sources import Frames, Images
 from ppl_fast.models import KeypointModel
+from ppl_fast.options.footage import Framing
 from ppl_fast.page.memory import memory_of, recall
 from ppl_fast.page.numbers import rounded
 
@@ -45,7 +49,7 @@ class Shown(NamedTuple):
     data: dict[str, Any]
     images: torch.Tensor  # (n, 3, S, S) in [-1, 1]
     names: list[str]  # of those
-    skipped: list[tuple[str, str]]  # (name, reason) of what does not decode
+    skipped: list[tuple[str, str]]  # (name, reason) of what does not decode, or shows nothing
 
 
 class _Some:
@@ -55,6 +59,7 @@ class _Some:
         self.images, self.rows = images, rows
         self.paths = [images.paths[i] for i in rows]
         self.original_sizes = [images.original_sizes[i] for i in rows]
+        self.boxes = None if images.boxes is None else images.boxes[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,8 +79,9 @@ class _Thinned(Video):
         self.every, self.most = every, most
         self.length = min(most, math.ceil(self.length / every)) if self.length else None
 
-    def frames(self, every: int = 1) -> Iterator[Frame]:
-        for _, frame in zip(range(self.most), super().frames(every * self.every), strict=False):
+    def frames(self, every: int = 1, wanted: Callable[[int], bool] | None = None) -> Iterator[Frame]:
+        """See `Video.frames`."""
+        for _, frame in zip(range(self.most), super().frames(every * self.every, wanted), strict=False):
             yield frame
 
 
@@ -95,7 +101,7 @@ def thinned(media: Media, most: int) -> tuple[Media, list[dict[str, Any]]]:
         if isinstance(part, Frames):
             every = math.ceil((length or 1) / wanted)
             video = _Thinned(part.video, every, wanted)
-            parts.append(Frames(video, part.image_size, part.name, part.losses))
+            parts.append(Frames(video, part.image_size, part.name, part.losses, part.views))
             clips.append({"name": readable(part.name), "moving": True, "every": every, "of": length})
         else:
             assert isinstance(part, Images) and isinstance(part.images, ImageSet)
@@ -116,9 +122,11 @@ def pictures(
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
+    max_pixels: int = MAX_PIXELS,
+    framing: Framing | None = None,
     progress: bool = False,
 ) -> Shown:
-    """The poses of a source, each with its picture.
+    """The poses of a source, each with its picture; what shows the model nothing is left out.
 
     Args:
         model: a trained model.
@@ -130,12 +138,16 @@ def pictures(
         batch_size: likewise.
         workers: likewise.
         max_bad_share: likewise.
+        max_pixels: likewise.
+        framing: likewise.
         progress: likewise.
 
     Raises:
         ValueError, OSError, ImportError: see `ppl_fast.inference.estimate`.
     """
-    found = open_source(source, model.settings.image_size, workers=workers, max_bad_share=max_bad_share)
+    size = model.settings.image_size
+    limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+    found = open_source(source, size, workers=workers, framing=framing, **limits)
     media, clips = thinned(found, most)
     batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
     total = sum(part.length or most for part in media.parts)
@@ -143,18 +155,23 @@ def pictures(
     encoder = Encoder(budget / max(total, 1))
     shown: list[dict[str, Any]] = []
     kept: dict[str, torch.Tensor] = {}
+    empty: Counter[str] = Counter()
     for batch in batches:
         clip = _clip_of(batch, clips)
         for row, entry in enumerate(_entries(model, batch)):
+            if not np.isfinite(batch.keypoints[row]).all():
+                empty[clips[clip]["name"]] += 1
+                continue
             picture = batch.image(row)
             if len(shown) in wanted:
-                kept[readable(batch.unique_names[row])] = normalised(resized(picture, model.settings.image_size))
+                box = None if batch.boxes is None else batch.boxes[row]
+                kept[readable(batch.unique_names[row])] = normalised(seen(picture, box, size))
             shown.append(entry | {"clip": clip, "image": encoder(picture)})
     measures = [MEMORY_MEASURE] if memory_of(model) is not None else []
-    size = model.settings.image_size
     images = torch.stack(list(kept.values())) if kept else torch.zeros(0, 3, size, size)
     data = {"clips": clips, "measures": measures, "pictures": shown, "iterations": iterations}
-    return Shown(data, images, list(kept), media.skipped)
+    nothing = [(name, f"{count} of what was chosen of it show no animal") for name, count in empty.items()]
+    return Shown(data, images, list(kept), media.skipped + nothing)
 
 
 def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
@@ -172,8 +189,9 @@ def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
         for row, name in enumerate(poses.names)
     ]
     if memory is not None:
-        held = recall(memory, torch.from_numpy(poses.normalised).to(device_of(model), model.dtype))
-        places = to_pixels(held.keypoints.double().cpu().numpy(), model.settings.image_size, poses.sizes)
+        found = torch.from_numpy(np.nan_to_num(poses.normalised))
+        held = recall(memory, found.to(device_of(model), model.dtype))
+        places = poses.in_pixels(held.keypoints.double().cpu().numpy(), model.settings.image_size)
         for row, entry in enumerate(entries):
             entry["recalled"] = rounded(places[row], 2)
             entry["codes"] = held.codes[row].tolist()

@@ -7,12 +7,12 @@ from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.presets import PRESETS
 from ppl_fast.training.signals import TrainingInterrupted
 
-__all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_model", "train"]
+__all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_framing", "load_model", "train"]
 
-_HOMES = {"load_model": "run", "train": "trainer"}
+_HOMES = {"load_framing": "run", "load_model": "run", "train": "trainer"}
 
 if TYPE_CHECKING:
-    from ppl_fast.training.run import load_model
+    from ppl_fast.training.run import load_framing, load_model
     from ppl_fast.training.trainer import train
 else:
     __getattr__ = on_first_use(__name__, _HOMES, "train")  # configurations are read without torch and accelerate

@@ -11,6 +11,7 @@ from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.options import CONFIGS, registry
+from ppl_fast.options.footage import FITS, WAYS, Framing
 from ppl_fast.options.migration import extension
 
 SECTIONS = ("architecture", "data", "model", "train")
@@ -48,7 +49,27 @@ class TrainConfig:
         choices=("image", "video"),
         everyday=True,
     )
-    seed: int = option(0, "seed of weights, masks, data order and flips", everyday=True)
+    every: int = option(1, "train on each n-th frame of every clip", low=1)
+    frames: int = option(0, "train on at most so many frames of each video; 0 takes all")
+    frames_by: str = option(
+        "spread",
+        "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still "
+        "stretches do not dominate",
+        choices=WAYS,
+    )
+    fit: str = option(
+        "squash",
+        "how whole images become squares: squash = stretched; pad = laid on grey; crop = the square in the middle",
+        choices=FITS,
+    )
+    crop: str | None = option(
+        None,
+        "see a square around the animal alone: moving = around what moves before a static camera; or a file of boxes, "
+        "CSV or COCO",
+    )
+    crop_margin: float = option(0.25, "share of a box's side that is added to it", high=10)
+    crop_turn: bool = option(False, "turn the boxes of what moves along the body's axis")
+    seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
@@ -69,6 +90,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
+        _ = self.framing  # whose options are checked together
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):
@@ -76,6 +98,11 @@ class TrainConfig:
         pair = isinstance(self.betas, tuple) and len(self.betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"TrainConfig: betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
+
+    @property
+    def framing(self) -> Framing:
+        """What the model sees of each image."""
+        return Framing(self.fit, self.crop, self.crop_margin, self.crop_turn)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the step that follows `step` finished ones: linear warm-up, then constant or cosine."""

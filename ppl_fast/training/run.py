@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast._files import is_taken, locked
+from ppl_fast._options import as_meant
 from ppl_fast.models import KeypointModel, load_pretrained
+from ppl_fast.options.footage import Framing
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
+from ppl_fast.training.config import TrainConfig, read_config
 
 LOCK = ".lock"  # of a run in progress
+LEVELS = 2  # that a checkpoint lies below its run
+FRAMING = ("fit", "crop", "crop_margin", "crop_turn")  # options of `TrainConfig` that say what a model sees
 
 
 def is_run(run: Path) -> bool:
@@ -108,6 +113,26 @@ def find_model(path: str | os.PathLike[str]) -> Path:
         if (directory / "model.safetensors").is_file():
             return directory
     raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
+
+
+def load_framing(path: str | os.PathLike[str]) -> Framing:
+    """What a trained model sees of each image: by the config.yaml of the run that `path` is, or lies in.
+
+    Args:
+        path: as for `load_model`. A model that lies in no run sees whole images, stretched to the square.
+
+    Raises:
+        ValueError: the config file is damaged; it is named.
+    """
+    for folder in (Path(path), *list(Path(path).absolute().parents)[:LEVELS]):
+        if is_run(folder):
+            file = folder / "config.yaml"
+            named = read_config(file).get("train") or {}
+            if not isinstance(named, dict):
+                raise ValueError(f"config file {file}: train must be a mapping of options, got {named!r}")
+            known = as_meant(TrainConfig, named)
+            return TrainConfig(**{name: known[name] for name in FRAMING if name in known}).framing
+    return Framing()
 
 
 def fingerprint(paths: list[str]) -> str:

@@ -3,15 +3,17 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ppl_fast import _devices
-from ppl_fast.data import ClipFolder, open_set
+from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.data.sets import known_name
+from ppl_fast.data.sets import clip_folder, known_name
+from ppl_fast.options.footage import Selection
 from ppl_fast.training.config import TrainConfig
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -24,9 +26,15 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
         "cache": config.cache,
         "max_bad_share": config.max_bad_share,
         "max_pixels": config.max_pixels,
+        "framing": config.framing,
     }
-    if config.reference == "video" and not known_name(data):
-        return ClipFolder(data, image_size, **options)
+    choice = Selection(config.every, config.frames, config.frames_by, config.seed)
+    if known_name(data):
+        options["choice"] = choice if (config.every, config.frames) != (1, 0) else None
+    else:
+        options["choice"] = choice
+        if config.reference == "video":
+            return clip_folder(Path(data), image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset
     return images
 

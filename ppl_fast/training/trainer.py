@@ -29,7 +29,7 @@ from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_
 from ppl_fast.training.config import TrainConfig, write_config
 from ppl_fast.training.logging import RunLog, tensorboard_takes
 from ppl_fast.training.pace import Pace
-from ppl_fast.training.pictures import check_drawing, draw_pictures
+from ppl_fast.training.pictures import check_drawing, draw_pictures, keep_boxes
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
@@ -55,7 +55,7 @@ def train(
             labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
             latest), checkpoints/, log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and,
-            of a model with a prior, prior.png.
+            of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and boxes.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
             yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
@@ -115,6 +115,7 @@ def train(
     with claimed(run, resume, checkpoint) if main else nullcontext():
         if main:
             write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
+            keep_boxes(run, dataset, draw=train_config.picture_every > 0)
         trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
     tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
     trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)

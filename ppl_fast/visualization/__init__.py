@@ -5,6 +5,7 @@ heavier it is. Numbers are left out where they would be too small to read; a leg
 `viz` extra: Pillow, and matplotlib for the charts.
 """
 
+from ppl_fast.visualization._boxes import save_boxes
 from ppl_fast.visualization._charts import save_connectivity, save_training
 from ppl_fast.visualization._draw import palette
 from ppl_fast.visualization._memory import save_prototype_pages, save_prototypes, save_usage
@@ -15,6 +16,7 @@ from ppl_fast.visualization._priors import save_keypoint_prior, save_prior
 __all__ = [
     "draw_overlay",
     "palette",
+    "save_boxes",
     "save_connectivity",
     "save_keypoint_prior",
     "save_occlusion",

@@ -117,7 +117,7 @@ def draw_pose(
     for (x, y), colour in zip(at, colours, strict=True):
         for radius, fill in ((2.5 * unit, (255, 255, 255, 255)), (1.9 * unit, (*colour, 255))):
             drawing.ellipse([x - radius, y - radius, x + radius, y + radius], fill)
-    if labels is not None:
+    if labels:
         letters = max(FONT * unit, LEAST_FONT * factor)
         draw_labels(drawing, np.array(at), labels, dot=2.5 * unit, size=letters, bounds=large.size, ink=ink)
     return large.reduce(factor)  # pixels that nothing was drawn on come back as they were

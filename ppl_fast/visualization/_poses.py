@@ -155,7 +155,7 @@ def draw_overlay(
 
     Args:
         image: RGB.
-        keypoints: (N, 2), xy in pixels of it, integers at pixel centres.
+        keypoints: (N, 2), xy in pixels of it, integers at pixel centres; N may be 0.
         links: (E, 2) keypoint numbers.
         weights: (E,), opacity.
         names: of the N keypoints; without them they are numbered, but on images below 120 pixels.
@@ -165,6 +165,8 @@ def draw_overlay(
     """
     points, ends, heavy = pose_arrays("draw_overlay", keypoints, links, weights)
     side, image = min(image.size), image.copy()
+    if not len(points):
+        return image
     labels = labels_of(len(points), names, side)
     margin = reach(labels, side)
     left, top = np.floor(points.min(axis=0) - margin).clip(0).astype(int).tolist()

@@ -13,6 +13,7 @@ import miniatures
 import numpy as np
 import torch
 import yaml
+from label_cases import csv_text, slp, written
 from mutations import png_sums
 from pandas_files import pickled
 from PIL import Image
@@ -196,6 +197,14 @@ def _read_yaml(folder: Path) -> None:
         assert str(error).startswith(("ExtendedPPL: ", "TrainConfig: ")) and "\n" not in str(error)
 
 
+def _by_others(*names: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [written(folder, name).read_bytes() for name in names]
+
+
+def _slp(folder: Path) -> list[bytes]:
+    return [*_by_others("tracked_none.slp")(folder), slp(folder / "a.slp", [[[1, 2, True]]]).read_bytes()]
+
+
 def _read_labels(folder: Path) -> None:
     assert load_labels(folder).keypoints.ndim == 3
 
@@ -211,6 +220,9 @@ FORMATS = {
     "mp4": Format(lambda folder: [encode(folder / "a.mp4", count=6).read_bytes()], "video.mp4", _read_video),
     "npz": Format(_npz, "keypoints.npz", _read_labels),
     "coco": Format(lambda folder: [json.dumps(coco()).encode()], "coco.json", _read_labels),
+    "csv": Format(lambda folder: [csv_text({"a.png": [1, 2, 3, 4]}).encode()], "CollectedData.csv", _read_labels),
+    "pandas": Format(_by_others("levels.h5", "appendable.h5"), "CollectedData.h5", _read_labels),
+    "slp": Format(_slp, "a.slp", _read_labels),
     "h5": Format(_h5, "cub.h5", _read_h5),
     "mat": Format(_mat, "a.mat", lambda folder: matlab(folder / "a.mat", "keypoints_2d")),
     "pkl": Format(_pkl, "table.pkl", _read_pkl),

@@ -7,19 +7,24 @@ asked for.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.data.clips import ClipFolder
-from ppl_fast.data.images import ImageFolder, list_files
+from ppl_fast.data.clips import ClipFolder, find_media
+from ppl_fast.data.framing import views_of
+from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.images import ImageFolder, folder_of, list_files
 from ppl_fast.data.kinds import MAX_PIXELS, kind_of
-from ppl_fast.data.labels import LABEL_FILE, Labels, load_labels
+from ppl_fast.data.label_files import has_labels, load_labels
+from ppl_fast.data.labels import Labels
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
+from ppl_fast.data.sets.footage import in_media
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
 from ppl_fast.data.sets.layout import LayoutError, Published
 from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
+from ppl_fast.options.footage import Framing, Selection
 
 __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
 
@@ -89,19 +94,28 @@ def open_set(
     cache: bool = False,
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
+    choice: Selection | None = None,
+    framing: Framing | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    individual: str | None = None,
 ) -> LabelledSet:
     """A folder of images, or a published data set by name.
 
     Args:
-        spec: a folder of images and videos, with `keypoints.npz` or COCO keypoint JSON beside the images where they
-            are labelled, or one video; or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set.
-            What exists as a folder is one, whatever its name.
+        spec: a folder of images and videos, with labels beside them where there are any (see `load_labels`), such as a
+            project of DeepLabCut or Lightning Pose; or one video; or `NAME:ROOT`, a name in `SETS` and the folder that
+            holds the data set. What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
-            than train for Taichi alone; test. A plain folder is the same for all.
+            than train for Taichi alone; test. A plain folder is the same for all, but that of its videos only the
+            labelled frames are fitted and tested on.
         cache: keep the resized images in memory.
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable.
+        choice: which frames of a folder's clips and videos are trained on; None takes all.
+        framing: what is seen of each image; None stretches the whole to the square.
+        labels: file or folder of a folder's labels, where they do not lie beside the images.
+        individual: whose joints to take from labels that have several.
 
     Raises:
         LayoutError: ROOT does not have the published layout.
@@ -112,14 +126,46 @@ def open_set(
     options: dict[str, Any] = {"cache": cache, "max_bad_share": max_bad_share, "max_pixels": max_pixels}
     name = known_name(spec)
     if name:
+        for what, given in {"choice of frames": choice, "other labels": labels, "individual": individual}.items():
+            if given is not None:
+                raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
-        dataset = SETS[name](root, image_size, split, **options)
+        views = None if framing is None else views_of(framing, root, [], {}, max_pixels)
+        dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     root = Path(spec)
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
-    kind = ClipFolder if _has_videos(root) else ImageFolder
-    return LabelledSet(kind(root, image_size, **options), root.name, read_labels=lambda: _beside(root))
+    options |= {"framing": framing or Framing()}
+    read = partial(_beside, root, labels, individual)
+    if not _has_videos(root):
+        return LabelledSet(_image_folder(root, image_size, **options), root.name, read_labels=read)
+    if split != "train" and (known := read()) is not None:
+        return _labelled(root, image_size, known, options)
+    return LabelledSet(clip_folder(root, image_size, choice=choice, **options), root.name, read_labels=read)
+
+
+def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ClipFolder:
+    """A `ClipFolder` whose images and frames are seen as `framing` says."""
+    images, videos, _ = find_media(root)
+    views = views_of(framing, folder_of(root), images, videos, options.get("max_pixels", MAX_PIXELS))
+    return ClipFolder(root, image_size, views=views, **options)
+
+
+def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
+    images, _ = list_files(root)
+    views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS))
+    return ImageFolder(root, image_size, views=views, **options)
+
+
+def _labelled(root: Path, image_size: int, labels: Labels, options: dict[str, Any]) -> LabelledSet:
+    """The labelled images and frames of a folder with videos, to fit and to measure on."""
+    labels, frames = in_media(labels, root)
+    if frames:
+        dataset: ImageSet = clip_folder(root, image_size, choice=Selection(only=frames), **options)
+    else:
+        dataset = _image_folder(root, image_size, **options)
+    return LabelledSet(dataset, root.name, read_labels=lambda: labels)
 
 
 def _has_videos(root: Path) -> bool:
@@ -127,6 +173,8 @@ def _has_videos(root: Path) -> bool:
     return any(kind_of(file) == "video" for file in files)
 
 
-def _beside(root: Path) -> Labels | None:
-    """Labels in the folder of the images, if any."""
-    return load_labels(root) if (root / LABEL_FILE).exists() or any(root.glob("*.json")) else None
+def _beside(root: Path, labels: str | os.PathLike[str] | None, individual: str | None) -> Labels | None:
+    """Labels of a file, or in the folder of the images, if any."""
+    if labels is None and not has_labels(root):
+        return None
+    return load_labels(root if labels is None else labels, individual)

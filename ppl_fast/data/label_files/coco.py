@@ -1,14 +1,20 @@
-"""COCO keypoint JSON as exporters write it: nulls, crowds, people without joints, marks of encodings, other JSON."""
+"""COCO keypoint JSON as exporters write it: nulls, crowds, people without joints, marks of encodings, other JSON.
 
-from collections.abc import Callable
+(0, 0) is the centre of the top left pixel: COCO's annotations of keypoints are whole numbers from 0 to W - 1 and H - 1,
+the pixels that were clicked (cocodataset.org, data format: "0-indexed"; Detectron2, which counts from the outer corner,
+therefore adds a half to them, and to them alone).
+"""
+
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ppl_fast._documents import LARGE, parse_json, read_bytes
+from ppl_fast.data.labels import LABEL_FILE, Labels
 
-Built = TypeVar("Built")
+ANNOTATIONS, IMAGES = "annotations", "images"  # folders of COCO's layout
 
 
 def read_json(path: Path) -> Any:
@@ -39,14 +45,70 @@ def has_keypoints(data: dict[str, Any]) -> bool:
     return any(entry.get("keypoints") for entry in entries)
 
 
-def read_coco(path: Path, data: dict[str, Any], build: Callable[..., Built]) -> Built:
-    """What `build`, as `Labels`, makes of the fields that a COCO object holds.
+def read_coco(path: Path) -> Labels:
+    """The labels of a file of JSON.
 
     Raises:
-        ValueError: the object is not as it should be; the sentence names the file.
+        ValueError: it is not as it should be; the sentence names the file.
     """
+    data = read_json(path)
+    if not is_coco(data):
+        raise ValueError(f"load_labels: {path} must be a JSON object with COCO's images and annotations")
+    return _labels(path, data)
+
+
+def read_folder(root: Path) -> Labels:
+    """Labels of the one JSON file in a folder, or in its annotations, that holds keypoints.
+
+    Others, broken ones too, may lie beside it. Several may be meant where each is named after its folder of images, as
+    `annotations/person_keypoints_val2017.json` after `val2017` or `images/val2017`.
+
+    Raises:
+        ValueError: there is none, or several; or what `read_coco` raises.
+    """
+    found, broken = [], []
+    for path in sorted(path for folder in (root, root / ANNOTATIONS) for path in folder.glob("*.[jJ][sS][oO][nN]")):
+        try:
+            data = read_json(path)
+        except ValueError as error:
+            broken.append(error)
+            continue
+        if is_coco(data):
+            found.append((path, data))
+    if len(found) > 1:
+        found = [(path, data) for path, data in found if has_keypoints(data)] or found
+    if not found and broken:
+        raise broken[0]
+    folders = [_folder_of(root, path) for path, _ in found]
+    if len(found) != 1 and (not found or None in folders):
+        got = ", ".join(path.name for path, _ in found) or "neither"
+        raise ValueError(f"load_labels: expected {LABEL_FILE} or one COCO keypoint JSON file in {root}, got {got}")
+    parts = [_below(_labels(*each), root, folder) for each, folder in zip(found, folders, strict=True)]
+    if any((part.names, part.skeleton) != (parts[0].names, parts[0].skeleton) for part in parts):
+        raise ValueError(f"load_labels: the files in {root / ANNOTATIONS} must name the same keypoints")
+    sizes = [np.zeros((len(part), 2)) if part.sizes is None else part.sizes for part in parts]
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("keypoints", "visible")}
+    files = [file for part in parts for file in part.files]
+    return Labels(files=files, names=parts[0].names, skeleton=parts[0].skeleton, sizes=np.concatenate(sizes), **whole)
+
+
+def _folder_of(root: Path, path: Path) -> str | None:
+    """The folder of images that a file in the annotations is named after, if there is one."""
+    name = path.stem.rpartition("_")[2]
+    places = (f"{IMAGES}/{name}", name) if path.parent.name == ANNOTATIONS else ()
+    return next((place for place in places if (root / place).is_dir()), None)
+
+
+def _below(labels: Labels, root: Path, folder: str | None) -> Labels:
+    """Labels whose names lead from the root to the images, where they led from the folder."""
+    if folder is None or not labels.files or not (root / folder / labels.files[0]).is_file():
+        return labels
+    return replace(labels, files=[f"{folder}/{file}" for file in labels.files])
+
+
+def _labels(path: Path, data: dict[str, Any]) -> Labels:
     try:
-        return build(**_fields(data))
+        return Labels(**_fields(data))
     except KeyError as error:
         raise ValueError(f"load_labels: {path} lacks the COCO key {error}") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,0 +1,170 @@
+"""Boxes of an animal that moves before a static camera, found without labels.
+
+The background is the median of frames spread over the video. In every frame, what differs from it is the animal: the
+heaviest connected part. Its place is smoothed over time; the box's side is one for the whole clip, since the size of an
+animal does not change from frame to frame. It sees no animal that stays where it is for most of the video (that is
+background), and no more than one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ppl_fast._extras import needing
+from ppl_fast.data.boxes import NOTHING
+from ppl_fast.data.selection import Thinning
+from ppl_fast.options.footage import Selection
+
+with needing("finding what moves needs", "data"):
+    from scipy import ndimage
+
+SIDE = 160  # pixels of the longer side that is looked at
+SAMPLES = 64  # frames that make the background
+LEAST_SAMPLES = 8
+LEAST_LEVEL, NOISES = 16.0, 6.0  # a difference counts from so many grey levels, and so many times the noise, on
+LEAST_AREA, LEAST_SHARE = 8, 2e-4  # pixels, and share of the frame, of an animal
+USUAL = 0.2  # share of the clip's median area, below which it is something else
+JOINED = 2  # pixels between parts of one animal
+LAMP = 4  # each n-th pixel either way tells what the light does to all
+EXTENT = 95.0  # percentile of the extents over the clip that the side is made of
+SMOOTH = 0.1  # seconds
+
+Array = NDArray[np.float64]
+
+
+class Background(NamedTuple):
+    """What does not move: (h, w, 3) in grey levels, and the level that a difference counts from."""
+
+    pixels: NDArray[np.float32]
+    level: float
+
+
+@dataclass(frozen=True)
+class Track:
+    """What was found in each of n frames, in pixels of the original counted from the outer corner; NaN for nothing.
+
+    Attributes:
+        centre: (n, 2), (x, y).
+        extent: (n,), the distance from there to the animal's farthest pixel.
+        area: (n,), pixels.
+        axis: (n, 2), the cosine and sine of twice the angle of the body's axis, times how much longer it is than wide.
+    """
+
+    centre: Array
+    extent: Array
+    area: Array
+    axis: Array
+
+
+def background(images: Iterable[Image.Image]) -> Background | None:
+    """The median of images of one size, spread over all there are; None where there are too few."""
+    thinning = Thinning(Selection(frames=SAMPLES), "background")
+    held: dict[int, NDArray[np.uint8]] = {}
+    for image in images:
+        place = thinning.place(image)
+        if place is not None:
+            held[place] = small(image)
+    chosen = thinning.chosen()
+    if len(chosen) < LEAST_SAMPLES or len({held[place].shape for place in chosen}) > 1:
+        return None
+    samples = np.stack([held[place] for place in chosen])
+    middle = np.median(samples, axis=0).astype(np.float32)
+    noise = 1.4826 * float(np.median(np.abs(samples - middle)))
+    return Background(middle, max(LEAST_LEVEL, NOISES * noise))
+
+
+def small(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB image as it is looked at: (h, w, 3)."""
+    scale = min(1.0, SIDE / max(image.size))
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
+
+
+def tracked(images: Iterable[Image.Image], still: Background) -> Track:
+    """What moves in each image, before it is smoothed."""
+    found = np.array([_blob(image, still) for image in images]).reshape(-1, 6)
+    usual = np.nanmedian(found[:, 3]) if np.isfinite(found[:, 3]).any() else np.nan
+    found[found[:, 3] < USUAL * usual] = np.nan
+    return Track(found[:, :2], found[:, 2], found[:, 3], found[:, 4:])
+
+
+def boxes(track: Track, rate: float | None, turn: bool) -> Array:
+    """Square boxes (n, 5) as `ppl_fast.data.boxes` has them, without margin; NaN where nothing was found.
+
+    Args:
+        track: what was found.
+        rate: frames a second, to smooth over; None for images that do not follow one another.
+        turn: turn boxes along the body's axis, towards where the animal moves.
+    """
+    found = np.tile(NOTHING, (len(track.area), 1))
+    seen = np.isfinite(track.area)
+    if not seen.any():
+        return found
+    side = 2 * float(np.percentile(track.extent[seen], EXTENT))
+    for part in _stretches(seen, rate is not None):
+        centre, axis = track.centre[part], track.axis[part]
+        if rate is not None:
+            centre, axis = (_smoothed(values, rate) for values in (centre, axis))
+        found[part, :2], found[part, 2:4] = centre, side
+        found[part, 4] = _directions(axis, centre if rate is not None else None) if turn else 0.0
+    return found
+
+
+def _blob(image: Image.Image, still: Background) -> list[float]:
+    """x, y, extent, area and axis of the heaviest part that differs from the background; NaN where there is none."""
+    pixels = small(image)
+    if pixels.shape != still.pixels.shape:
+        return [math.nan] * 6
+    change = pixels - still.pixels
+    change -= np.median(change[::LAMP, ::LAMP], axis=(0, 1))
+    red, green, blue = np.moveaxis(np.abs(change), 2, 0)
+    strength = ndimage.gaussian_filter(np.maximum(np.maximum(red, green), blue), 1.0)
+    moved = strength > still.level
+    parts, count = ndimage.label(ndimage.maximum_filter(moved, 2 * JOINED + 1))
+    if not count:
+        return [math.nan] * 6
+    weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
+    y, x = np.nonzero(moved & (parts == 1 + int(np.argmax(weights))))
+    if len(x) < max(LEAST_AREA, LEAST_SHARE * moved.size):
+        return [math.nan] * 6
+    scale = np.array(image.size) / (pixels.shape[1], pixels.shape[0])
+    points = (np.stack([x, y], axis=1) + 0.5) * scale
+    middle = points.mean(axis=0)
+    away = points - middle
+    (xx, xy), (_, yy) = away.T @ away / len(away)
+    axis = np.array([xx - yy, 2 * xy]) / max(xx + yy, 1e-9)
+    extent = float(np.linalg.norm(away, axis=1).max()) + float(scale.max()) / 2
+    return [*middle, extent, len(x) * float(scale.prod()), *axis]
+
+
+def _stretches(seen: NDArray[np.bool_], in_time: bool) -> Iterator[NDArray[np.int64]]:
+    """Frames without a gap between them; images one by one."""
+    rows = np.flatnonzero(seen)
+    yield from np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1 if in_time else np.arange(1, len(rows)))
+
+
+def _smoothed(values: Array, rate: float) -> Array:
+    """(n, 2) over time: without single outliers, then by a bell of `SMOOTH` seconds."""
+    steady = ndimage.median_filter(values, size=(min(5, 2 * ((len(values) - 1) // 2) + 1), 1), mode="nearest")
+    return np.asarray(ndimage.gaussian_filter1d(steady, max(SMOOTH * rate, 1e-3), axis=0, mode="nearest"))
+
+
+def _directions(axis: Array, centre: Array | None) -> Array:
+    """(n,) angles in radians of the body's axis, which has no front: it moves on frame by frame, the way that it moves.
+
+    Without time, it points right.
+    """
+    angles = np.arctan2(axis[:, 1], axis[:, 0]) / 2
+    if centre is None:
+        return angles
+    angles = np.unwrap(angles, period=math.pi)
+    ahead = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    forward = (np.diff(centre, axis=0) * ahead[1:]).sum()
+    return angles + math.pi if forward < 0 else angles

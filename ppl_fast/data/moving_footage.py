@@ -1,0 +1,89 @@
+"""What moves in the videos and folders of images of some footage, as boxes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from ppl_fast.data.box_files import Row
+from ppl_fast.data.image_file import load_upright
+from ppl_fast.data.image_set import UNREADABLE, natural
+from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.moving import LEAST_SAMPLES, Background, background, boxes, tracked
+from ppl_fast.data.video import Video
+
+TOLD = 3  # frames without an animal that a report names
+
+
+def find(
+    root: Path, images: list[str], videos: dict[str, Path], turn: bool, max_pixels: int = MAX_PIXELS
+) -> tuple[list[Row], list[str]]:
+    """The boxes of all images and frames that show an animal, and a line about each clip.
+
+    Every video is read twice: for its background, and for what moves. Images of one folder are a clip without time,
+    before the background of the video of the folder's name where there is one (as in a project of DeepLabCut), else
+    before their own median.
+
+    Args:
+        root: what the names of images are relative to.
+        images: their names.
+        videos: paths by name.
+        turn: turn boxes along the body's axis.
+        max_pixels: of an image or frame, that may be decoded at once.
+
+    Raises:
+        ValueError: too few images of one size for a background, or a video that does not decode; it is named.
+    """
+    rows: list[Row] = []
+    report, stills = [], dict[str, Background]()
+    for name, path in videos.items():
+        video = Video(path, max_pixels)
+        still = background(frame.image for frame in video.frames())
+        if still is None:
+            raise ValueError(f"{name}: what moves cannot be told in a video of fewer than {LEAST_SAMPLES} frames")
+        stills[PurePosixPath(name).stem] = still
+        found = boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
+        rows += [Row(name, number, box) for number, box in enumerate(found) if np.isfinite(box).all()]
+        report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
+    for clip, names in _clips(images).items():
+        still = stills.get(PurePosixPath(clip).name) or background(_loaded(root, names, max_pixels))
+        if still is None:
+            raise ValueError(
+                f"{clip}: what moves cannot be told in {len(names)} images without {LEAST_SAMPLES} of one size; "
+                "--crop FILE takes boxes from a file"
+            )
+        readable: list[str] = []
+        found = boxes(tracked(_loaded(root, names, max_pixels, readable), still), None, turn)
+        rows += [Row(name, None, box) for name, box in zip(readable, found, strict=True) if np.isfinite(box).all()]
+        report.append(_line(clip, "images", found, readable))
+    return rows, report
+
+
+def _clips(images: list[str]) -> dict[str, list[str]]:
+    """Names of images by their folder, in natural order."""
+    names = sorted(images, key=lambda name: (str(PurePosixPath(name).parent), natural(name)))
+    return {str(clip): list(group) for clip, group in groupby(names, key=lambda name: PurePosixPath(name).parent)}
+
+
+def _loaded(root: Path, names: list[str], max_pixels: int, readable: list[str] | None = None) -> Iterator[Image.Image]:
+    """The images that are readable, whose names `readable` takes; the data set tells of the others."""
+    for name in names:
+        try:
+            image = load_upright(root / name, max_pixels)
+        except UNREADABLE:
+            continue
+        if readable is not None:
+            readable.append(name)
+        yield image
+
+
+def _line(clip: str, unit: str, found: np.ndarray, names: list[str]) -> str:
+    shown = np.isfinite(found).all(axis=1)
+    missing = [name for name, seen in zip(names, shown, strict=True) if not seen]
+    side = f", boxes of {found[shown, 2].max():.0f} pixels" if shown.any() else ""
+    without = f"; none in {', '.join(missing[:TOLD])}{' and others' * (len(missing) > TOLD)}" if missing else ""
+    return f"{clip}: an animal moves in {shown.sum()} of {len(found)} {unit}{side}{without}"
