@@ -1,5 +1,7 @@
 """Named joints where they are used: `estimate` from Python, and the commands."""
 
+import json
+
 import numpy as np
 import pytest
 from model_cases import pictures, tiny
@@ -67,6 +69,11 @@ class TestCommand:
         assert "8 poses of 15 joints" in capsys.readouterr().out
         assert main(["estimate", str(folder), str(figures), "--out", str(tmp_path / "raw.csv"), "--keypoints"]) == 0
         assert "8 poses of 5 keypoints" in capsys.readouterr().out
+        assert main(["evaluate", str(folder), str(few), "--occlusion-images", "0"]) == 0
+        printed = capsys.readouterr().out
+        assert "named joints, as ppl-fast name has kept them" in printed
+        measured = json.loads((folder / "evaluation.json").read_text())["named"]
+        assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
 
     @pytest.mark.parametrize(
         ("options", "sentence"),

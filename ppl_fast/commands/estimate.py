@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
 from ppl_fast.commands.footage import add_crop, framing_for
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model, trained_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_joints, parse, ready_model
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from ppl_fast.inference import Calibration
     from ppl_fast.models import KeypointModel
-    from ppl_fast.naming import NamedJoints
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -34,7 +33,7 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
-    confidence, joints = _confidence(options, model), _joints(options)
+    confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
     poses = estimate(
         model,
         options.images,
@@ -165,14 +164,6 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
     if not (wanted or options.smooth):
         return False
     return load_calibration(find_model(options.run), model.settings.num_keypoints) or True
-
-
-def _joints(options: Any) -> "NamedJoints | None":
-    """What `ppl-fast name` has kept beside the model, unless keypoints are asked for."""
-    from ppl_fast.naming import load_joints
-    from ppl_fast.training.run import find_model
-
-    return None if options.keypoints else load_joints(find_model(options.run), trained_model(options.run, options))
 
 
 def _check_outputs(options: Any, source: Path) -> None:

@@ -17,6 +17,7 @@ with needing("this command needs", "train"):
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
+    from ppl_fast.naming import NamedJoints
 
 
 class AllHelp(DefaultHelpFormatter):
@@ -130,6 +131,14 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
     from ppl_fast.models import optimize
 
     return optimize(trained_model(run, options))
+
+
+def named_joints(run: str, options: Any) -> "NamedJoints | None":
+    """What `ppl-fast name` has kept beside the model of a run; None where it was not called."""
+    from ppl_fast.naming import load_joints
+    from ppl_fast.training.run import find_model
+
+    return load_joints(find_model(run), trained_model(run, options))
 
 
 def trained_model(run: str, options: Any) -> "KeypointModel":

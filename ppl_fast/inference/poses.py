@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_fast.data.coordinates import from_view, to_pixels
+from ppl_fast.data.coordinates import from_pixels, from_view, to_pixels, to_view
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,6 +64,12 @@ class Origins:
         if self.boxes is None:
             return to_pixels(points, image_size, self.sizes)
         return from_view(points, image_size, self.boxes)
+
+    def on_view(self, points: NDArray[np.float64], image_size: int) -> NDArray[np.float64]:
+        """The inverse of `in_pixels`."""
+        if self.boxes is None:
+            return from_pixels(points, image_size, self.sizes)
+        return to_view(points, image_size, self.boxes)
 
     def image(self, index: int) -> Image:
         """The original of one pose, upright RGB at its own size; an image file is decoded anew.

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_fast._extras import needing
-from ppl_fast.data import from_pixels
 from ppl_fast.inference.poses import Poses, collect
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def smoothed(batches: Iterable[Poses], image_size: int, batch_size: int) -> Iter
     assert whole.confidence is not None
     times = np.array(whole.times, dtype=np.float64)
     keypoints, filled = smooth(times, whole.keypoints, whole.confidence, whole.expected_error)
-    normalised = from_pixels(keypoints, image_size, whole.sizes)
+    normalised = whole.on_view(keypoints, image_size)
     whole = replace(whole, keypoints=keypoints, normalised=normalised, filled=filled, durations=durations)
     frames = _Frames(video)
     for start in range(0, len(whole), batch_size):
