@@ -1,7 +1,7 @@
 """Run the suites, print one table and write it, with machine and versions, to benchmarks/results/.
 
-`python benchmarks/run.py [OP ...] [--out FILE] [--table FILE]`: all operators by default; --table prints a result file.
-Some operators alone are printed, and written only where --out says: a part must not replace the whole.
+`python benchmarks/run.py [NAME ...] [--out FILE] [--table FILE]`: an operator or `whole_model`, all by default; --table
+prints a result file. Some alone are printed, and written only where --out says: a part must not replace the whole.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ import ppl_fast
 from ppl_fast import _library
 
 HERE = Path(__file__).parent
-OPERATORS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+SUITES = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
+SUITES["whole_model"] = HERE / "whole_model.py"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("operators", nargs="*", help=f"of {', '.join(OPERATORS)} (default: all)")
-    parser.add_argument("--out", type=Path, help="write here (default: results/cpu.json; with OP named, nowhere)")
+    parser.add_argument("suites", nargs="*", metavar="NAME", help=f"of {', '.join(SUITES)} (default: all)")
+    parser.add_argument("--out", type=Path, help="write here (default: results/cpu.json; with NAME given, nowhere)")
     parser.add_argument("--table", type=Path, help="print this result file and measure nothing")
     arguments = parser.parse_args()
-    if unknown := set(arguments.operators) - set(OPERATORS):
-        parser.error(f"unknown operator {', '.join(sorted(unknown))}; there are {', '.join(OPERATORS)}")
+    if unknown := set(arguments.suites) - set(SUITES):
+        parser.error(f"unknown name {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     if arguments.table:
         result = json.loads(arguments.table.read_text())
     else:
-        files = [str(HERE / f"bench_{op}.py") for op in arguments.operators or OPERATORS]
+        files = [str(SUITES[name]) for name in arguments.suites or SUITES]
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "raw.json"
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-disable-gc"]
@@ -43,7 +44,7 @@ def main() -> int:
             if done.returncode:
                 return done.returncode
             result = {"machine": machine(), "rows": rows(json.loads(raw.read_text())["benchmarks"])}
-        if out := arguments.out or (None if arguments.operators else HERE / "results" / "cpu.json"):
+        if out := arguments.out or (None if arguments.suites else HERE / "results" / "cpu.json"):
             write(result, out)
     print_table(result)
     return 0
@@ -77,7 +78,7 @@ def machine() -> dict:
 
 
 def rows(benchmarks: list[dict]) -> list[dict]:
-    """Join the forward and backward medians (ms) of each (operator, shape, backend) and add the ratios."""
+    """Join the medians (ms) of each (operator or task, shape, backend) by direction, and add the ratios of their sums."""
     joined: dict[tuple, dict] = {}
     for b in benchmarks:
         info = b["extra_info"]
@@ -90,18 +91,23 @@ def rows(benchmarks: list[dict]) -> list[dict]:
     for (op, shape, _), row in joined.items():
         for name in ("formula", "compiled"):
             if base := joined.get((op, shape, name)):
-                ratio = (base["forward_ms"] + base["backward_ms"]) / (row["forward_ms"] + row["backward_ms"])
-                row[f"times_{name}"] = float(f"{ratio:.4g}")
+                row[f"times_{name}"] = float(f"{time_of(base) / time_of(row):.4g}")
     return list(joined.values())
 
 
+def time_of(row: dict) -> float:
+    """Milliseconds of a row, all directions together."""
+    return sum(value for key, value in row.items() if key.endswith("_ms"))
+
+
 def print_table(result: dict) -> None:
-    """Print the rows: medians in milliseconds, peak memory above the inputs, ratios of forward + backward."""
+    """Print the rows: medians in milliseconds, peak memory above the inputs, ratios of all that was timed."""
     print("\n" + ", ".join(f"{k} {v}" for k, v in result["machine"].items()) + "\n")
-    head = ("operator", "shape", "backend", "forward ms", "backward ms", "peak MB", "x formula", "x compiled")
-    keys = ("op", "shape", "backend", "forward_ms", "backward_ms", "peak_mb", "times_formula", "times_compiled")
-    lines = [head, *(tuple(str(row.get(key, "-")) for key in keys) for row in result["rows"])]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    columns = {"operator": "op", "shape": "shape", "backend": "backend"}
+    columns |= {"forward ms": "forward_ms", "backward ms": "backward_ms", "total ms": "total_ms", "peak MB": "peak_mb"}
+    columns |= {"x formula": "times_formula", "x compiled": "times_compiled"}
+    lines = [[*columns], *([str(row.get(key, "-")) for key in columns.values()] for row in result["rows"])]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         print("  ".join(cells))
