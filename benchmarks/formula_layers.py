@@ -126,6 +126,8 @@ class Mixer(nn.Module):
 class PublishedVGG(nn.Module):
     """The L1 distance of the features of two batches of images in [-1, 1], VGG16's up to relu4_3, at 224 x 224."""
 
+    side = 224
+
     def __init__(self):
         super().__init__()
         self.blocks, inputs, index = nn.ModuleList(), 3, 0
@@ -142,7 +144,7 @@ class PublishedVGG(nn.Module):
 
     def forward(self, images, targets):
         x, y = (((i + 1) / 2 - self.mean) / self.std for i in (images, targets))
-        x, y = (F.interpolate(i, (224, 224), mode="bilinear") for i in (x, y))
+        x, y = (F.interpolate(i, (self.side, self.side), mode="bilinear") for i in (x, y))
         loss = 0
         for block in self.blocks:
             x, y = block(x), block(y)

@@ -1,53 +1,60 @@
-"""Measure the operators and a training step on a GPU: `python benchmarks/gpu_bench.py [--rehearse] [--out FILE]`.
+"""Measure operators, models and loading on a GPU: `python benchmarks/gpu_bench.py [GROUP ...] [--rehearse]`.
 
-Every implementation is checked against the float64 reference on a smaller relative of the workload before it is timed.
-Times are medians in microseconds: `eager` with events around each call and the L2 cache emptied before it, `graph` as
-replays of a CUDA graph that holds many calls (inputs then lie in the L2 cache). `total` is forward and backward.
---rehearse runs everything on the CPU with the small shapes under Triton's interpreter, and times nothing.
+Each implementation is first compared with the float64 reference (a model with the published formulas), on an input that
+takes the same path through the kernels, which torch's profiler confirms. Times are medians in microseconds: `eager`
+with events around each call and the L2 cache emptied before it, `graph` as replays of a CUDA graph that holds many
+calls (inputs then lie in the L2 cache). `total` is forward and backward, or a task. What the result file has already is
+not measured again: a run that ended, or whose GPU stopped answering, is taken up where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-HERE = Path(__file__).parent
-REHEARSE = "--rehearse" in sys.argv
-if REHEARSE:
-    os.environ["TRITON_INTERPRET"] = "1"
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+import gpu_clock  # it says whether kernels are interpreted, and where the tests are
 
-import torch  # noqa: E402
-from cases import Case  # noqa: E402
-from harness import GATE, implementation, leaves_of, outputs_of, suites  # noqa: E402
-from op_tester import assert_close  # noqa: E402
+# isort: split
+import loading
+import torch
+import whole_model
+from cases import Case
+from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, launched, peak_memory
+from harness import GATE, implementation, leaves_of, outputs_of, suites
+from op_tester import assert_close
 
-import ppl_fast  # noqa: E402
-from ppl_fast import _backend, _library  # noqa: E402
-from ppl_fast._library import OPERATORS  # noqa: E402
+import ppl_fast
+from ppl_fast import _backend, _library
+from ppl_fast._library import OPERATORS
 
-if REHEARSE:
-    import interpreted
-
-    interpreted.faster()
-    interpreted.use_large_tiles()
-
-DEVICE = "cpu" if REHEARSE else "cuda"
-KERNELS = ("triton", "cpp")
+KERNELS = ("cpp", "triton")
 WORKLOADS = [w for suite in suites().values() for w in suite.WORKLOADS if w.gpu != "none"]
+MODEL = whole_model.ModelWorkload(1, whole_model.SMALL) if REHEARSE else whole_model.PUBLISHED
+NOT_BEGUN = "not begun"
+
+
+class Job(NamedTuple):
+    """One row of the result: what it is called, whose kernels it needs, and what measures it."""
+
+    label: str
+    backend: str
+    measure: Callable[[], dict]
 
 
 @functools.cache
 def compiled(op: str):
-    return torch.compile(suites()[op].FORMULA, dynamic=False)  # anew for each shape: the fastest that it can be
+    # Anew for each shape: the fastest that it can be.
+    return torch.compile(suites()[op].FORMULA, backend=COMPILER, dynamic=False)
 
 
 def prepare(workload, name, make, dtype=torch.float32, device=DEVICE):
@@ -69,63 +76,63 @@ def prepare(workload, name, make, dtype=torch.float32, device=DEVICE):
     return forward, total
 
 
-def gate(workload, name) -> None:
-    """Raise unless the implementation agrees with the float64 reference, values and gradients."""
-    make = workload.tiny if REHEARSE else workload.small
-    _, total = prepare(workload, name, make)
+def gate(workload, name, total) -> None:
+    """Raise unless the implementation agrees with the float64 reference, by the kernels that `total` launches."""
+    make = workload.tiny if REHEARSE and name == "triton" else workload.small
+    _, small = prepare(workload, name, make)
     rounded = Case(workload.label, make).inputs(torch.float32, "cpu")
     exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in rounded.items()}
     _, reference = prepare(replace(workload, label="exact"), "reference", lambda _: exact, torch.float64, "cpu")
-    for i, (actual, expected) in enumerate(zip(total(), reference(), strict=True)):
+    for i, (actual, expected) in enumerate(zip(small(), reference(), strict=True)):
         assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual.detach(), expected.detach(), GATE)
+    if name in KERNELS and (measured := launched(total)) != (gated := launched(small)):
+        raise AssertionError(f"the case that gates it launches {gated}, what is measured {measured}")
 
 
-def eager_time(call) -> float:
-    """The median time in microseconds, launches included."""
-    if REHEARSE:
-        call()
-        return 0.0
-    from triton.testing import do_bench
-
-    return do_bench(call, warmup=20, rep=60, return_mode="median") * 1e3
-
-
-def graph_time(call) -> float | None:
-    """The median time in microseconds of a call in the replay of a CUDA graph, None if it is not captured."""
-    if REHEARSE:
-        return 0.0
-    from triton.testing import do_bench_cudagraph
-
-    try:
-        return do_bench_cudagraph(call, rep=30, return_mode="median") * 1e3
-    except RuntimeError as error:  # a formula that waits for the GPU
-        torch.cuda.synchronize()
-        print(f"not captured: {str(error).splitlines()[0]}")
-        return None
-
-
-def peak_memory(call) -> float:
-    """The most GPU memory, in MB, that the call held above what was allocated before."""
-    if REHEARSE:
-        return 0.0
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 1e6
-
-
-def measure(workload, name) -> dict:
-    gate(workload, name)
+def measure_operator(workload, name) -> dict:
     forward, total = prepare(workload, name, workload.tiny if REHEARSE else workload.make)
+    gate(workload, name, total)
     row = {"op": workload.op, "shape": workload.label, "backend": name}
     row |= {"eager_forward_us": eager_time(forward), "eager_total_us": eager_time(total)}
     row["peak_mb"] = peak_memory(total)
-    row |= {"graph_forward_us": graph_time(forward), "graph_total_us": graph_time(total)}
-    return row
+    return row | {"graph_forward_us": graph_time(forward), "graph_total_us": graph_time(total)}
+
+
+def measure_model(task, name, precision, compiler) -> dict:
+    torch.compiler.reset()  # what was compiled for the models before counts against a limit, past which nothing is
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    subject = whole_model.Subject(name, MODEL, DEVICE, precision, compiler)
+    whole_model.gate(subject, task, MODEL, DEVICE)
+    graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+    if bool(graphs) != bool(compiler):
+        raise AssertionError(f"{graphs} graphs were compiled")
+    call = subject.task(task)
+    row = {"op": task, "shape": MODEL.label, "backend": name, "precision": precision}
+    row |= {"compiled": compiler is not None, "graph_breaks": breaks}
+    row |= {"eager_total_us": eager_time(call), "peak_mb": peak_memory(call), "graph_total_us": graph_time(call)}
+    best = min(filter(None, (row["eager_total_us"], row["graph_total_us"])))
+    return row | {"images_per_second": MODEL.batch * 1e6 / best}
+
+
+def measure_loading(trained: bool) -> dict:
+    """Images a second by as many workers as there are processors, up to 8; trained on in bfloat16, or copied alone."""
+    workers = 1 if REHEARSE else min(8, len(os.sched_getaffinity(0)))
+    size, step = ppl_fast.PPL.Config(**MODEL.options).image_size, None
+    if trained:
+        subject = whole_model.Subject("cpp" if available("cpp") is None else "triton", MODEL, DEVICE, "bfloat16")
+
+        def step(images):
+            subject.images.copy_(images)
+            subject.step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        loading.draw_photographs(Path(folder), 8 if REHEARSE else 512)
+        rate = loading.images_per_second(
+            Path(folder), size, MODEL.batch, workers, DEVICE, 0.0 if REHEARSE else 3.0, step
+        )
+    row = {"op": "training from JPEG files" if trained else "loading JPEG files", "shape": MODEL.label}
+    return row | {"backend": subject.name if trained else "loader", "workers": workers, "images_per_second": rate}
 
 
 def available(name: str) -> str | None:
@@ -135,82 +142,109 @@ def available(name: str) -> str | None:
     return None
 
 
-def training_step(name: str) -> dict:
-    """Time a step of the published model (mean squared error in place of the perceptual loss), B = 64, Adam."""
-    batch, size = (2, 32) if REHEARSE else (64, 128)
-    options = {"num_keypoints": 5, "width": 0.25} if REHEARSE else {"num_keypoints": 16}
-    with ppl_fast.use_backend(name):
-        torch.manual_seed(0)
-        model = ppl_fast.PPL(image_size=size, reconstruction_loss="mse", **options).to(DEVICE)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        images = torch.rand(batch, 3, size, size, device=DEVICE) * 2 - 1
+def operator_jobs(names) -> list[Job]:
+    jobs = [(w, name) for name in names for w in WORKLOADS if name in w.implementations("gpu")]
+    return [Job(f"{w.op} {w.label} {name}", name, functools.partial(measure_operator, w, name)) for w, name in jobs]
 
-        def step():
-            optimizer.zero_grad()
-            model(images).loss.backward()
-            optimizer.step()
 
-        row = {"op": "training step", "shape": f"B={batch} N={options['num_keypoints']} {size}x{size}", "backend": name}
-        return row | {"eager_total_us": eager_time(step), "peak_mb": peak_memory(step)}
+def model_jobs(chosen, compiler=None) -> list[Job]:
+    """Of (name, precision), both tasks."""
+    return [
+        Job(
+            f"{task} {name} {precision}{' compiled' * bool(compiler)}",
+            name,
+            functools.partial(measure_model, task, name, precision, compiler),
+        )
+        for name, precision in chosen
+        for task in whole_model.TASKS
+    ]
+
+
+EVERY = [(name, precision) for precision in ("tf32", "bfloat16", "float32") for name in ("cpp", whole_model.FORMULA)]
+GROUPS: dict[str, Callable[[], list[Job]]] = {  # what matters most first; what has to be compiled last
+    "kernels": lambda: operator_jobs(KERNELS),
+    "models": lambda: model_jobs([*EVERY, ("triton", "tf32")]),
+    "loading": lambda: [
+        Job("loading JPEG files", "loader", functools.partial(measure_loading, False)),
+        Job("training from JPEG files", "loader", functools.partial(measure_loading, True)),
+    ],
+    "formulas": lambda: operator_jobs(("reference", "formula")),
+    "compiled": lambda: [*operator_jobs(("compiled",)), *model_jobs(EVERY, COMPILER)],
+}
 
 
 def machine() -> dict:
     import triton
 
     found = {"torch": torch.__version__, "triton": triton.__version__, "ppl_fast": ppl_fast.__version__}
+    found["copy_bandwidth_gb_s"] = gpu_clock.copy_bandwidth()
     if kernels := _library.loaded("_C_cuda"):
         found["_C_cuda"] = kernels.build_info()
     if REHEARSE:
         return {"rehearsal": True, **found}
     properties = torch.cuda.get_device_properties(0)
     driver = os.popen("nvidia-smi --query-gpu=driver_version --format=csv,noheader").read().strip()
-    found |= {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}"}
-    found |= {"multiprocessors": properties.multi_processor_count, "driver": driver}
-    return found | {"cuda": torch.version.cuda, "copy_bandwidth_gb_s": copy_bandwidth()}
+    found |= {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}", "driver": driver}
+    return found | {"multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda}
 
 
-def copy_bandwidth() -> float:
-    """GB/s, read and written, of a large copy: the ceiling of what only moves bytes."""
-    source = torch.empty(1 << 30, device=DEVICE, dtype=torch.float32)
-    target = torch.empty_like(source)
-    return round(2 * source.nbytes / eager_time(lambda: target.copy_(source)) / 1e3, 1)
+def write(result: dict, out: Path) -> None:
+    """After each row, and whole: a run that is cut short keeps what it has."""
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(out)
 
 
-def jobs():
-    for workload in WORKLOADS:
-        for name in workload.implementations("gpu"):
-            yield name, f"{workload.op} {workload.label} {name}", lambda w=workload, n=name: measure(w, n)
-    for name in ("reference", *KERNELS):
-        yield name, f"training step {name}", lambda n=name: training_step(n)
+def run(job: Job, result: dict, in_time: bool) -> bool:
+    """Measure a row, or note why it is left out; returns whether the GPU can go on."""
+    del result["left_out"][job.label]
+    reason = available(job.backend)
+    if reason is None and not in_time:
+        reason = "out of time"
+    if reason is None:
+        try:
+            row = {k: round(v, 3) if isinstance(v, float) else v for k, v in job.measure().items()}
+            result["rows"].append({"job": job.label, **row})
+            print(json.dumps(row), flush=True)
+        except Exception as error:  # the other figures are still worth having
+            traceback.print_exc()
+            reason = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    if reason is not None:
+        result["left_out"][job.label] = reason
+        print(f"{job.label}: {reason}", flush=True)
+    return reason is None or not reason.startswith("failed") or gpu_clock.settle()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all)")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, small shapes, no figures worth keeping")
     parser.add_argument("--out", type=Path, default=HERE.parent / "build" / "gpu" / "gpu.json")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no further measurement after this time")
+    parser.add_argument("--until", type=float, default=1e12, help="start no row after this second since 1970")
     arguments = parser.parse_args()
-    result, failed, start = {"machine": machine(), "rows": [], "left_out": {}}, False, time.monotonic()
-    print(json.dumps(result["machine"]))
+    if unknown := set(arguments.groups) - set(GROUPS):
+        parser.error(f"unknown group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if REHEARSE:
+        gpu_clock.stand_in()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for name, label, job in jobs():
-        reason = available(name) or ("out of time" if time.monotonic() - start > arguments.seconds else None)
-        if reason is None:
-            try:
-                row = {k: round(v, 3) if isinstance(v, float) else v for k, v in job().items()}
-                result["rows"].append(row)
-                print(json.dumps(row), flush=True)
-            except Exception as error:  # the other figures are still worth having
-                traceback.print_exc()
-                reason, failed = f"failed: {type(error).__name__}: {str(error).splitlines()[0]}", True
-        if reason is not None:
-            result["left_out"][label] = reason
-            print(f"{label}: {reason}", flush=True)
-        partial = arguments.out.with_suffix(".partial")  # after each row: a run that is cut short keeps what it has
-        partial.write_text(json.dumps(result, indent=1) + "\n")
-        partial.replace(arguments.out)
+    if arguments.out.exists():
+        result = json.loads(arguments.out.read_text())
+    else:
+        every = [job.label for group in GROUPS.values() for job in group()]
+        result = {"machine": machine(), "rows": [], "left_out": dict.fromkeys(every, NOT_BEGUN)}
+    print(json.dumps(result["machine"]))
+    for job in [job for group in arguments.groups or GROUPS for job in GROUPS[group]()]:
+        if result["left_out"].get(job.label) != NOT_BEGUN:
+            continue
+        result["left_out"][job.label] = "interrupted"
+        write(result, arguments.out)
+        if not run(job, result, time.time() < arguments.until):
+            write(result, arguments.out)
+            print("the GPU no longer answers: what is left is measured by a new process", flush=True)
+            os.execv(sys.executable, [sys.executable, *sys.argv])
+        write(result, arguments.out)
     print(f"written to {arguments.out}")
-    return int(failed)
+    return int(any(reason.startswith("failed") for reason in result["left_out"].values()))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in under eight minutes and without a network: build, tests on the device, memory checker,
-# measurements, block sizes. Needs python3 with torch, triton, numpy, pytest and setuptools; nvcc, cmake, ninja and
-# pybind11 for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT (default: build/gpu/out).
-#   benchmarks/gpu_suite.sh [--rehearse]        --rehearse: on the CPU, interpreted, with small shapes
+# All that needs a GPU, in one call of under eight minutes and without a network: build, tests on the device,
+# measurements, the checkers of memory and races, block sizes; what has to be compiled at run time comes last. Needs
+# python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors; nvcc, cmake, ninja and pybind11
+# for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT (default: build/gpu/out).
+#   benchmarks/gpu_suite.sh [--rehearse]        --rehearse: on the CPU, by interpreter and emulator, with small shapes
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export PYTHON=${PYTHON:-python3} SITE=$PWD/build/gpu/site PYTHONUNBUFFERED=1
-OUT=${OUT:-build/gpu/out}
+export PYTHON=${PYTHON:-python3} SITE=$PWD/build/gpu/site TEMP=$PWD/build/gpu/temp PYTHONUNBUFFERED=1
+PATH=$(dirname "$(command -v "$PYTHON")"):$PATH:/usr/local/cuda/bin
+OUT=$(realpath -m "${OUT:-build/gpu/out}")
 mkdir -p "$OUT"
+rm -f "$OUT/gpu.json"
 rehearse=()
-slower=1 # how many times longer than on a GPU machine a step may take
+total=460 # seconds, for all steps together
+slower=1  # how many times longer than on a GPU machine a step may take
 if [[ ${1:-} == --rehearse ]]; then
   rehearse=(--rehearse)
   slower=10
@@ -17,60 +21,85 @@ elif [[ $# -gt 0 ]]; then
   echo "gpu_suite.sh takes --rehearse or nothing, got $*" >&2
   exit 2
 fi
-tests=(test_gpu.py test_cuda_gpu.py)
-pytest=("$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider -W ignore::RuntimeWarning)
 failed=()
 
 step() { # name, seconds, command...: run it with a limit, keep its log, go on whatever comes of it
-  local name=$1 limit=$(($2 * slower)) began=$SECONDS
+  local name=$1 limit=$(($2 * slower)) left=$((total * slower - SECONDS)) began=$SECONDS
   shift 2
+  ((limit = limit < left ? limit : left))
+  if ((limit < 5)); then
+    echo "== $name: left out, out of time"
+    failed+=("$name (out of time)")
+    return
+  fi
   echo "== $name (at most $limit s)"
-  timeout "$limit" "$@" 2>&1 | tee "$OUT/$name.log" | tail -n 60
+  timeout --kill-after 5 "$limit" "$@" 2>&1 | tee "$OUT/$name.log" | tail -n 60
   local status=${PIPESTATUS[0]}
   [[ $status == 0 ]] || failed+=("$name ($status)")
   echo "== $name: status $status, $((SECONDS - began)) s"
 }
 
-plain_build() { # Python and Triton alone, which need no compiler
+bench() { # seconds, group...: rows that would begin later are noted as left out
+  local seconds=$(($1 * slower)) left=$((total * slower - SECONDS))
+  shift
+  ((seconds = seconds < left ? seconds : left))
+  local until=$(($(date +%s) + seconds))
+  step "${1}" $((seconds / slower + 20)) "$PYTHON" benchmarks/gpu_bench.py "$@" "${rehearse[@]}" --out "$OUT/gpu.json" --until "$until"
+}
+
+build() { # CUDA on or off: by cmake itself, whatever setuptools there is
   rm -rf "$SITE"
   mkdir -p "$SITE"
-  cp -r ppl_fast "$SITE"
+  cp -r ppl_fast "$SITE" # Python and Triton alone are of use, too
   cp -r kernels "$SITE/ppl_fast/kernels"
   rm -f "$SITE"/ppl_fast/*.so
+  cmake -S . -B "$TEMP" -G Ninja -DCMAKE_INSTALL_PREFIX="$SITE/ppl_fast" -DPPL_FAST_CUDA="$1" \
+    -DPPL_FAST_SIMD_LEVELS=baseline -DPython_EXECUTABLE="$(command -v "$PYTHON")" \
+    -DTORCH_DIR="$("$PYTHON" -c 'import os, torch; print(os.path.dirname(torch.__file__))')" \
+    -DTORCH_VERSION="$("$PYTHON" -c 'import torch; print(torch.__version__)')" \
+    -Dpybind11_DIR="$("$PYTHON" -c 'import pybind11; print(pybind11.get_cmake_dir())')" &&
+    cmake --build "$TEMP" --parallel "${MAX_JOBS:-$(nproc)}" && cmake --install "$TEMP"
 }
-
-build() {
-  rm -rf "$SITE"
-  "$PYTHON" setup.py -q build --build-base build/gpu/temp --build-lib "$SITE"
-}
-
 export -f build
+
 if [[ ${#rehearse[@]} -gt 0 ]]; then
-  step build 120 env PPL_FAST_CUDA=off bash -c build
+  step build 60 bash -c "build off"
 else
   step machine 20 bash -c 'nvidia-smi; nvcc --version'
-  capability=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
-  step build 120 env TORCH_CUDA_ARCH_LIST="$capability" bash -c build
+  TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+  export TORCH_CUDA_ARCH_LIST
+  cuda=on
+  command -v nvcc >/dev/null || cuda=off
+  step build 120 bash -c "build $cuda"
 fi
-[[ -f $SITE/ppl_fast/kernels/__init__.py ]] || plain_build
 export PYTHONPATH=$SITE # python -m puts the working directory before it: tests run in tests/, where no ppl_fast is
 step doctor 30 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
 
+tests=("$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_cuda_gpu.py)
 if [[ ${#rehearse[@]} -gt 0 ]]; then
-  few="affine or strides or ties-float32 or training"
-  step tests 120 env -C tests TRITON_INTERPRET=1 "${pytest[@]}" "${tests[@]}" -k "$few"
+  step tests 100 env -C tests TRITON_INTERPRET=1 "${tests[@]}" -k "affine or strides or ties-float32 or training"
 else
-  step tests 100 env -C tests "${pytest[@]}" "${tests[@]}"
-  if command -v compute-sanitizer >/dev/null; then
-    few="square-float32 or odd-sizes-float32 or shared-float32 or wide-float32"
-    for tool in memcheck racecheck; do # accesses out of bounds; races in shared memory
-      step "$tool" 40 env -C tests PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" \
-        --error-exitcode 9 "${pytest[@]}" test_gpu.py -k "$few"
-    done
-  fi
+  step tests 100 env -C tests "${tests[@]}"
 fi
-step bench 100 "$PYTHON" benchmarks/gpu_bench.py "${rehearse[@]}" --out "$OUT/gpu.json" --seconds 75
+bench 60 kernels
+bench 75 models
+bench 20 loading
+
+checked() { # tool, the emulator's build that stands for it
+  if [[ ${#rehearse[@]} -gt 0 ]]; then
+    step "$1" 40 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60
+  elif command -v compute-sanitizer >/dev/null; then
+    step "$1" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --report-api-errors no \
+      --error-exitcode 9 "$PYTHON" benchmarks/gpu_check.py --seconds 25
+  else
+    failed+=("$1 (there is no compute-sanitizer)")
+  fi
+}
+checked memcheck sanitized # accesses out of bounds
+checked racecheck watched  # races in shared memory
+bench 30 formulas
 step tune 30 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
+bench $((total - 25)) compiled
 
 echo "== all in $SECONDS s; logs and gpu.json in $OUT"
 if [[ ${#failed[@]} -gt 0 ]]; then

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from unittest import mock
 
-from gpu_bench import REHEARSE, WORKLOADS, graph_time, prepare  # first: it says whether kernels are interpreted
+from gpu_bench import REHEARSE, WORKLOADS, graph_time, prepare  # it says whether kernels are interpreted
+
+# isort: split
 from ppl_fast.kernels import link_heatmap, link_heatmap_backward, memory_attention, memory_attention_backward
 
 DRAW = next(w for w in WORKLOADS if w.op == "link_heatmap")

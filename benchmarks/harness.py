@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import subprocess
@@ -150,11 +151,18 @@ def peak_here(workload: Workload, name: str, formula) -> float:
     for make in (workload.make if name == "compiled" else workload.small, workload.make):
         inputs = Case(workload.label, make).inputs(torch.float32)
         leaves = leaves_of(workload.op, inputs)
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = _status("VmRSS")
-        outputs = outputs_of(function, inputs)
-        torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
-    return (_status("VmHWM") - before) / 1024
+        with resident() as held:
+            outputs = outputs_of(function, inputs)
+            torch.autograd.grad(outputs, leaves, [torch.ones_like(o) for o in outputs])
+    return held()
+
+
+@contextlib.contextmanager
+def resident():
+    """Yield a function that gives the peak resident memory of the block, in MB above what was there before."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status("VmRSS")
+    yield lambda: (_status("VmHWM") - before) / 1024
 
 
 def _status(field: str) -> int:

@@ -78,7 +78,7 @@ def machine() -> dict:
 
 
 def rows(benchmarks: list[dict]) -> list[dict]:
-    """Join the medians (ms) of each (operator or task, shape, backend) by direction, and add the ratios of their sums."""
+    """Join the medians (ms) of each (operator or task, shape, backend) by direction; add the ratios of their sums."""
     joined: dict[tuple, dict] = {}
     for b in benchmarks:
         info = b["extra_info"]

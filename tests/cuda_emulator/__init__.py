@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.machinery
 import importlib.util
+import itertools
 import os
 import platform
 import shutil
@@ -157,7 +158,19 @@ def python_module(library: Path):
 def load(library: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library))
     loaded.cuda_emulator_launches.restype = ctypes.c_int64
+    loaded.cuda_emulator_noted.restype = ctypes.c_void_p
     return loaded
+
+
+def launched(library: ctypes.CDLL, call, run: bool = True) -> set[int]:
+    """Return the kernels that a call launches, as addresses; with `run=False` they do nothing."""
+    library.cuda_emulator_only_note(not run)
+    try:
+        call()
+        numbers = itertools.count()
+        return set(iter(lambda: library.cuda_emulator_noted(ctypes.c_int64(next(numbers))), None))
+    finally:
+        library.cuda_emulator_only_note(False)
 
 
 def kinds() -> list:

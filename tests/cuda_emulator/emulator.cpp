@@ -60,6 +60,8 @@ struct Scheduler {
   Order order = Order::forwards;
   std::mt19937 random;
   int64_t launches = 0;
+  bool only_noted = false;          // launches are noted, and nothing runs
+  std::vector<const void*> noted;  // kernels, in the order of their launches
   std::set<std::tuple<const void*, size_t, size_t>> shapes;  // kernel, threads, bytes of shared memory
   void* main_fake_stack = nullptr;                           // AddressSanitizer's
   const void* main_stack = nullptr;
@@ -285,6 +287,8 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
   scheduler.fibres.resize(threads), scheduler.turn.resize(threads);
   scheduler.kernel = &thread, scheduler.error.clear(), ++scheduler.launches;
   scheduler.shapes.insert({kernel, threads, shared_bytes});
+  scheduler.noted.push_back(kernel);
+  if (scheduler.only_noted) return;
   gridDim = grid, blockDim = block;
   std::vector<int64_t> blocks(size_t(grid.x) * grid.y * grid.z);
   arrange(blocks);
@@ -304,4 +308,12 @@ __attribute__((visibility("default"))) void cuda_emulator_set_order(int order, u
   cuda_emulator::scheduler.random.seed(seed);
 }
 __attribute__((visibility("default"))) int64_t cuda_emulator_launches() { return cuda_emulator::scheduler.launches; }
+__attribute__((visibility("default"))) void cuda_emulator_only_note(bool only) {
+  cuda_emulator::scheduler.only_noted = only, cuda_emulator::scheduler.noted.clear();
+}
+// The kernel of a launch since then, null past the last.
+__attribute__((visibility("default"))) const void* cuda_emulator_noted(int64_t launch) {
+  const auto& noted = cuda_emulator::scheduler.noted;
+  return size_t(launch) < noted.size() ? noted[launch] : nullptr;
+}
 }
