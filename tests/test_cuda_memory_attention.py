@@ -55,9 +55,21 @@ def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     check_choice(tokens, prototypes, found)
 
 
-def test_threads_of_the_tensor_core_kernel_do_not_race():
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not-aligned"])
+def test_tensor_cores_take_whole_pieces_in_vectors_where_rows_are_aligned(offset, library):
+    """Three pieces of 16 elements; one number further on in memory they are loaded one by one, to the same bits."""
+    tokens = torch.randn(66 * 48 + offset)[offset:].view(66, 1, 48)
+    prototypes = torch.randn(1060 * 48 + offset)[offset:].view(1, 1060, 48)
+    found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    check_choice(tokens, prototypes, found)
+    aligned = ppl_fast.memory_attention(tokens.clone(), prototypes.clone(), backend="emulated")
+    assert all(torch.equal(a, b) for a, b in zip(found, aligned, strict=True))
+
+
+@pytest.mark.parametrize("d", [37, 48])
+def test_threads_of_the_tensor_core_kernel_do_not_race(d):
     """They change places at each access to shared memory, which is watched."""
-    tokens, prototypes = torch.randn(18, 1, 37), torch.randn(1, 1060, 37)
+    tokens, prototypes = torch.randn(18, 1, d), torch.randn(1, 1060, d)
     with cuda_emulator.emulation("interleaved", "watched"), poisoned_memory():
         check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
 
