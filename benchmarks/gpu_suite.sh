@@ -22,6 +22,7 @@ elif [[ $# -gt 0 ]]; then
   exit 2
 fi
 failed=()
+architecture= # of the GPU, such as 90
 
 step() { # name, seconds, command...: run it with a limit, keep its log, go on whatever comes of it
   local name=$1 limit=$(($2 * slower)) left=$((total * slower - SECONDS)) began=$SECONDS
@@ -68,6 +69,7 @@ else
   step machine 20 bash -c 'nvidia-smi; nvcc --version'
   TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
   export TORCH_CUDA_ARCH_LIST
+  architecture=${TORCH_CUDA_ARCH_LIST/./}
   cuda=on
   command -v nvcc >/dev/null || cuda=off
   step build 120 bash -c "build $cuda"
@@ -82,6 +84,10 @@ else
   step tests 100 env -C tests "${tests[@]}"
 fi
 bench 60 kernels
+if [[ $architecture =~ ^(80|89|90|100)$ ]]; then # what the cycle model predicts, to lie beside what was measured
+  objects=("$TEMP"/CMakeFiles/ppl_fast_cuda.dir/csrc/*.cu.o)
+  step predict 20 "$PYTHON" benchmarks/cycle_model.py "${objects[@]}" --arch "$architecture"
+fi
 bench 75 models
 bench 20 loading
 
