@@ -45,7 +45,8 @@ bench() { # seconds, group...: rows that would begin later are noted as left out
   shift
   ((seconds = seconds < left ? seconds : left))
   local until=$(($(date +%s) + seconds))
-  step "${1}" $((seconds / slower + 20)) "$PYTHON" benchmarks/gpu_bench.py "$@" "${rehearse[@]}" --out "$OUT/gpu.json" --until "$until"
+  step "$1" $((seconds / slower + 20)) "$PYTHON" benchmarks/gpu_bench.py "$@" "${rehearse[@]}" \
+    --out "$OUT/gpu.json" --until "$until"
 }
 
 build() { # CUDA on or off: by cmake itself, whatever setuptools there is
@@ -93,7 +94,7 @@ bench 20 loading
 
 checked() { # tool, the emulator's build that stands for it
   if [[ ${#rehearse[@]} -gt 0 ]]; then
-    step "$1" 40 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60
+    step "$1" 120 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60 # the build included
   elif command -v compute-sanitizer >/dev/null; then
     step "$1" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --report-api-errors no \
       --error-exitcode 9 "$PYTHON" benchmarks/gpu_check.py --seconds 25

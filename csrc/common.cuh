@@ -175,9 +175,17 @@ __device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const flo
 }
 #endif
 
-// Two kernels in a row, from sm_90 on: the first says early that the second may be set up, and the second, launched as
-// overlapping, waits for all that the first has written before it touches memory.
-constexpr int kOverlaps = 90;
+// Two kernels in a row: the first says early that the second may be set up, and the second, launched as overlapping,
+// waits for all that the first has written before it touches memory. From sm_90 on, and by drivers for CUDA 12.3 and
+// later, which capture such launches in a graph.
+inline bool may_overlap(CompiledFor& second, int device) {
+  static const int driver = [] {
+    int version = 0;
+    STD_CUDA_CHECK(cudaDriverGetVersion(&version));
+    return version;
+  }();
+  return driver >= 12030 && second.on(device) >= 90;
+}
 #ifndef PPL_FAST_EMULATE_CUDA
 __device__ inline void let_next_begin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

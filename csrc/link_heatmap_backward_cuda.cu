@@ -246,7 +246,7 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
            scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,
            write<T>(partial), write<int>(poisoned));
     static CompiledFor compiled(link_heatmap_bwd_reduce_kernel<S>);
-    launch_as(compiled.on(x.get_device_index()) >= kOverlaps, link_heatmap_bwd_reduce_kernel<S>,
+    launch_as(may_overlap(compiled, x.get_device_index()), link_heatmap_bwd_reduce_kernel<S>,
               Grid{b + (shared_weights ? ceil_div(e, kWarp) : 0)}, kReduceThreads, sizeof(ReduceShared<T>),
               device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions), int(chunks),
               T(2 / (thickness * scale_of(thickness))),

@@ -215,4 +215,8 @@ inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, co
   *blocks = cuda_emulator::was_launched(kernel, threads, shared_bytes);
   return cudaSuccess;
 }
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the CUDA emulator"; }
