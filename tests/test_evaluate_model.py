@@ -54,7 +54,9 @@ class DotFinder(torch.nn.Module):
     def estimate(self, images, iterations=1):
         return images[:, :2, 0, :2].transpose(1, 2)
 
-    def estimate_rounds(self, images, iterations, visible):
+    def estimate_rounds(self, images, iterations, visible=None):
+        if visible is None:  # each round moves the keypoints by .02 in x and in y
+            return [(self.estimate(images) + 0.02 * r, images) for r in range(iterations)]
         shares = 1 - visible.float().mean(dim=(1, 2, 3))
         assert not images.masked_select(~visible).any()
         return [(self.estimate(images) + (shares / 2**r)[:, None, None], images) for r in range(iterations)]
@@ -108,6 +110,18 @@ class TestOcclusion:
         (row,) = self.run(masks=[("centre", 0.25)], rounds=0)["rows"]
         assert row["rounds"] == pytest.approx([0.25 / 2 * math.sqrt(2)], abs=1e-7) and row["recovered"] is None
 
+    def test_rounds_on_a_whole_image_are_measured_too(self):
+        result = self.run(masks=[("centre", 0.25)], rounds=2)
+        assert result["clean_rounds"] == pytest.approx([0.01 * math.sqrt(2) * r for r in range(3)], abs=1e-7)
+        assert result["clean"] == result["clean_rounds"][0]
+
+    def test_ridge_and_pck_stand_beside_the_regression(self):
+        identity = evaluation.RegressionMap(np.vstack([np.eye(4), np.zeros(4)]), intercept=True, penalty=1e-6)
+        result = self.run(masks=[("centre", 0.25)], rounds=2, penalised=identity, threshold=0.1)
+        (row,) = result["rows"]
+        assert row["ridge"] == pytest.approx(row["rounds"]) and result["clean_ridge"] == result["clean_rounds"]
+        assert row["pck"] == [0, 1, 1] and result["clean_pck"] == [1, 1, 1]  # .177, .088 and .044 image sizes away
+
     def test_batches_change_nothing(self):
         masks = [("centre", 0.25), ("centre", 0.1)]
         assert self.run(masks, batch_size=64) == self.run(masks, batch_size=7)
@@ -133,8 +147,15 @@ class TestEvaluateModel:
         assert metrics["pck"]["value"] == 1 > 0.5 > metrics["pck"]["baseline"]
         assert metrics["limb_share"]["value"] == 1 > metrics["limb_share"]["baseline"]
         assert len(metrics["occlusion"]["rows"][0]["rounds"]) == 2
-        for name in ("regression", "matching", "pck", "limb_share", "occlusion"):
+        for name in ("regression", "ridge", "matching", "pck", "limb_share", "occlusion"):
             assert metrics[name]["protocol"]
+        assert metrics["ridge"]["value"] < 1e-4 and "notes" not in metrics  # 40 images, 4 coefficients
+
+    def test_few_labels_are_said(self):
+        folder = DotFolder(20)
+        metrics = evaluation.evaluate_model(DotFinder(), folder, folder.labels(), masks=(), progress=False)
+        (note,) = metrics["notes"]
+        assert note.startswith("16 training images are few for 4 coefficients a coordinate") and "read ridge" in note
 
     def test_the_protocol_rules_fit_regression_mean_pose_pck_and_occlusion(self):
         folder = DotFolder(400)

@@ -17,7 +17,7 @@ DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DAT
 keypoints.npz or COCO keypoint JSON, or a published data set such as human36m:ROOT, with its own splits and protocol.
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
-SCORES = ("regression", "matching", "pck", "limb_share")
+SCORES = ("regression", "ridge", "matching", "pck", "limb_share")
 CURVE = "_occlusion_curve.png"  # after the name of the metrics file
 
 
@@ -172,22 +172,26 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def _occlusion_table(hidden: dict[str, dict[str, Any]], width: int) -> list[str]:
-    rounds = max(len(result["rows"][0]["rounds"]) for result in hidden.values())
-    headings = [f"{r} round{'s' * (r != 1)}" for r in range(rounds)]
-    lines = [
-        "",
-        f"{'hidden':<14}{'':<{width}}" + "".join(f"{heading:>10}" for heading in headings) + f"{'recovered':>12}",
-    ]
-    rows = [("nothing", [(name, [result["clean"]], None) for name, result in hidden.items()])]
-    for number, row in enumerate(next(iter(hidden.values()))["rows"]):
-        of = {name: result["rows"][number] for name, result in hidden.items()}
-        rows.append((f"{row['mask']} {row['share']:.0%}", [(n, r["rounds"], r["recovered"]) for n, r in of.items()]))
-    for label, measured in rows:
-        for name, errors, recovered in measured:
-            numbers = "".join(f"{error:10.4f}" for error in errors)
-            share = " " * 10 * (rounds - len(errors)) + f"{recovered:12.0%}" if recovered is not None else ""
-            lines.append(f"{label:<14}{name:<{width}}{numbers}{share}")
-            label = ""
+    rounds = max(len(result["clean_rounds"]) for result in hidden.values())
+    headings = "".join(f"{r} round".rjust(10) if r == 1 else f"{r} rounds".rjust(10) for r in range(rounds))
+    first = next(iter(hidden.values()))
+    blocks = [("hidden: error", "rounds", "clean_rounds")]
+    if all("clean_ridge" in result for result in hidden.values()):
+        blocks += [("by ridge", "ridge", "clean_ridge"), (f"PCK@{first['threshold']:g}", "pck", "clean_pck")]
+    lines = []
+    for title, key, clean in blocks:
+        lines += ["", f"{title:<14}{'':<{width}}{headings}" + f"{'recovered':>12}" * (key == "rounds")]
+        rows = [("nothing", {name: (result[clean], None) for name, result in hidden.items()})]
+        for number, row in enumerate(first["rows"]):
+            of = {name: result["rows"][number] for name, result in hidden.items()}
+            label = f"{row['mask']} {row['share']:.0%}"
+            rows.append((label, {name: (each[key], each["recovered"]) for name, each in of.items()}))
+        for label, measured in rows:
+            for name, (values, recovered) in measured.items():
+                numbers = "".join(f"{value:10.4f}" for value in values) + " " * 10 * (rounds - len(values))
+                share = f"{recovered:12.0%}" if key == "rounds" and recovered is not None else ""
+                lines.append(f"{label:<14}{name:<{width}}{numbers}{share}".rstrip())
+                label = ""
     return lines + _protocols(hidden)
 
 

@@ -12,6 +12,7 @@ from ppl_fast.evaluation._matching import matching
 from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlude, occlusion, visible_pixels
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
+from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 
@@ -23,6 +24,7 @@ __all__ = [
     "evaluate_model",
     "fit_mean_pose",
     "fit_regression",
+    "fit_ridge",
     "limb_share",
     "matching",
     "mean_pose",
@@ -32,6 +34,7 @@ __all__ = [
     "predict",
     "regression",
     "regression_error",
+    "ridge",
     "side_by_side",
     "unit_joints",
     "visible_pixels",

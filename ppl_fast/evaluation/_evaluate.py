@@ -18,9 +18,12 @@ from ppl_fast.evaluation._matching import check_scipy, matching
 from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlusion
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, regression
+from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
+
+FEW = 10  # training images for each coefficient; with fewer, least squares overfits visibly
 
 
 def evaluate_model(
@@ -53,7 +56,8 @@ def evaluate_model(
             test.
         test_labels: its labels.
         protocol: options of `regression` (swap, summed_at, intercept, norm), such as a data set's
-            `LabelledSet.protocol`; fit, regression, mean pose, PCK and occlusion all keep to it.
+            `LabelledSet.protocol`; fit, regression, mean pose, PCK and occlusion all keep to it, and ridge as far as it
+            says how an error is measured.
         iterations: estimation passes behind every keypoint.
         threshold: of PCK, as a fraction of the image size.
         masks: (kind, share) of what `occlusion` hides; none, no measurement.
@@ -66,8 +70,8 @@ def evaluate_model(
 
     Returns:
         JSON-able metrics: "split" (text), "notes" (texts, where labels and images do not fit together), "iterations",
-        "images", "regression", "matching", "pck", and where measurable "limb_share" and "occlusion"; each score is
-        `Score.as_dict` with the protocol in it.
+        "images", "regression", "ridge", "matching", "pck", and where measurable "limb_share" and "occlusion"; each
+        score is `Score.as_dict` with the protocol in it.
 
     Raises:
         ValueError: images and labels do not fit together, or what the protocols raise.
@@ -83,7 +87,12 @@ def evaluate_model(
     test_keypoints = found(test.images, description="test poses")
     fit_options = {key: value for key, value in protocol.items() if key != "summed_at"}
     fitted = fit_regression(train_keypoints, train.joints, train.visible, **fit_options)
-    scores = _scores(train_keypoints, train, test_keypoints, test, fitted, threshold, protocol)
+    sides = {key: protocol[key] for key in ("swap", "norm") if key in protocol}
+    penalised = fit_ridge(train_keypoints, train.joints, train.visible, **sides)
+    scores = _scores(train_keypoints, train, test_keypoints, test, (fitted, penalised), threshold, protocol)
+    if len(train) < FEW * len(fitted.coefficients):
+        few = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
+        notes = [*notes, f"{few}: least squares (regression, pck) overfits; read ridge"]
     if train_labels.skeleton and len(model.links):
         links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
         scores["limb_share"] = limb_share(
@@ -96,7 +105,7 @@ def evaluate_model(
         some = test.part(slice(occlusion_images))
         metrics["occlusion"] = occlusion(
             model, some.images, some.joints, fitted, some.visible, masks=masks, rounds=rounds, protocol=protocol,
-            batch_size=batch_size, progress=progress,
+            penalised=penalised, threshold=threshold, batch_size=batch_size, progress=progress,
         )  # fmt: skip
     return metrics
 
@@ -115,7 +124,7 @@ def _scores(
     train: Split,
     test_keypoints: np.ndarray,
     test: Split,
-    fitted: RegressionMap,
+    fits: tuple[RegressionMap, RegressionMap],
     threshold: float,
     protocol: Mapping[str, Any],
 ) -> dict[str, Score]:
@@ -129,19 +138,25 @@ def _scores(
         joints, shown = nearer_sides(predicted, test.joints, test.visible, swap, norm)
         return pck(predicted, joints, threshold, shown)
 
+    fitted, penalised = fits
     near = correct(fitted(test_keypoints))
+    measured = {key: value for key, value in protocol.items() if key != "intercept"}
+    regressed = regression(
+        train_keypoints,
+        train.joints,
+        test_keypoints,
+        test.joints,
+        train_visible=train.visible,
+        test_visible=test.visible,
+        fitted=fitted,
+        mean=mean,
+        **protocol,
+    )
     sides = ", left and right swapped per image where that fits better" if swap else ""
     return {
-        "regression": regression(
-            train_keypoints,
-            train.joints,
-            test_keypoints,
-            test.joints,
-            train_visible=train.visible,
-            test_visible=test.visible,
-            fitted=fitted,
-            mean=mean,
-            **protocol,
+        "regression": regressed,
+        "ridge": ridge(
+            penalised, len(train), test_keypoints, test.joints, test.visible, baseline=regressed.baseline, **measured
         ),
         "matching": replace(
             matched, baseline=matching(np.nan_to_num(everywhere) * 2 - 1, test.joints, test.visible).value

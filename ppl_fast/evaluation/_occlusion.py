@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ppl_fast._options import integer, plain
-from ppl_fast.evaluation._error import error_text, error_unit, regression_error
+from ppl_fast.evaluation._error import error_text, error_unit, nearer_sides, regression_error
+from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap
 from ppl_fast.evaluation._score import labelled
 from ppl_fast.inference.estimation import device_of, read
@@ -100,6 +101,8 @@ def occlusion(
     masks: Sequence[tuple[str, float]] = MASKS,
     rounds: int = 4,
     protocol: Mapping[str, Any] | None = None,
+    penalised: RegressionMap | None = None,
+    threshold: float = 0.05,
     block: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -117,15 +120,21 @@ def occlusion(
         masks: (kind, share) as for `visible_pixels`.
         rounds: of iterative inference.
         protocol: options of `regression` that the error is measured by.
+        penalised: from `fit_ridge` on the same images. Where given, each row also has "ridge", the errors by this map,
+            which extrapolates less where keypoints leave their places, and "pck", the share of joints that it puts
+            within `threshold`.
+        threshold: of PCK, as a fraction of the image size.
         block: as for `visible_pixels`.
         seed: of the masks, as for `occlude`.
         batch_size: images that go through the model at once.
         progress: show a bar where there is a terminal.
 
     Returns:
-        {"protocol", "unit", "clean": error on the clean images, "rows": [{"mask", "share", "rounds": the error after 0,
-        1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}. `recovered` is
-        None where hiding added nothing or the model cannot iterate.
+        {"protocol", "unit", "clean": error of the plain estimate on the clean images, "clean_rounds": the error there
+        after 0, 1, ... rounds, for which the whole image is imagined anew, "rows": [{"mask", "share", "rounds": the
+        error after 0, 1, ... rounds, "recovered": the share of what hiding added that is gone after the last round}]}.
+        `recovered` is None where hiding added nothing or the model cannot iterate. The pixels that are hidden are told
+        to the model.
 
     Raises:
         ValueError: differing counts, wrong shapes, masks out of range or no visible joint.
@@ -139,28 +148,43 @@ def occlusion(
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
     passes = 1 + rounds if model.iterative else 1
 
-    clean: list[np.ndarray] = []
+    clean: list[list[np.ndarray]] = [[] for _ in range(passes)]
     found: list[list[list[np.ndarray]]] = [[[] for _ in range(passes)] for _ in masks]
     device, first = device_of(model), 0
     for _, batch in read(Images(images, name="occluded poses"), batch_size, progress):
         batch = batch.to(device)
-        clean.append(regression_map(model.estimate(batch)))
+        _keep(clean, model.estimate_rounds(batch, passes))
         for (kind, share), kept in zip(masks, found, strict=True):
             hidden, seen = occlude(batch, kind, share, seed=seed, first=first, block=block)
-            for predicted, (keypoints, _) in zip(
-                kept, model.estimate_rounds(hidden, passes, visible=seen), strict=True
-            ):
-                predicted.append(regression_map(keypoints))
+            _keep(kept, model.estimate_rounds(hidden, passes, visible=seen))
         first += len(batch)
 
-    def error(parts: list[np.ndarray]) -> float:
-        return regression_error(np.concatenate(parts), targets, shown, **measured)[0]
+    def errors(kept: list[list[np.ndarray]], fitted: RegressionMap) -> list[float]:
+        return [regression_error(fitted(np.concatenate(parts)), targets, shown, **measured)[0] for parts in kept]
 
-    base = error(clean)
-    by_round = [[error(parts) for parts in kept] for kept in found]
-    rows = [_row(kind, share, base, errors) for (kind, share), errors in zip(masks, by_round, strict=True)]
-    text = _protocol(len(targets), measured, model.iterative)
-    return {"protocol": text, "unit": error_unit(measured.get("summed_at")), "clean": base, "rows": rows}
+    def near(kept: list[list[np.ndarray]], fitted: RegressionMap) -> list[float]:
+        swap, norm = measured.get("swap"), measured.get("norm", "l2")
+        predicted = [fitted(np.concatenate(parts)) for parts in kept]
+        sides = [(each, *nearer_sides(each, targets, shown, swap, norm)) for each in predicted]
+        return [pck(each, where, threshold, seen).value for each, where, seen in sides]
+
+    base = errors(clean, regression_map)
+    result: dict[str, Any] = {"protocol": _protocol(len(targets), measured, model.iterative)}
+    result |= {"unit": error_unit(measured.get("summed_at")), "clean": base[0], "clean_rounds": base}
+    result["rows"] = [
+        _row(kind, share, base[0], errors(kept, regression_map))
+        for (kind, share), kept in zip(masks, found, strict=True)
+    ]
+    if penalised is not None:
+        result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised), "threshold": threshold}
+        for row, kept in zip(result["rows"], found, strict=True):
+            row |= {"ridge": errors(kept, penalised), "pck": near(kept, penalised)}
+    return result
+
+
+def _keep(kept: list[list[np.ndarray]], rounds: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for parts, (keypoints, _) in zip(kept, rounds, strict=True):
+        parts.append(keypoints.detach().cpu().double().numpy())
 
 
 def check_masks(masks: Sequence[tuple[str, float]], rounds: int) -> None:

@@ -26,18 +26,27 @@ class RegressionMap:
         coefficients: (2N, 2J) float64, one more row with an intercept; NaN columns for joints never visible in
             training.
         intercept: whether there is one.
+        penalty: on the squared coefficients, where it was fitted with one.
     """
 
     coefficients: np.ndarray
     intercept: bool = False
+    penalty: float = 0.0
 
     def __call__(self, keypoints: Any) -> np.ndarray:
-        features = _features(detected(keypoints, "keypoints", "RegressionMap"), self.intercept)
-        if features.shape[1] != len(self.coefficients):
-            expected = (len(self.coefficients) - self.intercept) // 2
-            found = (features.shape[1] - self.intercept) // 2
-            raise ValueError(f"RegressionMap: keypoints must have N = {expected} as when fitted, got N = {found}")
-        return (features @ self.coefficients).reshape(len(features), -1, 2)
+        points = detected(keypoints, "keypoints", "RegressionMap")
+        expected = (len(self.coefficients) - self.intercept) // 2
+        if points.shape[1] != expected:
+            raise ValueError(
+                f"RegressionMap: keypoints must have N = {expected} as when fitted, got N = {points.shape[1]}"
+            )
+        return self.apply(_features(points, False))
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Joints (n, J, 2) of flattened keypoints in [0, 1] (n, 2N)."""
+        slope = self.coefficients[:-1] if self.intercept else self.coefficients
+        offset = self.coefficients[-1] if self.intercept else 0.0
+        return (features @ slope + offset).reshape(len(features), -1, 2)
 
 
 def fit_regression(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,8 +26,8 @@ MARKERS = "osD^"
 def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], baseline: float | None = None) -> None:
     """Write error against rounds of iterative inference, a panel a mask, the models' curves in each.
 
-    A model without iterative inference has one error a mask, drawn as a dashed line; each model's error on the clean
-    images is a dotted one. Errors far beyond the mean pose's are written at the top, for the others to be told apart.
+    A model without iterative inference has one error a mask, a single point; each model's error on the clean images is
+    a dotted line. Errors far beyond the mean pose's are written at the top, for the others to be told apart.
 
     Args:
         path: the PNG file to write.
@@ -53,7 +53,7 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     ceiling = CEILING * baseline if baseline is not None and CEILING * baseline < highest else None
     for panel, number in zip(panels, range(len(first)), strict=False):
         for model, result in enumerate(results.values()):
-            _draw(panel, result["clean"], result["rows"][number]["rounds"], rounds, model)
+            _draw(panel, result["clean"], result["rows"][number]["rounds"], model)
             _name_beyond(panel, result["rows"][number]["rounds"], ceiling, model)
         if baseline is not None:
             panel.axhline(baseline, **MEAN_POSE)
@@ -73,13 +73,10 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
     save_chart(path, chart)
 
 
-def _draw(panel: Axes, clean: float, errors: list[float], rounds: int, model: int) -> None:
+def _draw(panel: Axes, clean: float, errors: list[float], model: int) -> None:
     colour = COLOURS[model % len(COLOURS)]
     panel.axhline(clean, color=colour, linewidth=1, linestyle=":")
-    if len(errors) > 1:
-        panel.plot(np.arange(len(errors)), errors, color=colour, linewidth=1.8)
-    else:
-        panel.plot([0, max(rounds, 1)], errors * 2, color=colour, linewidth=1.4, linestyle="--")
+    panel.plot(np.arange(len(errors)), errors, color=colour, linewidth=1.8)
     panel.plot(np.arange(len(errors)), errors, MARKERS[model % len(MARKERS)], color=colour, markersize=5)
 
 
@@ -97,8 +94,9 @@ def _explain(chart: Figure, results: Mapping[str, Any], baseline: float | None) 
     handles = []
     for model, (name, result) in enumerate(results.items()):
         colour, marker = COLOURS[model % len(COLOURS)], MARKERS[model % len(MARKERS)]
-        curve: Literal["-", "--"] = "-" if len(result["rows"][0]["rounds"]) > 1 else "--"
-        handles.append(Line2D([], [], marker=marker, linestyle=curve, label=name, color=colour))
+        rounds = len(result["rows"][0]["rounds"]) > 1
+        label = name if rounds else f"{name} (no rounds)"
+        handles.append(Line2D([], [], marker=marker, linestyle="-" if rounds else "", label=label, color=colour))
         handles.append(Line2D([], [], linestyle=":", label=f"{name}, nothing hidden", color=colour))
     if baseline is not None:
         handles.append(Line2D([], [], **MEAN_POSE, label="mean pose"))
