@@ -142,7 +142,7 @@ def occlusion(
     targets, shown = labelled(joints, visible, "joints", "occlusion")
     if len(images) != len(targets):
         raise ValueError(f"occlusion: images and joints must have equal length, got {len(images)} and {len(targets)}")
-    masks, rounds = [(kind, plain(share)) for kind, share in masks], plain(rounds)
+    masks, rounds, threshold = [(kind, plain(share)) for kind, share in masks], plain(rounds), plain(threshold)
     check_masks(masks, rounds)
     batch_size = integer("occlusion", "batch_size", batch_size, low=1)
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
