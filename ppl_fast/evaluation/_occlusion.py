@@ -177,7 +177,7 @@ def occlusion(
     ]
     if penalised is not None:
         result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised)}
-        result["threshold"] = plain(threshold)
+        result["threshold"] = threshold
         for row, kept in zip(result["rows"], found, strict=True):
             row |= {"ridge": errors(kept, penalised), "pck": near(kept, penalised)}
     return result
