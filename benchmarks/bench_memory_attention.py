@@ -10,7 +10,7 @@ def _workload(b, m, k, d, temperature, measured, rounds=30):
     label = f"B={b} m={m} k={k} d={d}" + ("" if temperature is None else " soft")
     make = random_tokens(b, m, k, d, temperature)
     # With many prototypes as many banks and prototypes, so that a block takes as many steps through its share of them.
-    small = random_tokens(4, 3, k, d, temperature) if k < 1024 else random_tokens(20, m, k, 8, temperature)
+    small = random_tokens(4, 3, k, d, temperature) if k < 1024 else random_tokens(20, m, k, 16, temperature)
     tiny = random_tokens(4, 3, min(k, 40), 40, temperature and 20.0)
     return Workload("memory_attention", label, make, small, tiny, measured, measured, rounds)
 

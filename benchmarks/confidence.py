@@ -3,8 +3,8 @@
     python benchmarks/confidence.py RUN LABELLED HELD_OUT [--out FILE]
 
 Calibrates on LABELLED, judges HELD_OUT, both folders with labels: whole; half of the blocks hidden, and told so; hidden
-and not told. Then frames without the subject, which are the pixels' medians over HELD_OUT with noise of 5 levels: how
-often such a frame has a lower mean likelihood than one with the subject (0.5 is chance, 1 always).
+and not told. Then frames without the subject, the pixels' medians over HELD_OUT: how often such a frame has a lower
+mean likelihood than one with the subject, both with noise of 5 levels (0.5 is chance, 1 always).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from ppl_fast._files import write_text
 from ppl_fast.data import ImageFolder, load_labels
 from ppl_fast.evaluation._calibration import calibrate, judge, measure, surer_half
-from ppl_fast.evaluation._labelled import _labelled_split
+from ppl_fast.evaluation._labelled import labelled_split
 from ppl_fast.inference.confidence import gather, uncalibrated
 from ppl_fast.training import load_model
 
@@ -39,7 +39,7 @@ def main() -> None:
     size = model.config["image_size"]
     calibration = calibrate(model, ImageFolder(options.labelled, size), load_labels(options.labelled), progress=False)
     images = ImageFolder(options.held_out, size)
-    split, _ = _labelled_split(images, load_labels(options.held_out), "test", 0.5)
+    split, _ = labelled_split(images, load_labels(options.held_out), "test", 0.5)
     judged = judge(model, split)
     found: dict[str, Any] = measure(calibration, judged)
     for kind, (evidence, errors) in judged.items():
@@ -47,9 +47,11 @@ def main() -> None:
         found[kind] |= {"uncalibrated": {"sure": sure, "rest": rest}}
     pictures = torch.stack([split.images[i] for i in range(len(split))])
     torch.manual_seed(0)
-    empty = pictures.median(dim=0).values + NOISE * torch.randn(FRAMES, *pictures.shape[1:])
-    without = gather(model, empty.clamp(-1, 1))[1]
-    whole = judged["whole"][0]
+    noise = NOISE * torch.randn(FRAMES, *pictures.shape[1:])
+    whole, without = (
+        gather(model, (frames + noise[: len(frames)]).clamp(-1, 1))[1]
+        for frames in (pictures[:FRAMES], pictures.median(dim=0).values.expand(FRAMES, -1, -1, -1))
+    )
     found["without"] = {
         "calibrated": above(calibration.judge(whole)[0], calibration.judge(without)[0]),
         "uncalibrated": above(uncalibrated(whole), uncalibrated(without)),

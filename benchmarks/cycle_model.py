@@ -1,34 +1,40 @@
 """What the machine code of a CUDA kernel costs at least: instructions by pipe and bytes, as time on several GPUs.
 
-    python benchmarks/cycle_model.py OBJECT [--arch 90]
+    python benchmarks/cycle_model.py OBJECT ... [--arch 90]
 
-reads the SASS of a compiled `csrc/*_cuda.cu` (build/temp*/.../*.cu.o, or a cubin) by cuobjdump and prints a row for
-each named workload whose kernel it holds. Every instruction outside of a loop counts once, one inside as often as the
+reads the SASS of compiled `csrc/*_cuda.cu` (build/editable/.../*.cu.o, or cubins) by cuobjdump and prints a row for
+each named workload whose kernel they hold. Every instruction outside of a loop counts once, one inside as often as the
 workload says; what lies behind the last exit (slow paths of divisions, diverged shuffles) is left out, and of branches
-both sides count. A bound, then, of what is issued, not a measurement: latency and bank conflicts come on top.
+both sides count. An access to shared memory takes a wavefront for each 128 bytes that its lanes read. A bound, then, of
+what is issued, not a measurement: latency and bank conflicts come on top.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import itertools
 import math
 import os
 import re
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Warp instructions a multiprocessor takes in a cycle, by compute capability: "Throughput of Native Arithmetic
-# Instructions" in the CUDA C++ programming guide, over 32 lanes. One wavefront of shared memory or load a cycle.
+# Instructions" in the CUDA C++ programming guide, over 32 lanes; products of 16 x 8 x 8 in tf32 by the data sheets'
+# dense peak. One access to memory, and one wavefront of shared memory, a cycle.
 ISSUE = 4
+COMMON = {"alu": 2, "special": 0.5, "memory": 1, "shared": 1}
 RATES = {
-    80: {"fma": 2, "alu": 2, "special": 0.5, "memory": 1, "fp64": 1},
-    89: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 1 / 16},
-    90: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 2},
-    100: {"fma": 4, "alu": 2, "special": 0.5, "memory": 1, "fp64": 2},
+    80: {"fma": 2, "fp64": 1, "tensor": 0.5} | COMMON,
+    89: {"fma": 4, "fp64": 1 / 16, "tensor": 0.125} | COMMON,
+    90: {"fma": 4, "fp64": 2, "tensor": 1} | COMMON,
+    100: {"fma": 4, "fp64": 2, "tensor": 2} | COMMON,
 }
 # Compute capability, multiprocessors, GHz (boost), bytes a second: data sheets.
 GPUS = {
@@ -43,20 +49,32 @@ PIPES = {
     "special": r"MUFU|F2I|I2F|F2F|POPC|FLO|S2R",
     "memory": r"LD|ST|SHFL|RED|ATOM",
     "fp64": r"DFMA|DMUL|DADD|DSETP",
-    "control": r"BRA|BSSY|BSYNC|EXIT|BAR|WARPSYNC|CALL|RET|NOP|DEPBAR|VOTE|ELECT|U[A-Z]|R2UR|S2UR|CS2R|HMMA",
+    "control": r"BRA|BSSY|BSYNC|EXIT|BAR|WARPSYNC|CALL|RET|NOP|DEPBAR|VOTE|ELECT|U[A-Z]|R2UR|S2UR|CS2R",
+    "tensor": r"HMMA",
 }  # and the rest is the pipe for integers and comparisons
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Launches of one kernel: `trips` of a warp through its loops, in the order of their first instructions."""
+    """Launches of one kernel.
+
+    Attributes:
+        name: operator, direction and size in words.
+        source: the file in csrc, without its ending.
+        kernel: a part of its mangled name that no other kernel has.
+        warps: of the launch.
+        trips: of a warp through the loops, in the order of their first instructions.
+        bytes: read and written, each once.
+        readers: by the number of a loop, how many lanes read different words of shared memory there; 32 elsewhere.
+    """
 
     name: str
-    source: str  # of csrc, without its ending
+    source: str
     kernel: str
     warps: int
     trips: tuple[float, ...]
     bytes: float
+    readers: Mapping[int, int] = field(default_factory=dict)
 
 
 def workloads() -> list[Workload]:
@@ -110,18 +128,36 @@ def pipe_of(text: str) -> str:
     return next((pipe for pipe, pattern in PIPES.items() if re.match(pattern, name)), "alu")
 
 
-def counts(code: list[tuple[int, str]], trips: tuple[float, ...]) -> Counter:
-    """What a warp issues, by pipe."""
+def times(code: list[tuple[int, str]], trips: tuple[float, ...]) -> list[tuple[str, float, list[int]]]:
+    """Each instruction up to the last exit, how often a warp issues it, and the loops that it lies in."""
     ranges = loops(code)
     if len(ranges) != len(trips):
         places = ", ".join(f"{first:#x} to {last:#x}" for first, last in ranges)
         raise ValueError(f"the workload names {len(trips)} loops, the kernel has {len(ranges)}: {places or 'none'}")
-    end = last_exit(code)
-    total: Counter = Counter()
+    end, found = last_exit(code), []
     for at, text in code:
-        inside = [n for (first, last), n in zip(ranges, trips, strict=True) if first <= at <= last]
+        inside = [number for number, (first, last) in enumerate(ranges) if first <= at <= last]
         if at <= end:
-            total[pipe_of(text)] += math.prod(inside)
+            found.append((text, math.prod(trips[number] for number in inside), inside))
+    return found
+
+
+def counts(code: list[tuple[int, str]], trips: tuple[float, ...]) -> Counter:
+    """What a warp issues, by pipe."""
+    total: Counter = Counter()
+    for text, often, _ in times(code, trips):
+        total[pipe_of(text)] += often
+    return total
+
+
+def wavefronts(code: list[tuple[int, str]], workload: Workload) -> float:
+    """Wavefronts of shared memory that a warp takes: 128 bytes each, of as many lanes as read different words."""
+    total = 0.0
+    for text, often, inside in times(code, workload.trips):
+        access = re.match(r"(?:@\S+ )?(?:LDS|STS|ATOMS|LDSM)\b(?:\.[A-Z]\w*)*(?:\.(64|128))?", text)
+        if access:
+            lanes = workload.readers.get(inside[-1], 32) if inside else 32
+            total += often * max(1, lanes * int(access[1] or 32) / 8 / 128)
     return total
 
 
@@ -130,28 +166,38 @@ def bound(workload: Workload, code: list[tuple[int, str]], gpu: str) -> dict[str
     arch, multiprocessors, clock, bandwidth = GPUS[gpu]
     issued = counts(code, workload.trips)
     cycles = {pipe: issued[pipe] / rate for pipe, rate in RATES[arch].items()} | {"issue": sum(issued.values()) / ISSUE}
+    cycles["shared"] = wavefronts(code, workload) / RATES[arch]["shared"]
     scale = workload.warps / multiprocessors / clock / 1e3
     return {pipe: value * scale for pipe, value in cycles.items()} | {"bytes": workload.bytes / bandwidth * 1e6}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("object", type=Path, help="a compiled csrc/*_cuda.cu")
+    parser.add_argument("objects", nargs="+", metavar="OBJECT", type=Path, help="a compiled csrc/*_cuda.cu")
     parser.add_argument("--arch", type=int, default=90, choices=sorted(RATES), help="whose code is read")
     arguments = parser.parse_args()
     if tool() is None:
         parser.error("there is no cuobjdump on the PATH; Triton's package has one")
-    for workload in workloads():
-        try:
-            code = instructions(arguments.object, workload.kernel, arguments.arch)
-        except LookupError:
-            continue
+    for workload, compiled in itertools.product(workloads(), arguments.objects):
+        with contextlib.suppress(LookupError):
+            code = instructions(compiled, workload.kernel, arguments.arch)
+            print(report(workload, code, arguments.arch))
+
+
+def report(workload: Workload, code: list[tuple[int, str]], arch: int) -> str:
+    """What a workload's kernel costs, and its bounds on the GPUs of an architecture; or that its loops are others."""
+    try:
         issued = counts(code, workload.trips)
-        print(f"{workload.name}: {sum(issued.values()):.0f} instructions a warp, {dict(issued)}")
-        for gpu in (name for name, (arch, *_) in GPUS.items() if arch == arguments.arch):
-            times = bound(workload, code, gpu)
-            row = ", ".join(f"{pipe} {value:.2f}" for pipe, value in times.items())
-            print(f"  {gpu}: {max(times.values()):.2f} us at least ({row})")
+    except ValueError as error:  # another compiler may unroll otherwise
+        return f"{workload.name}: {error}"
+    pipes = ", ".join(f"{pipe} {number:.0f}" for pipe, number in issued.items())
+    shared = f"{wavefronts(code, workload):.0f} wavefronts of shared memory"
+    lines = [f"{workload.name}: {sum(issued.values()):.0f} instructions and {shared} a warp ({pipes})"]
+    for gpu in (name for name, (of, *_) in GPUS.items() if of == arch):
+        cost = bound(workload, code, gpu)
+        row = ", ".join(f"{pipe} {value:.2f}" for pipe, value in cost.items() if value)
+        lines.append(f"  {gpu}: {max(cost.values()):.2f} us at least ({row})")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

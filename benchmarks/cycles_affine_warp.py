@@ -1,9 +1,8 @@
-"""affine_warp for the cycle model: 72 bytes a point, no loop."""
+"""affine_warp for the cycle model, 64 x 16 points: no loop."""
 
 from cycle_model import Workload
 
 CYCLES = [
-    Workload(
-        "affine_warp backward, 64 x 16 points", "affine_warp_cuda", "affine_warp_bwd_own_kernelIf", 32, (), 1024 * 72
-    )
+    Workload("affine_warp backward", "affine_warp_cuda", "affine_warp_bwd_own_kernelIf", 32, (), 1024 * 72),
+    Workload("affine_warp forward", "affine_warp_cuda", "affine_warp_fwd_kernelIf", 32, (), 1024 * 32),
 ]

@@ -22,6 +22,7 @@ elif [[ $# -gt 0 ]]; then
   exit 2
 fi
 failed=()
+architecture= # of the GPU, such as 90
 
 step() { # name, seconds, command...: run it with a limit, keep its log, go on whatever comes of it
   local name=$1 limit=$(($2 * slower)) left=$((total * slower - SECONDS)) began=$SECONDS
@@ -44,7 +45,8 @@ bench() { # seconds, group...: rows that would begin later are noted as left out
   shift
   ((seconds = seconds < left ? seconds : left))
   local until=$(($(date +%s) + seconds))
-  step "${1}" $((seconds / slower + 20)) "$PYTHON" benchmarks/gpu_bench.py "$@" "${rehearse[@]}" --out "$OUT/gpu.json" --until "$until"
+  step "$1" $((seconds / slower + 20)) "$PYTHON" benchmarks/gpu_bench.py "$@" "${rehearse[@]}" \
+    --out "$OUT/gpu.json" --until "$until"
 }
 
 build() { # CUDA on or off: by cmake itself, whatever setuptools there is
@@ -68,6 +70,7 @@ else
   step machine 20 bash -c 'nvidia-smi; nvcc --version'
   TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
   export TORCH_CUDA_ARCH_LIST
+  architecture=${TORCH_CUDA_ARCH_LIST/./}
   cuda=on
   command -v nvcc >/dev/null || cuda=off
   step build 120 bash -c "build $cuda"
@@ -82,12 +85,16 @@ else
   step tests 100 env -C tests "${tests[@]}"
 fi
 bench 60 kernels
+if [[ $architecture =~ ^(80|89|90|100)$ ]]; then # what the cycle model predicts, to lie beside what was measured
+  objects=("$TEMP"/CMakeFiles/ppl_fast_cuda.dir/csrc/*.cu.o)
+  step predict 20 "$PYTHON" benchmarks/cycle_model.py "${objects[@]}" --arch "$architecture"
+fi
 bench 75 models
 bench 20 loading
 
 checked() { # tool, the emulator's build that stands for it
   if [[ ${#rehearse[@]} -gt 0 ]]; then
-    step "$1" 40 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60
+    step "$1" 120 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60 # the build included
   elif command -v compute-sanitizer >/dev/null; then
     step "$1" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --report-api-errors no \
       --error-exitcode 9 "$PYTHON" benchmarks/gpu_check.py --seconds 25

@@ -111,6 +111,12 @@ def gate(workload: Workload, name: str, formula) -> None:
         assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual, expected, GATE)
 
 
+def assert_close_on_average(name: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    """Compare the mean error with the mean size: of arrays in which rounding may turn one choice among many."""
+    error, size = (actual - expected).abs().mean().item(), expected.abs().mean().item()
+    assert error <= tolerance * size, f"{name}: mean error {error:.3g} at a mean size of {size:.3g}"
+
+
 def measure(benchmark, workload: Workload, name: str, direction: str, formula) -> None:
     """Time one direction of one implementation with pytest-benchmark and note what was measured."""
     gate(workload, name, formula)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from formulas import PublishedPPL
+from harness import assert_close_on_average
 from op_tester import assert_close
 from torch import Tensor, nn
 
@@ -24,7 +25,10 @@ TASKS = ("training step", "inference")
 # Of the largest value of an array. Values pass some thirty layers; gradients also the kinks of absolute differences,
 # which rounding crosses: plain float32 is up to 1e-3 from float64 there, in either implementation.
 VALUES, GRADIENTS = 1e-3, 2e-2
-# With fewer digits, another vector may be chosen and another link win a pixel: what does not hang on that is compared.
+# Of the mean size of an array that hangs on which vector is nearest: by the published formula, |t|^2 - 2 t.p + |p|^2,
+# one choice in some ten thousands turns.
+CHOICES, CHOSEN = 5e-2, ("recalled", "codebook", "memory", "commitment", "gradient of the memory")
+# With fewer digits more of them turn, and another link wins a pixel: what does not hang on that is compared.
 ROUNDED, STEADY = 0.1, ("keypoints", "reconstruction")
 SMALL = {"num_keypoints": 5, "image_size": 32, "width": 0.125, "memory_width": 32, "memory_hidden": 32}
 
@@ -171,12 +175,14 @@ def gate(subject: Subject, task: str, workload: ModelWorkload, device="cpu") -> 
     wanted, actual = expected(task, workload, device), subject.results(task)
     assert wanted.keys() == actual.keys()
     for key, value in actual.items():
-        tolerance = GRADIENTS if key.startswith("gradient") else VALUES
+        name, expect = f"{task}, {subject.name}, {subject.precision}: {key}", wanted[key]
         if subject.precision != "float32":
-            if key not in STEADY:
-                continue
-            tolerance = ROUNDED
-        assert_close(f"{task}, {subject.name}, {subject.precision}: {key}", value, wanted[key], tolerance)
+            if key in STEADY:
+                assert_close(name, value, expect, ROUNDED)
+        elif key in CHOSEN:
+            assert_close_on_average(name, value, expect, CHOICES)
+        else:
+            assert_close(name, value, expect, GRADIENTS if key.startswith("gradient") else VALUES)
 
 
 @pytest.mark.parametrize("task", TASKS)

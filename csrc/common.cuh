@@ -14,6 +14,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "common.h"
 #include "kernel_info.h"
@@ -79,8 +80,8 @@ struct Grid {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes, cudaStream_t stream,
-            Arguments... arguments) {
+void launch_as(bool overlapping, void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
+               cudaStream_t stream, Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   STD_TORCH_CHECK(grid.x <= INT32_MAX && grid.y <= 65535 && grid.z <= 65535, "ppl_fast: ", grid.x, " x ", grid.y, " x ",
                   grid.z, " thread blocks are more than a CUDA grid holds");
@@ -89,8 +90,38 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
   config.blockDim = dim3(unsigned(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute, config.numAttrs = overlapping;
   STD_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...));
 }
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes, cudaStream_t stream,
+            Arguments... arguments) {
+  launch_as(false, kernel, grid, threads, shared_bytes, stream, arguments...);
+}
+
+// The compute capability, times ten, that a kernel's code was compiled for as the current device has loaded it: on a
+// new GPU that may be PTX for an old one. Asked once a device.
+class CompiledFor {
+ public:
+  template <class... Parameters>
+  explicit CompiledFor(void (*kernel)(Parameters...)) : kernel_(reinterpret_cast<const void*>(kernel)) {}
+  int on(int device) {
+    std::atomic<int>* const answer = device >= 0 && device < 64 ? &known_[device] : nullptr;  // further ones: each time
+    if (answer && *answer) return *answer;
+    cudaFuncAttributes attributes;
+    STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel_));
+    if (answer) *answer = attributes.ptxVersion;
+    return attributes.ptxVersion;
+  }
+
+ private:
+  const void* kernel_;
+  std::atomic<int> known_[64] = {};
+};
 
 template <class... Parameters>
 KernelShape shape_of(const char* name, void (*kernel)(Parameters...), int threads, size_t shared_bytes) {
@@ -140,6 +171,30 @@ __device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const flo
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 #else
   __trap();
+#endif
+}
+#endif
+
+// Two kernels in a row: the first says early that the second may be set up, and the second, launched as overlapping,
+// waits for all that the first has written before it touches memory. From sm_90 on, and by drivers for CUDA 12.3 and
+// later, which capture such launches in a graph.
+inline bool may_overlap(CompiledFor& second, int device) {
+  static const int driver = [] {
+    int version = 0;
+    STD_CUDA_CHECK(cudaDriverGetVersion(&version));
+    return version;
+  }();
+  return driver >= 12030 && second.on(device) >= 90;
+}
+#ifndef PPL_FAST_EMULATE_CUDA
+__device__ inline void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void await_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 #endif

@@ -3,9 +3,10 @@
 // lane adds its pixels, then the five sums are added across the lanes (8 shuffles) into the warp's own row of shared
 // memory. The block adds its warps and writes partial sums (samples, regions, 5, links), no larger than the heatmap; a
 // second kernel adds the regions. No float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x
-// 128: 1,560 instructions a warp (sm_90), 4,096 warps: 6 us at an H200's full issue rate, some 9 us at two thirds; 6.3
-// MB in and 2.5 MB of partial sums, 2 us; the second kernel is latency, about 3 us. Predicted: this has not run on a
-// GPU. Not taken: atomics in shared memory (the order varies), sorting the pixels by link.
+// 128: 1,930 instructions a warp (sm_90, benchmarks/cycle_model.py), 4,096 warps: 7.6 us at an H200's full issue rate,
+// some 11 us at two thirds; 6.3 MB in and 2.5 MB of partial sums, 2 us; the second kernel is latency, about 3 us, of
+// which a launch that overlaps (sm_90 on) hides a part. Predicted: this has not run on a GPU. Not taken: atomics in
+// shared memory (the order varies), sorting the pixels by link.
 #include "link_heatmap_cuda.cuh"
 
 namespace ppl_fast {
@@ -70,6 +71,7 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
   bad = __syncthreads_or(bad);
   if (region == 0 && threadIdx.x == 0) poisoned[sample * chunks + chunk] = bad;
 
+  let_next_begin();
   const int begin = (region * kSumWarps + warp) * tiles.per_warp, end = min(begin + tiles.per_warp, tiles.count);
   for (int tile = begin; tile < end; ++tile) {
     const int x0 = tile % tiles.across * kTileX + lane % 8, y0 = tile / tiles.across * kTileY + lane / 8;
@@ -194,6 +196,7 @@ template <class S>
 __global__ void __launch_bounds__(kReduceThreads, 1)  // unasked, ptxas makes room for two blocks, and spills
     link_heatmap_bwd_reduce_kernel(Scene<S> scene, const Compute<S>* partial, const int* poisoned, int regions,
                                    int chunks, Compute<S> pull_scale, Gradients<S> out) {
+  await_previous();
   if (blockIdx.x < out.samples)
     reduce_sample(scene, partial, poisoned, regions, chunks, pull_scale, blockIdx.x, out);
   else
@@ -242,10 +245,12 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
     launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(e), device.stream(),
            scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,
            write<T>(partial), write<int>(poisoned));
-    launch(link_heatmap_bwd_reduce_kernel<S>, Grid{b + (shared_weights ? ceil_div(e, kWarp) : 0)}, kReduceThreads,
-           sizeof(ReduceShared<T>), device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions),
-           int(chunks), T(2 / (thickness * scale_of(thickness))),
-           Gradients<S>{write<S>(grad_x), write<S>(grad_w), shared_weights, b});
+    static CompiledFor compiled(link_heatmap_bwd_reduce_kernel<S>);
+    launch_as(may_overlap(compiled, x.get_device_index()), link_heatmap_bwd_reduce_kernel<S>,
+              Grid{b + (shared_weights ? ceil_div(e, kWarp) : 0)}, kReduceThreads, sizeof(ReduceShared<T>),
+              device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions), int(chunks),
+              T(2 / (thickness * scale_of(thickness))),
+              Gradients<S>{write<S>(grad_x), write<S>(grad_w), shared_weights, b});
   });
   return {grad_x, grad_w};
 }

@@ -2,10 +2,11 @@
 // its prototypes, 16 or 64 at a time, keeps the nearest in registers and copies it: one launch, nothing of size B x m x
 // k. Where tokens alone do not fill the GPU, blocks share the prototypes and a second kernel compares, the shares
 // divided among the lanes of a warp. Backward: a pass over the tokens, and sums over them
-// (memory_attention_sums_cuda.cu). B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s, four rounds of loads and
-// a copy, each about 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than
-// 16 tokens, tensor cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few.
-// Predicted: this has not run on a GPU.
+// (memory_attention_sums_cuda.cu). B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s; 3,390 instructions a
+// warp (sm_90, benchmarks/cycle_model.py), 3.5 us at an H200's full rate; four rounds of loads and a copy, each about
+// 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than 16 tokens, tensor
+// cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few. Predicted: this has not
+// run on a GPU.
 #include "memory_attention_cuda.cuh"
 
 #include <optional>

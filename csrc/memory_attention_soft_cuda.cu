@@ -4,8 +4,9 @@
 // to 16 tokens in registers. The values so far wait in the output itself (in L2), where there are more than 64
 // prototypes. The backward recomputes the weights the same way, once with tokens and once with prototypes as the 16
 // rows: both gradients are summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us
-// at 4.3 TB/s, 25 MB backward, 6 us; with latency about twice that. Predicted: this has not run on a GPU. Not taken:
-// keeping the values so far in shared memory, which would bound d.
+// at 4.3 TB/s, 25 MB backward, 6 us; by what is issued (sm_90, benchmarks/cycle_model.py) 8.3 us forward and 12.6 + 7.1
+// backward, at an H200's full rate. Predicted: this has not run on a GPU. Not taken: keeping the values so far in
+// shared memory, which would bound d.
 #include "memory_attention_cuda.cuh"
 
 namespace ppl_fast {

@@ -1,9 +1,9 @@
 // memory_attention on CUDA: sums over the tokens that chose a prototype, for the moving average of a codebook and for
 // the gradient of hard mode's distances. A warp has 256 elements of one prototype; it finds its tokens by ballot, 32 at
 // a time, and adds them in order, four loads under way: where a codebook has collapsed one warp adds all tokens. B =
-// 64, m = 34, k = 16, d = 512: 5.6 MB, 1.3 us at 4.3 TB/s; at most 16 rounds of loads, 8 us, for a collapsed bank.
-// Predicted: this has not run on a GPU. Not taken: sorting the tokens by prototype (a second launch), atomics (the
-// order varies).
+// 64, m = 34, k = 16, d = 512: 5.6 MB, 1.3 us at 4.3 TB/s, and 1.1 us by what is issued (benchmarks/cycle_model.py);
+// at most 16 rounds of loads, 8 us, for a collapsed bank. Predicted: this has not run on a GPU. Not taken: sorting the
+// tokens by prototype (a second launch), atomics (the order varies).
 #include "memory_attention_cuda.cuh"
 
 #include "memory_attention_arguments.h"

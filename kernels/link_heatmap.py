@@ -3,10 +3,11 @@
 table: a program per sample turns its links into rows of eight floats. fwd: a warp per 8 x 16 pixels sees 32 links at a
 time, one a lane, from the tile's centre: once for the best, once for those that may win a pixel. Their flags become a
 word, and the warp walks its bits in order, its pixels in registers: no list in memory, any number of links. Not taken:
-lists by prefix sum and two levels of tiles, which cost more than they save (24 of 120 links left, 14 on 8 x 8).
-H200 at B = 64, N = 16, 128 x 128, thickness 1e-3: 6.3 MB written = 1.5 us; all 126 M pairs of pixel and link at 13
-operations = 50 us at 33 T/s. Predicted: 8,192 tiles x (4 words x 64 + 24 links x 53 + 240) = 14.7 M warp instructions,
-20 us at three quarters of the 1.05 T/s that can issue, and 2.5 us for the table. Not measured: no GPU was at hand.
+lists by prefix sum and two levels of tiles, which cost more than they save; two warps where a multiprocessor holds 16
+programs (sm_86): 16 warps already hide a link's loads behind its 53 instructions, and a tile for two has 34 links left.
+H200 at B = 64, N = 16, 128 x 128, thickness 1e-3: 6.3 MB written = 1.5 us. Predicted: 8,192 tiles x (4 words x 64 + 24
+links x 53 + 240) = 14.7 M warp instructions, 20 us at three quarters of the 1.05 T/s that can issue, and 2.5 us for the
+table. Not measured: no GPU was at hand.
 """
 
 import math
@@ -18,8 +19,8 @@ from ppl_fast.kernels._launch import launch
 
 from ppl_fast.ops.link_heatmap import largest_coordinate, poisoned_samples
 
-TILES = ((8, 8), (8, 16), (16, 16))  # what there is to tune: pixels a warp
-TILE = (8, 16)
+TILES = ((8, 8, 1), (8, 16, 1), (16, 16, 1), (16, 16, 2))  # what there is to tune: rows and columns of pixels, warps
+TILE = (8, 16, 1)
 EPSILON = tl.constexpr(1.1920929e-7)
 LOG2_TINY = tl.constexpr(-126.0)  # log2 of the smallest normal number
 LARGEST = tl.constexpr(3.4028234663852886e38)
@@ -271,10 +272,10 @@ def link_heatmap(keypoints, weights, links, height, width, thickness):
         link_heatmap_table_kernel, b, keypoints, weights, links, table, n, e, stride, scale, limit, BLOCK=128,
         num_warps=4,
     )  # fmt: skip
-    tile_h, tile_w = TILE
+    tile_h, tile_w, warps = TILE
     programs = b * triton.cdiv(height, tile_h) * triton.cdiv(width, tile_w)
     launch(
         link_heatmap_fwd_kernel, programs, table, heatmap, winner, e, height, width, step_x, step_y,
-        TILE_H=tile_h, TILE_W=tile_w, num_warps=1,
+        TILE_H=tile_h, TILE_W=tile_w, num_warps=warps,
     )  # fmt: skip
     return heatmap, winner

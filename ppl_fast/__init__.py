@@ -23,6 +23,7 @@ __all__ = [
     "default_links",
     "link_heatmap",
     "memory_attention",
+    "optimize",
     "prototype_sums",
     "use_backend",
 ]
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         KeypointModel,
         PPLOutput,
         Prior,
+        optimize,
     )
     from ppl_fast.ops.affine_warp import affine_warp
     from ppl_fast.ops.link_heatmap import default_links, link_heatmap
@@ -50,7 +52,7 @@ else:
             return import_module(f"ppl_fast.{name}")
         if name not in __all__:
             raise AttributeError(f"module 'ppl_fast' has no attribute {name!r}")
-        home = "_backend" if name == "use_backend" else "ops" if name.islower() else "models"
+        home = {"use_backend": "_backend", "optimize": "models"}.get(name, "ops" if name.islower() else "models")
         found = globals()[name] = getattr(import_module(f"ppl_fast.{home}"), name)
         return found
 

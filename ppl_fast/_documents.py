@@ -5,6 +5,7 @@ Every reader here raises ValueError alone for a file that is there; the callers 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -87,13 +88,14 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: no YAML, or too deep or too large.
+        ValueError: no YAML, or too deep or too large, or a key that stands there twice.
         ImportError: PyYAML is not installed.
     """
     with needing(f"{path} needs", "train"):
         import yaml
 
-    text = read_bytes(path, SMALL_YAML).decode("utf-8")
+    data = read_bytes(path, SMALL_YAML)
+    text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -125,6 +127,9 @@ def _unfolded(node: Any, known: dict[int, int]) -> int:
         return known[id(node)]
     known[id(node)] = 0
     inner = [] if isinstance(node.value, str) else node.value
+    keys = [item[0].value for item in inner if isinstance(item, tuple) and isinstance(item[0].value, str)]
+    if len(set(keys)) < len(keys):  # YAML would take the last, and lose the others without a word
+        raise ValueError(f"the key {max(keys, key=keys.count)} stands there twice")
     parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
     known[id(node)] = count = 1 + sum(_unfolded(part, known) for part in parts)
     if count > LARGEST_UNFOLDED:

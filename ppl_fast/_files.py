@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 if sys.platform == "win32":
     import msvcrt
@@ -194,8 +194,19 @@ def _written_through(path: Path) -> Iterator[Path]:
         temporary = Path(folder, f"part{path.suffix}")
         temporary.touch()
         yield temporary
-        with open(temporary, "rb") as source, open(path, "wb") as sink:
+        with open(temporary, "rb") as source, _sink(path) as sink:
             shutil.copyfileobj(source, sink)
+
+
+def _sink(path: Path) -> BinaryIO:
+    """A stream to write to; one of this process's own goes on where it is, as a file opened anew would be emptied."""
+    found = re.fullmatch(r"/dev/(stdout|stderr|fd/(\d+))", str(path))
+    if not found:
+        return open(path, "wb")
+    for shown in filter(None, (sys.stdout, sys.stderr)):
+        shown.flush()
+    number = {"stdout": 1, "stderr": 2}.get(found[1])
+    return open(os.dup(int(found[2]) if number is None else number), "wb")
 
 
 def _lock(file: TextIO) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PLAIN = (bool, int, float, str, tuple, list, dict)
+_PLAIN = (bool, int, float, str, tuple, list, dict)
 
 YAML_WORDS = {"no": False, "off": False, "false": False, "yes": True, "on": True, "true": True}
 
@@ -72,7 +72,7 @@ def as_meant(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A NumPy scalar, or array of no dimension, as Python's own number, text or truth value; anything else as it is."""
-    if value is None or type(value) in PLAIN:
+    if value is None or type(value) in _PLAIN:
         return value
     import numpy as np  # whose values alone are left; options are read without it
 

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 
 from ppl_fast import _console, _waiting
@@ -29,8 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code: 0, 1 (failed), 2 (wrong use or input), 130 (interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    with _console.lasting(), nullcontext() if debug else _console.sentences("ppl-fast: warning: "):
-        return _run([argument for argument in arguments if argument != "--debug"], debug)
+    try:
+        with _console.lasting(), nullcontext() if debug else _console.sentences("ppl-fast: warning: "):
+            return _run([argument for argument in arguments if argument != "--debug"], debug)
+    except OSError as error:  # of the console itself, as where a disk is full
+        with suppress(OSError):
+            print(f"ppl-fast: error: the output cannot be printed: {error.strerror}", file=sys.stderr)
+        return EXIT_UNEXPECTED
 
 
 def _run(arguments: list[str], debug: bool) -> int:

@@ -14,7 +14,7 @@ from triton.runtime import interpreter
 from ppl_fast import kernels
 
 SHAPERS = ("create_broadcast", "create_expand_dims", "create_reshape", "create_splat", "create_trans")
-LARGE_TILE = (32, 32)  # fewer programs, so fewer steps to interpret, than the tile in use
+LARGE_TILE = (32, 32, 1)  # fewer programs, so fewer steps to interpret, than the tile in use
 
 
 def faster() -> None:

@@ -32,8 +32,8 @@ class TestOcclusionChart:
         results = {"PPL": self.result(0.1, 0.05, 0.04), "AutoLink": self.result(0.12, clean=0.03)}
         panels = self.panels(monkeypatch, results, 0.08)
         assert [title for title, _ in panels] == ["centre, 14% hidden", "blocks, 50% hidden"]
-        ppl = [[0.02, 0.02], [0.1, 0.05, 0.04], [0.1, 0.05, 0.04]]  # the clean error, the curve, its markers
-        autolink = [[0.03, 0.03], [0.12, 0.12], [0.12]]
+        ppl = [[0.02, 0.02], [0.1, 0.05, 0.04]]  # the clean error, and the curve with its markers
+        autolink = [[0.03, 0.03], [0.12]]  # a point: it has no rounds
         assert all(lines == [*ppl, *autolink, [0.08, 0.08]] for _, lines in panels)
 
     def test_errors_far_beyond_the_mean_poses_are_written_not_drawn(self, monkeypatch):

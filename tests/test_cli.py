@@ -12,6 +12,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 import yaml
 from tiny import MODEL, fails, run_steps
 
+from ppl_fast import cli
 from ppl_fast.cli import COMMANDS, main
 from ppl_fast.models import MODELS, ExtendedPPLConfig
 from ppl_fast.training import TrainConfig, load_model
@@ -136,6 +137,12 @@ def test_missing_extra_is_named(images, config, tmp_path, monkeypatch, capsys, m
         monkeypatch.delitem(sys.modules, module, raising=False)
     sentence = fails(capsys, "train", images, "--out", tmp_path / "run", "--config", config)
     assert f"needs {missing}, which is not installed: pip install 'ppl_fast[train]'" in sentence
+
+
+def test_an_error_of_the_system_names_its_file():
+    assert (
+        cli._sentence(FileNotFoundError(2, "No such file or directory", "x.pth")) == "x.pth: No such file or directory"
+    )
 
 
 def test_traceback_only_with_debug(tmp_path, capsys):

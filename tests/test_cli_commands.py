@@ -55,6 +55,18 @@ def test_estimate_writes_pixels_of_the_originals(run, images, tmp_path):
     assert sorted(os.listdir(tmp_path / "o")) == sorted(f"{path}.png" for path in dataset.paths)
 
 
+def test_estimate_takes_as_many_threads_as_asked_for(run, images, tmp_path):
+    pytest.importorskip("PIL", reason="images need the data extra")
+    assert main(["estimate", str(run), str(images), "--out", str(tmp_path / "p.csv"), "--threads", "2"]) == 0
+    assert torch.get_num_threads() == 2
+
+
+def test_an_output_folder_that_takes_no_files_is_named(run, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    sentence = fails(capsys, "estimate", run, images, "--out", tmp_path / "p.csv")
+    assert f"output folder {tmp_path} is not writable" in sentence
+
+
 def test_estimate_names_unusable_images_and_outputs(run, images, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -185,7 +186,18 @@ def test_calibrations_of_other_models_are_refused(saved):
         load_calibration(saved, 5)
 
 
-def test_the_commands(tmp_path, capsys):
+def test_confidence_is_a_bool_or_a_calibration():
+    with pytest.raises(TypeError, match="confidence must be a bool or a Calibration, got str"):
+        estimate(Bright(), torch.zeros(1, 3, 32, 32), confidence="confidence.json")
+
+
+def test_frames_are_told_apart_by_their_mean():
+    from confidence import above
+
+    assert above(np.array([[0.5, 0.7], [0.1, 0.1]]), np.array([[0.2, 0.2], [0.6, 0.6]])) == (1 + 0.5) / 4
+
+
+def test_the_commands(tmp_path, capsys, monkeypatch):
     pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
     pytest.importorskip("accelerate", reason="training needs the train extra")
     pytest.importorskip("scipy", reason="calibration needs the data extra")
@@ -223,6 +235,16 @@ def test_the_commands(tmp_path, capsys):
     values = np.stack([*found.keypoints.transpose(2, 0, 1), found.confidence, found.expected_error], axis=2)
     np.testing.assert_allclose(cells().reshape(24, 6, 4), values, atol=2e-3)
     assert 0 < found.expected_error.mean() < 32
+
+    import confidence as benchmark
+
+    monkeypatch.setattr(
+        sys, "argv", ["confidence", *map(str, (run, images, images)), "--out", str(tmp_path / "c.json")]
+    )
+    benchmark.main()
+    measured, said = json.loads((tmp_path / "c.json").read_text()), capsys.readouterr().out
+    assert measured["frames"] == [24, 24] and 0 <= measured["without"]["calibrated"] <= 1
+    assert f"| whole | {measured['whole']['error']:.4f} | " in said and "without the subject: less likely" in said
 
     load_labels(images).select(range(19)).save(tmp_path / "few.npz")
     few = fails(capsys, "calibrate", run, images, "--labels", tmp_path / "few.npz")

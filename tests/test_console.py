@@ -74,11 +74,13 @@ def test_a_console_that_goes_away_stops_no_work(tmp_path, monkeypatch, number):
     assert stream.writes and (tmp_path / "descriptor").read_bytes() == b""
 
 
-def test_other_faults_of_a_console_are_errors(monkeypatch):
+def test_other_faults_of_a_console_are_errors(monkeypatch, capsys):
     with monkeypatch.context() as console:
         console.setattr(sys, "stdout", Closed(28))
         with pytest.raises(OSError, match="No space left"), _console.lasting():
             print("one")
+        assert main(["--help"]) == 1
+    assert capsys.readouterr().err == "ppl-fast: error: the output cannot be printed: No space left on device\n"
 
 
 def test_a_closed_pipe_in_a_process_of_its_own(images, config, tmp_path):

@@ -200,25 +200,14 @@ def test_one_power_of_two_a_pixel(arch):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
-    """Sixteen elements of 16 tokens and 64 prototypes: 16 products of 16 x 8 x 8, fed by ten loads of 16 bytes."""
+    """Sixteen elements of 32 tokens and 32 prototypes: 16 products of 16 x 8 x 8, fed by eight loads of 16 bytes."""
     instructions = sass("memory_attention_screen_cuda", "memory_attention_screen_kernelIf", arch)
     assert sum("HMMA.1688.F32.TF32" in i for i in instructions) == 16
     barriers = [i for i, text in enumerate(instructions) if "BAR.SYNC" in text]
     products = [i for i, text in enumerate(instructions) if "HMMA" in text]
     loop = instructions[max(b for b in barriers if b < products[0]) : products[-1]]
-    assert sum("LDS.128" in i for i in loop) == 10
+    assert sum("LDS.128" in i for i in loop) == 8
     assert len(loop) <= 180
-
-
-@pytest.mark.parametrize(("arch", "products"), [("75", 0), ("80", 16)])
-def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
-    """Three kernels, by storage type; where there are no such products, code that comes to them must stop."""
-    source, ptx = ROOT / "csrc" / "memory_attention_screen_cuda.cu", tmp_path / "kernels.ptx"
-    compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
-    text = ptx.read_text()
-    assert text.count(".entry") == 3
-    assert text.count("mma.sync") == 3 * products
-    assert ("trap;" in text) == (products == 0)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

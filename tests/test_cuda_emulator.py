@@ -23,6 +23,7 @@ REFUSED = {
     "masks_that_disagree": "lanes of a warp meet with the masks 0000ffff and ffffffff",
     "one_collective_in_two_places": "thread 0 waits at the warp collective of faults.cu",
     "collective_after_lanes_have_ended": "for lane 16, which has ended",
+    "overlapping_kernel_that_does_not_wait": "a thread has ended that never waited for the kernel before",
 }
 NO_BARRIER = "without a barrier between"
 WATCHED = {name: NO_BARRIER for name in DEPENDS_ON_ORDER if name != "race_of_blocks"}

@@ -40,10 +40,21 @@ def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     check_choice(tokens, prototypes, found)
 
 
-@pytest.mark.parametrize("kind", cuda_emulator.kinds())
-@pytest.mark.parametrize(
-    ("order", "dtype"), [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
-)
+# Each build and dtype has one order in the quick loop, and another than its neighbours.
+QUICK = {
+    ("backwards", torch.float32, "plain"),
+    ("shuffled", torch.float32, "contracted"),
+    ("forwards", torch.float16, "contracted"),
+}
+TURNS = [
+    pytest.param(*turn, marks=[*kind.marks, *([] if turn in QUICK else [pytest.mark.slow])])
+    for kind in cuda_emulator.kinds()
+    for order, dtype in [*((order, torch.float32) for order in cuda_emulator.ORDERS), ("forwards", torch.float16)]
+    for turn in [(order, dtype, *kind.values)]
+]
+
+
+@pytest.mark.parametrize(("order", "dtype", "kind"), TURNS)
 def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     """Rows, prototypes and elements that fill no tile; every distance twice, in different blocks; two launches."""
     tokens, prototypes = torch.randn(66, 1, 37).to(dtype), torch.randn(1, 1060, 37).to(dtype)
@@ -55,14 +66,28 @@ def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     check_choice(tokens, prototypes, found)
 
 
-def test_threads_of_the_tensor_core_kernel_do_not_race():
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not-aligned"])
+def test_tensor_cores_take_whole_pieces_in_vectors_where_rows_are_aligned(offset, library):
+    """Three pieces of 16 elements; one number further on in memory they are loaded one by one, to the same bits."""
+    tokens = torch.randn(66 * 48 + offset)[offset:].view(66, 1, 48)
+    prototypes = torch.randn(1060 * 48 + offset)[offset:].view(1, 1060, 48)
+    found = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    check_choice(tokens, prototypes, found)
+    aligned = ppl_fast.memory_attention(tokens.clone(), prototypes.clone(), backend="emulated")
+    assert all(torch.equal(a, b) for a, b in zip(found, aligned, strict=True))
+
+
+@pytest.mark.parametrize("d", [37, 48])
+def test_threads_of_the_tensor_core_kernel_do_not_race(d):
     """They change places at each access to shared memory, which is watched."""
-    tokens, prototypes = torch.randn(18, 1, 37), torch.randn(1, 1060, 37)
+    tokens, prototypes = torch.randn(18, 1, d), torch.randn(1, 1060, d)
     with cuda_emulator.emulation("interleaved", "watched"), poisoned_memory():
         check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
 
 
-@pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
+@pytest.mark.parametrize(
+    ("version", "launched"), [("75", False), pytest.param("80", True, marks=pytest.mark.slow)]
+)  # that newer ones launch it, every test above counts
 def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
     """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""
     code = f"""

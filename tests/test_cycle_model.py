@@ -12,6 +12,17 @@ def test_the_cycle_model_asks_for_each_loop():
         cycle_model.counts(code, ())
 
 
+def test_shared_memory_takes_a_wavefront_for_each_128_bytes():
+    code = [(0, "LDS R1, [R2]"), (16, "@P0 STS.128 [R2], R4"), (32, "LDS.U16 R1, [R3]"), (48, "LDS.128 R4, [R2]")]
+    code += [(64, "@!P0 BRA 0x30"), (80, "EXIT")]
+    for readers, in_the_loop in ((32, 4), (8, 1), (12, 1.5), (1, 1)):
+        workload = cycle_model.Workload("", "", "", 1, (10,), 0.0, {0: readers})
+        assert cycle_model.wavefronts(code, workload) == 1 + 4 + 1 + 10 * in_the_loop
+    assert "wavefronts of shared memory a warp" in cycle_model.report(workload, code, 90)
+    other = cycle_model.Workload("draw", "", "", 1, (), 0.0)
+    assert cycle_model.report(other, code, 90).startswith("draw: the workload names 0 loops, the kernel has 1")
+
+
 needs_nvcc = pytest.mark.skipif(
     test_cuda_compiles.reason_against() is not None, reason=str(test_cuda_compiles.reason_against())
 )

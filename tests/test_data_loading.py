@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,9 @@ def test_references_need_clips():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         steps(1, **arguments)
+
+
+def test_numbers_of_numpy():
+    plain = steps(3, seed=5, start_step=1)
+    options = {"seed": np.int64(5), "start_step": np.int32(1), "workers": np.int64(0)}
+    assert torch.equal(steps(3, batch_size=np.int64(4), **options), plain)

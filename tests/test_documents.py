@@ -12,7 +12,7 @@ from ppl_fast import _documents
 from ppl_fast._documents import DEEPEST, parse_json, read_bytes, read_json, read_yaml
 from ppl_fast.data import load_labels
 from ppl_fast.models import MODELS
-from ppl_fast.training.config import read_config
+from ppl_fast.training.config import check_options, read_config
 from ppl_fast.training.logging import RunLog, read_records
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -72,6 +72,14 @@ def test_yaml_of_plain_types_with_an_alias_is_read(tmp_path):
     path = yaml_file(tmp_path, "a: &a {x: 1, y: [2.5, text]}\nb: {<<: *a, x: 3}\n")
     assert read_yaml(path) == {"a": {"x": 1, "y": [2.5, "text"]}, "b": {"x": 3, "y": [2.5, "text"]}}
     assert read_yaml(yaml_file(tmp_path, "")) is None
+    for encoding in ("utf-8-sig", "utf-16"):  # as consoles and editors of Windows write them
+        (tmp_path / "a.yaml").write_bytes("a: caf\u00e9\r\n".encode(encoding))
+        assert read_yaml(tmp_path / "a.yaml") == {"a": "caf\u00e9"}
+
+
+def test_a_section_whose_lines_are_all_comments(tmp_path):
+    path = yaml_file(tmp_path, "train:\n#  lr: 1\nmodel: {num_keypoints: 4}\n")
+    assert check_options(path, read_config(path), "ppl") == {"model": {"num_keypoints": 4}}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +97,8 @@ def test_yaml_of_plain_types_with_an_alias_is_read(tmp_path):
         ("a: !!bool maybe", "a value that does not fit its tag"),
         ("a: 2020-99-99", "month"),
         ("a: [1", "expected ',' or ']'"),
+        ("train: {lr: 1}\nmodel: {}\ntrain: {}", "the key train stands there twice"),
+        ("train: {lr: 1, steps: 2, lr: 1}", "the key lr stands there twice"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, text, sentence):

@@ -224,6 +224,18 @@ class TestEvaluateModel:
             with pytest.raises(ValueError, match=message):
                 evaluation.evaluate_model(None, folder, folder.labels(), **options)
 
+    def test_numbers_of_numpy_give_the_same_text(self):
+        folder = DotFolder(40)
+        numbers = {"iterations": 1, "rounds": 2, "occlusion_images": 4, "batch_size": 4, "workers": 0}
+        plain = {**numbers, "threshold": 0.5, "masks": [("blocks", 0.5)]}
+        numpys = {name: np.int64(value) for name, value in numbers.items()}
+        numpys |= {"threshold": np.float32(0.5), "masks": [("blocks", np.float32(0.5))]}
+        texts = [
+            json.dumps(evaluation.evaluate_model(DotFinder(), folder, folder.labels(), progress=False, **options))
+            for options in (plain, numpys)
+        ]
+        assert texts[0] == texts[1]
+
     def test_separate_sets_and_missing_labels(self):
         train, test = DotFolder(40), DotFolder(30, seed=1)
         some = list(range(5, 17))[::-1]

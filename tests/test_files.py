@@ -152,6 +152,9 @@ def test_devices_are_written_to_and_stay(tmp_path):
     with open(tmp_path / "out", "w") as file:  # also where it is directed to a file
         run(stdout=file)
     assert (tmp_path / "out").read_text() == "whole"
+    with open(tmp_path / "out", "a") as file:  # what is there stays
+        run(stdout=file)
+    assert (tmp_path / "out").read_text() == "wholewhole"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ def test_kinds_of_files(gifs):
     (gifs / "broken.gif").write_bytes(b"GIF89a")
     kinds = {"still.gif": "image", "film.gif": "video", "broken.gif": "image", "none.gif": "image", "a.txt": "other"}
     assert {name: kind_of(gifs / name) for name in kinds} == kinds
+    (gifs / "code.ts").write_text("export const a = 1;")
+    assert kind_of(gifs / "code.ts") == "other" and kind_of(record(gifs / "film.ts")) == "video"
     assert kind_of(gifs / "a.JPG") == "image" and kind_of(gifs / "a.MKV") == "video"
 
 

@@ -59,10 +59,11 @@ def test_every_pixel_has_its_best_link(backend, dtype, scene):
     logs = exponents(keypoints.double(), w.double(), links, *rest)
     best = logs.amax(1)
     # A distance is a difference of numbers as large as the farthest keypoint, C: off by about eps C, and its square
-    # over the thickness by 2 d eps C / thickness + (eps C)^2 / thickness.
+    # over the thickness by 2 d eps C / thickness + (eps C)^2 / thickness; d^2 / thickness is log w - best.
     eps, far = torch.finfo(dtype).eps, max(2.0, keypoints.abs().max().item())
     blur = 10 * eps * far / thickness**0.5
-    slack = 40 * eps * (best.abs() + 10) + 2 * blur * best.abs().sqrt() + blur**2
+    squared = (w.double().max().clamp(min=1).log() - best).clamp(min=0)
+    slack = 40 * eps * (best.abs() + 10) + 2 * blur * squared.sqrt() + blur**2
     floor = math.log(torch.finfo(dtype).tiny)
 
     bright = best > floor + slack + 0.1

@@ -111,7 +111,7 @@ def test_a_mask_an_image(images, clips, tmp_path):
     save(tmp_path / "masks/other.png", square())
     estimation = estimate(model, images, masks=tmp_path / "masks")
     assert estimation.masks.report == (
-        "masks for 2 of 10 images and videos; the others count as whole\n1 masks belong to none of them"
+        "masks for 2 of 10 images and videos; the others count as whole\nmasks that belong to none of them: 1"
     )
     names = collect(estimation).names
     expected = np.ones((10, S, S), bool)

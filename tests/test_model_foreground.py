@@ -88,6 +88,18 @@ def test_prior_weight_draws_the_prior_to_the_mean_pose():
     assert distances[1] < 0.1 * distances[0]
 
 
+def test_a_share_of_what_is_hidden_stays_empty():
+    torch.manual_seed(0)
+    options = {"occlude_input": 1.0, "occlude_ratio": 0.9, "occlude_fill": True}
+    empty = {}
+    for share in (0.0, 0.5, 1.0):
+        model, images = tiny(**options, occlude_fill_share=share), pictures(24)
+        seen = inputs_of(model.regressor)
+        model(images)
+        empty[share] = int(((seen[-1][0] == 0).flatten(1).float().mean(dim=1) > 0.5).sum())
+    assert empty[0.0] == 24 > empty[0.5] > 0 == empty[1.0]
+
+
 def test_the_regressor_learns_on_what_a_second_round_sees():
     model, images = tiny(occlude_input=0.5, occlude_fill=True), pictures(8)
     buffers = {name: value.clone() for name, value in model.named_buffers() if "running" in name}

@@ -54,7 +54,10 @@ def test_results_repeat_to_the_bit_on_any_number_of_threads(op, backend):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("name", "suffix"), [("cpp", ""), ("reference", "_reference")])
+# Siblings get their schema, fake and autograd by one call, `Operator.add_sibling`.
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("cpp", ""), pytest.param("reference", "_reference", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("op", OPERATORS)
 def test_opcheck(op, name, suffix):
     for what in ("MEDIUM", "SMOOTH") if op in DIFFERENTIABLE else ("MEDIUM",):

@@ -57,6 +57,26 @@ def test_interrupted_and_resumed_run_equals_the_straight_one(images, finished, t
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_gradients_are_clipped_before_the_step(images, tmp_path, monkeypatch):
+    norms, step = [], torch.optim.AdamW.step
+
+    def watched(self, *arguments, **options):
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    run_steps(images, tmp_path / "free", 1)
+    run_steps(images, tmp_path / "clipped", 1, clip_norm=0.01)
+    free, clipped = norms
+    assert free > 0.02 and clipped == pytest.approx(0.01, rel=1e-3)
+
+
+def test_threads_are_as_many_as_asked_for(images, tmp_path):
+    run_steps(images, tmp_path / "run", 1, threads=2)
+    assert torch.get_num_threads() == 2
+
+
 def test_three_steps_and_three_resumed_equal_six(images, tmp_path):
     run_steps(images, tmp_path / "straight", 6, channels_last=True, flip=False)
     run_steps(images, tmp_path / "halved", 3, channels_last=True, flip=False)

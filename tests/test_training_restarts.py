@@ -124,6 +124,15 @@ def test_stray_files_among_checkpoints(images, six, tmp_path):
     assert (checkpoints / "step_latest/state.json").is_file() and (checkpoints / "step_0000009").read_text() == "a note"
 
 
+def test_what_a_killed_run_left_half_written_goes(images, tmp_path):
+    left = tmp_path / "run/checkpoints/.step_0000004.x.tmp"
+    run_steps(images, tmp_path / "run", 3)
+    left.mkdir()
+    (left / "model.safetensors").write_text("half")
+    run_steps(images, tmp_path / "run", 4, resume=True)
+    assert not left.exists() and list_checkpoints(tmp_path / "run")[-1].name == "step_0000004"
+
+
 def test_lines_in_the_log_that_are_none(images, six, tmp_path):
     run_steps(images, tmp_path / "run", 3)
     with open(tmp_path / "run/log.jsonl", "ab") as file:

@@ -51,7 +51,7 @@ def launches(monkeypatch):
 @pytest.fixture(autouse=True)
 def large_tiles(request, monkeypatch):
     if not any(name in request.node.name for name in SMALL_TILES):
-        monkeypatch.setattr(link_heatmap, "TILE", (32, 32))
+        monkeypatch.setattr(link_heatmap, "TILE", interpreted.LARGE_TILE)
 
 
 @pytest.mark.parametrize("contract", [False, True], ids=["plain", "contracted"])

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
 from ppl_fast.commands.footage import add_crop, framing_for
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_joints, parse, ready_model
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from ppl_fast.inference import Calibration
     from ppl_fast.models import KeypointModel
-    from ppl_fast.naming import NamedJoints
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -34,7 +33,7 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     find_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
-    confidence, joints = _confidence(options, model), _joints(options, model)
+    confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
     poses = estimate(
         model,
         options.images,
@@ -42,6 +41,7 @@ def main(arguments: list[str]) -> int:
         iterations=options.iterations,
         confidence=confidence,
         joints=joints,
+        smooth=options.smooth,
         batch_size=options.batch_size,
         workers=options.workers,
         max_bad_share=options.max_bad_share,
@@ -95,6 +95,30 @@ def _parser() -> "ArgumentParser":
         metavar="PATH",
         help="images and videos with their poses: a folder; for one video .mp4, .mov or .mkv, for one image .png",
     )
+    _add_rounds(parser)
+    parser.add_argument(
+        "--confidence",
+        type=bool | None,
+        default=None,
+        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
+        "for dlc, sleap and npz, and with --smooth)",
+    )
+    parser.add_argument(
+        "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
+    )
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
+        "confidence as well",
+    )
+    add_crop(parser)
+    add_compute(parser)
+    return parser
+
+
+def _add_rounds(parser: "ArgumentParser") -> None:
+    """What is hidden, and how often it is imagined."""
     parser.add_argument(
         "--mask",
         type=str | None,
@@ -116,19 +140,6 @@ def _parser() -> "ArgumentParser":
         help="passes of inference, 1 more than rounds: 3 with a mask where the model is iterative, else 1; without a "
         "mask rounds imagine the whole image anew and cost accuracy there",
     )
-    parser.add_argument(
-        "--keypoints", action="store_true", help="write the keypoints, also where ppl-fast name has made joints of them"
-    )
-    parser.add_argument(
-        "--confidence",
-        type=bool | None,
-        default=None,
-        help="how sure each keypoint is, by ppl-fast calibrate where that was run; takes two more passes (default: yes "
-        "for dlc, sleap and npz)",
-    )
-    add_crop(parser)
-    add_compute(parser)
-    return parser
 
 
 def _masks(options: Any) -> str | tuple[int, ...] | None:
@@ -149,18 +160,10 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
     from ppl_fast.inference import load_calibration
     from ppl_fast.training.run import find_model
 
-    wanted = options.confidence
-    if wanted is None:
-        wanted = options.format in ("dlc", "sleap", "npz")
-    return wanted and (load_calibration(find_model(options.run), model.settings.num_keypoints) or True)
-
-
-def _joints(options: Any, model: "KeypointModel") -> "NamedJoints | None":
-    """What `ppl-fast name` has kept beside the model, unless keypoints are asked for."""
-    from ppl_fast.naming import load_joints
-    from ppl_fast.training.run import find_model
-
-    return None if options.keypoints else load_joints(find_model(options.run), model)
+    wanted = options.format in ("dlc", "sleap", "npz") if options.confidence is None else options.confidence
+    if not (wanted or options.smooth):
+        return False
+    return load_calibration(find_model(options.run), model.settings.num_keypoints) or True
 
 
 def _check_outputs(options: Any, source: Path) -> None:

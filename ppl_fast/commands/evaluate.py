@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_joints, parse, ready_model
 
 if TYPE_CHECKING:
     from ppl_fast.data.sets import LabelledSet
@@ -20,7 +20,7 @@ Lightning Pose, a folder of images or videos with labels beside them (keypoints.
 COCO keypoint JSON), or a published data set such as human36m:ROOT, with its own splits and protocol.
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
-SCORES = ("regression", "ridge", "matching", "pck", "limb_share")
+SCORES = ("named", "regression", "ridge", "matching", "pck", "limb_share")
 CURVE = "_occlusion_curve.png"  # after the name of the metrics file
 
 
@@ -132,6 +132,7 @@ def _measure(
             rounds=options.rounds,
             occlusion_images=max(options.occlusion_images, 1),
             max_missing_share=options.max_missing_share,
+            joints=named_joints(run, options),
             batch_size=options.batch_size,
             workers=options.workers,
         )

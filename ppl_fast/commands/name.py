@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, trained_model
 
 if TYPE_CHECKING:
     from ppl_fast.models.link_model import LinkModel
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 def _link_model(options: Any) -> LinkModel:
     from ppl_fast.models.link_model import LinkModel
 
-    model = ready_model(options.run, options)
+    model = trained_model(options.run, options)
     if not isinstance(model, LinkModel):
         raise ValueError(f"name: {options.run} holds a {type(model).__name__}, which has no trunk to learn joints on")
     return model

@@ -17,6 +17,7 @@ with needing("this command needs", "train"):
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
+    from ppl_fast.naming import NamedJoints
 
 
 class AllHelp(DefaultHelpFormatter):
@@ -126,7 +127,22 @@ def _check_folder(folder: Path) -> None:
 
 
 def ready_model(run: str, options: Any) -> "KeypointModel":
-    """The model of a run on the device asked for, with the number of threads asked for."""
+    """`trained_model`, optimised for estimation."""
+    from ppl_fast.models import optimize
+
+    return optimize(trained_model(run, options))
+
+
+def named_joints(run: str, options: Any) -> "NamedJoints | None":
+    """What `ppl-fast name` has kept beside the model of a run; None where it was not called."""
+    from ppl_fast.naming import load_joints
+    from ppl_fast.training.run import find_model
+
+    return load_joints(find_model(run), trained_model(run, options))
+
+
+def trained_model(run: str, options: Any) -> "KeypointModel":
+    """The model of a run as it was trained, on the device and with the number of threads asked for."""
     import torch
 
     from ppl_fast._devices import pick

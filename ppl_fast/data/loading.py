@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ppl_fast import _devices
+from ppl_fast._options import plain
 
 
 class Pictures(Protocol):
@@ -136,6 +137,7 @@ def training_loader(
     """
     if len(dataset) == 0:
         raise ValueError("training_loader: dataset must hold at least one image, got none")
+    batch_size, seed, start_step, workers = map(plain, (batch_size, seed, start_step, workers))
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(
             f"training_loader: batch_size must be a positive multiple of the {world_size} processes, got {batch_size}"

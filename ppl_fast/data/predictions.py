@@ -102,10 +102,10 @@ def coco_file(
     category: str = "object",
     caller: str = "coco_file",
 ) -> Iterator[Callable[..., None]]:
-    """A function `append(files, keypoints, sizes, confidence=None)` that adds images as `write_coco` takes them.
+    """A function `append(files, keypoints, sizes, confidence=None, filled=None)` that adds images as `write_coco` does.
 
-    Keypoints that are NaN have v = 0 at (0, 0). With confidence, (n, N) in [0, 1], an annotation has the mean as its
-    `score`, and each keypoint's in `keypoint_scores`.
+    Keypoints that are NaN have v = 0 at (0, 0), those that are `filled`, (n, N) bool, v = 1. With confidence, (n, N) in
+    [0, 1], an annotation has the mean as its `score`, and each keypoint's in `keypoint_scores`.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -123,18 +123,21 @@ def coco_file(
     ):
         file.write('{"images": [')
 
-        def append(files: Sequence[str], keypoints: Any, sizes: Any, confidence: Any = None) -> None:
+        def append(
+            files: Sequence[str], keypoints: Any, sizes: Any, confidence: Any = None, filled: Any = None
+        ) -> None:
             nonlocal number, annotated, names
             keypoints, names = _checked(caller, files, keypoints, names)
             if len(sizes) != len(files):
                 raise ValueError(f"{caller}: sizes must hold {len(files)} pairs, got {len(sizes)}")
             scores = [None] * len(files) if confidence is None else confidence
-            for name, points, (width, height), likely in zip(files, keypoints, sizes, scores, strict=True):
+            marks = np.where(np.isfinite(keypoints).all(axis=2), 2 - np.asarray(0 if filled is None else filled), 0)
+            for name, points, (width, height), v, likely in zip(files, keypoints, sizes, marks, scores, strict=True):
                 comma, number = ", " * (number > 0), number + 1
                 image = {"id": number, "file_name": name, "width": int(width), "height": int(height)}
                 file.write(comma + json.dumps(image))
                 if np.isfinite(points).all(axis=1).any():  # else nothing was to be seen
-                    waiting.write(", " * annotated + json.dumps(_annotation(number, points, likely)))
+                    waiting.write(", " * annotated + json.dumps(_annotation(number, points, v, likely)))
                     annotated = True
 
         yield append
@@ -146,20 +149,19 @@ def coco_file(
         file.write(f'], "categories": {json.dumps(categories)}}}')
 
 
-def _annotation(number: int, points: np.ndarray, likely: np.ndarray | None) -> dict[str, Any]:
-    """The pose (N, 2) of one image, by the image's number, and the likelihood (N,) of its keypoints."""
-    shown = np.isfinite(points).all(axis=1)
+def _annotation(number: int, points: np.ndarray, v: np.ndarray, likely: np.ndarray | None) -> dict[str, Any]:
+    """The pose (N, 2) of one image, by the image's number, COCO's v (N,), and the likelihood (N,) of its keypoints."""
+    shown = v > 0
     found = points[shown] if shown.any() else np.zeros((1, 2))
     low, extent = found.min(0), np.ptp(found, axis=0)
-    places = [
-        (round(x, 3), round(y, 3), 2) if seen else (0, 0, 0)
-        for (x, y), seen in zip(points.tolist(), shown, strict=True)
-    ]
+    places = np.where(shown[:, None], points, 0).tolist()
     annotation = {
         "id": number,
         "image_id": number,
         "category_id": 1,
-        "keypoints": [value for place in places for value in place],
+        "keypoints": [
+            each for (x, y), mark in zip(places, v.tolist(), strict=True) for each in (round(x, 3), round(y, 3), mark)
+        ],
         "num_keypoints": int(shown.sum()),
         "bbox": [round(float(v), 3) for v in (*low, *extent)],
         "area": round(float(extent.prod()), 3),

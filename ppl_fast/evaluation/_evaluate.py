@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ppl_fast._options import plain
 from ppl_fast.data import Labels
-from ppl_fast.evaluation._error import nearer_sides
+from ppl_fast.evaluation._error import error_text, nearer_sides, regression_error
 from ppl_fast.evaluation._labelled import Split, both_splits
 from ppl_fast.evaluation._limbs import limb_share
 from ppl_fast.evaluation._matching import check_scipy, matching
@@ -19,7 +20,11 @@ from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, regression
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
-from ppl_fast.inference import predict
+from ppl_fast.inference import collect, predict
+from ppl_fast.inference.estimation import Estimation
+from ppl_fast.inference.media import Media
+from ppl_fast.inference.poses import Naming
+from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 
 FEW = 10  # training images for each coefficient; with fewer, least squares overfits visibly
@@ -39,6 +44,7 @@ def evaluate_model(
     rounds: int = 4,
     occlusion_images: int = 256,
     max_missing_share: float = 0.5,
+    joints: Naming | None = None,
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
@@ -63,14 +69,15 @@ def evaluate_model(
         rounds: for how many rounds of iterative inference.
         occlusion_images: on at most how many test images, the first.
         max_missing_share: of the labels may name no image; more are an error.
+        joints: named joints of the model, as `ppl_fast.naming.load_joints` reads them, to be measured too.
         batch_size: images that go through the model at once.
         workers: processes that load images.
         progress: show a bar where there is a terminal.
 
     Returns:
         JSON-able metrics: "split" (text), "notes" (texts, where labels and images do not fit together), "iterations",
-        "images", "regression", "ridge", "matching", "pck", and where measurable "limb_share" and "occlusion"; each
-        score is `Score.as_dict` with the protocol in it.
+        "images", "regression", "ridge", "matching", "pck", and where measurable "named", "limb_share" and
+        "occlusion"; each score is `Score.as_dict` with the protocol in it.
 
     Raises:
         ValueError: images and labels do not fit together, or what the protocols raise.
@@ -80,7 +87,7 @@ def evaluate_model(
     check_masks(masks, rounds)
     check_scipy()
     train, test, split, notes = both_splits(train_dataset, train_labels, test_dataset, test_labels, max_missing_share)
-    iterations = iterations if model.iterative else 1
+    iterations = plain(iterations) if model.iterative else 1
     found = partial(predict, model, iterations=iterations, batch_size=batch_size, workers=workers, progress=progress)
     train_keypoints = found(train.images, description="training poses")
     test_keypoints = found(test.images, description="test poses")
@@ -92,6 +99,10 @@ def evaluate_model(
     if len(train) < FEW * len(fitted.coefficients):
         few = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
         notes = [*notes, f"{few}: least squares (regression, pck) overfits; read ridge"]
+    if joints is not None and set(joints.names) & set(train_labels.names):
+        options: dict[str, Any] = {"iterations": iterations, "batch_size": batch_size, "progress": progress}
+        estimation = Estimation(model, Media([Images(test.images, workers, "named joints")]), joints=joints, **options)
+        scores["named"] = _named(joints, collect(estimation).normalised, train_labels.names, test, protocol)
     if train_labels.skeleton and len(model.links):
         links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
         scores["limb_share"] = limb_share(
@@ -116,6 +127,20 @@ def side_by_side(metrics: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """
     (name, first), *others = metrics.items()
     return first | {"model": name, "beside": dict(others)}
+
+
+def _named(joints: Naming, found: np.ndarray, names: Sequence[str], test: Split, protocol: Mapping[str, Any]) -> Score:
+    """The error of named joints (n, J', 2) in [-1, 1], on those that labels of these names have."""
+    predicted, shown = np.zeros_like(test.joints), np.zeros_like(test.visible)
+    for j, name in enumerate(names):
+        if name in joints.names:
+            predicted[:, j] = (found[:, joints.names.index(name)] + 1) / 2
+            shown[:, j] = test.visible[:, j]
+    measured = {key: value for key, value in protocol.items() if key != "intercept"}
+    value, per_joint = regression_error(predicted, test.joints, shown, **measured)
+    error = error_text(len(test), measured.get("summed_at"), measured.get("norm", "l2"))
+    text = f"named joints, as ppl-fast name has kept them beside the model, by the labels that it was given; {error}"
+    return Score(value, text, per_joint)
 
 
 def _scores(

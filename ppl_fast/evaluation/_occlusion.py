@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_fast._options import integer, plain
 from ppl_fast.evaluation._error import error_text, error_unit, nearer_sides, regression_error
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap
@@ -141,7 +142,9 @@ def occlusion(
     targets, shown = labelled(joints, visible, "joints", "occlusion")
     if len(images) != len(targets):
         raise ValueError(f"occlusion: images and joints must have equal length, got {len(images)} and {len(targets)}")
+    masks, rounds, threshold = [(kind, plain(share)) for kind, share in masks], plain(rounds), plain(threshold)
     check_masks(masks, rounds)
+    batch_size = integer("occlusion", "batch_size", batch_size, low=1)
     measured = {key: value for key, value in (protocol or {}).items() if key != "intercept"}
     passes = 1 + rounds if model.iterative else 1
 
@@ -173,7 +176,8 @@ def occlusion(
         for (kind, share), kept in zip(masks, found, strict=True)
     ]
     if penalised is not None:
-        result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised), "threshold": threshold}
+        result |= {"clean_ridge": errors(clean, penalised), "clean_pck": near(clean, penalised)}
+        result["threshold"] = threshold
         for row, kept in zip(result["rows"], found, strict=True):
             row |= {"ridge": errors(kept, penalised), "pck": near(kept, penalised)}
     return result

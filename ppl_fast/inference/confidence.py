@@ -172,7 +172,8 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
         raise ValueError(f"calibration {path} is damaged: {error}; make it anew by ppl-fast calibrate") from error
     if found.model != digest(directory):
         raise ValueError(
-            f"calibration {path} is of other weights than those beside it; make it anew by ppl-fast calibrate"
+            f"calibration {path} is of other weights than those beside it; make it anew by ppl-fast calibrate, or "
+            "remove it"
         )
     return found
 

@@ -22,7 +22,8 @@ from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
 from ppl_fast.inference.masks import PASSES, Masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Naming, Origins, Poses
-from ppl_fast.inference.sources import Images, Source
+from ppl_fast.inference.smoothing import smoothed, unfilled
+from ppl_fast.inference.sources import Frames, Images, Source
 from ppl_fast.inference.writers import Schema
 
 if TYPE_CHECKING:
@@ -54,13 +55,18 @@ class Estimation(Iterator[Poses]):
         masks: Masks | None = None,
         confidence: bool | Calibration = False,
         joints: Naming | None = None,
+        smooth: bool = False,
     ):
         self.media, self.masks, self._model, self._joints = media, masks, model, joints
-        self._batches = (
-            _poses(model, origins, pixels, iterations, masks, confidence, joints)
-            for part in media.parts
-            for origins, pixels in read(part, batch_size, progress)
-        )
+
+        def of(part: Source) -> Iterator[Poses]:
+            batches = read(part, batch_size, progress)
+            poses = (_poses(model, *batch, iterations, masks, confidence, joints) for batch in batches)
+            if not smooth:
+                return poses
+            return smoothed(poses, part.image_size, batch_size) if isinstance(part, Frames) else map(unfilled, poses)
+
+        self._batches = (poses for part in media.parts for poses in of(part))
 
     def __iter__(self) -> Self:
         return self
@@ -88,6 +94,7 @@ def estimate(
     iterations: int | None = None,
     confidence: bool | Calibration = False,
     joints: Naming | None = None,
+    smooth: bool = False,
     batch_size: int = 32,
     workers: int = 0,
     max_bad_share: float = 0.1,
@@ -112,9 +119,12 @@ def estimate(
             and the model is iterative, else 1. Without masks each round imagines the whole image anew, which costs
             accuracy there.
         confidence: whether poses have it, which takes two more passes; by a calibration, such as
-            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score
-            that tells frames apart more than keypoints.
+            `ppl_fast.inference.load_calibration` reads, likelihoods and expected errors, else a score that tells
+            frames apart more than keypoints.
         joints: gives named joints in place of the keypoints, as `ppl_fast.naming.load_joints` reads them.
+        smooth: whether tracks of videos are smoothed, and short gaps in them filled; see
+            `ppl_fast.inference.smoothing.smooth`. Poses then have confidence, and a video is estimated whole before
+            its first batch comes.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -129,11 +139,13 @@ def estimate(
         An iterator over `Poses`; no batch mixes images and frames, or frames of two videos.
 
     Raises:
-        TypeError: no such source.
+        TypeError: no such source, masks or confidence.
         ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable; masks that do not
             fit it. While iterating: an image, frame or mask does not decode that may not be skipped, and is named.
         ImportError: an extra is not installed.
     """
+    if not isinstance(confidence, (bool, Calibration)):
+        raise TypeError(f"estimate: confidence must be a bool or a Calibration, got {type(confidence).__name__}")
     if iterations is None:
         iterations = PASSES if masks is not None and model.iterative else 1
     iterations = integer("estimate", "iterations", iterations, low=1)
@@ -152,8 +164,9 @@ def estimate(
         batch_size=batch_size,
         progress=progress,
         masks=hidden,
-        confidence=confidence,
+        confidence=confidence or smooth,
         joints=joints,
+        smooth=smooth,
     )
 
 
@@ -177,8 +190,13 @@ def predict(
         workers: processes that load images.
         description: for the progress bar.
         progress: show it where there is a terminal.
+
+    Raises:
+        ValueError: a number out of bounds.
     """
-    media = Media([Images(images, workers, description)])
+    iterations = integer("predict", "iterations", iterations, low=1)
+    batch_size = integer("predict", "batch_size", batch_size, low=1)
+    media = Media([Images(images, integer("predict", "workers", workers, low=0), description)])
     batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
     return np.concatenate([poses.normalised for poses in batches])
 

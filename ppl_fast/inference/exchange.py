@@ -105,7 +105,9 @@ def npz_writer(path: Path, schema: Schema) -> Iterator[Write]:
         yield write
         poses = take()
         optional = {
-            name: value for name in ("confidence", "expected_error") if (value := getattr(poses, name)) is not None
+            name: value
+            for name in ("confidence", "expected_error", "filled")
+            if (value := getattr(poses, name)) is not None
         }
         if schema.moving:
             optional["frames"] = np.array([-1 if frame is None else frame for frame in poses.frames])

@@ -165,7 +165,7 @@ def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]
         raise ValueError(f"estimate: masks in {folder} must have the names of images or videos, got none that does")
     lines = [f"masks for {len(paths)} of {len(names)} images and videos; the others count as whole"]
     left = sum(map(len, by_stem.values())) - len(used)
-    lines += [f"{left} masks belong to none of them"] if left else []
+    lines += [f"masks that belong to none of them: {left}"] if left else []
     return paths, "\n".join(lines)
 
 

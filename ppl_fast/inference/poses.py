@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_fast.data.coordinates import from_view, to_pixels
+from ppl_fast.data.coordinates import from_pixels, from_view, to_pixels, to_view
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,6 +65,12 @@ class Origins:
             return to_pixels(points, image_size, self.sizes)
         return from_view(points, image_size, self.boxes)
 
+    def on_view(self, points: NDArray[np.float64], image_size: int) -> NDArray[np.float64]:
+        """The inverse of `in_pixels`."""
+        if self.boxes is None:
+            return from_pixels(points, image_size, self.sizes)
+        return to_view(points, image_size, self.boxes)
+
     def image(self, index: int) -> Image:
         """The original of one pose, upright RGB at its own size; an image file is decoded anew.
 
@@ -87,12 +93,14 @@ class Poses(Origins):
         confidence: (n, N) float64 in [0, 1], the likelihood of each keypoint; None where it was not asked for, NaN
             where there was nothing to see.
         expected_error: (n, N) float64, in pixels of the originals; None where there is no calibration.
+        filled: (n, N) bool, whether a keypoint was taken from the frames around it; None where nothing was smoothed.
     """
 
     keypoints: NDArray[np.float64]
     normalised: NDArray[np.float64]
     confidence: NDArray[np.float64] | None = None
     expected_error: NDArray[np.float64] | None = None
+    filled: NDArray[np.bool_] | None = None
 
 
 class Naming(Protocol):
@@ -114,7 +122,7 @@ class Naming(Protocol):
 
 
 COLLECTED = (
-    "names", "sizes", "frames", "times", "boxes", "keypoints", "normalised", "confidence", "expected_error",
+    "names", "sizes", "frames", "times", "boxes", "keypoints", "normalised", "confidence", "expected_error", "filled",
 )  # fmt: skip
 
 

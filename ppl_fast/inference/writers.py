@@ -61,7 +61,8 @@ Format = Callable[[Path, Schema], AbstractContextManager[Write]]
 def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
     """One row a pose: file, of videos frame and time in seconds, then of every keypoint x and y in pixels.
 
-    Where there is confidence, every keypoint has it, and its expected error in pixels, as well.
+    Where there is confidence, every keypoint has it, and its expected error in pixels, as well; where tracks were
+    smoothed, 1 or 0 for whether it was filled.
     """
     from ppl_fast.data.predictions import csv_file
 
@@ -70,7 +71,7 @@ def csv_writer(path: Path, schema: Schema) -> Iterator[Write]:
         def write(poses: Poses) -> None:
             times = [None if time is None else f"{time:.6f}" for time in poses.times]
             columns = {"frame": poses.frames, "time": times} if schema.moving else {}
-            also = {"confidence": poses.confidence, "error": poses.expected_error}
+            also = {"confidence": poses.confidence, "error": poses.expected_error, "filled": poses.filled}
             append(poses.names, poses.keypoints, columns, {k: v for k, v in also.items() if v is not None})
 
         yield write
@@ -82,7 +83,7 @@ def coco_writer(path: Path, schema: Schema) -> Iterator[Write]:
     from ppl_fast.data.predictions import coco_file
 
     with coco_file(path, schema.names, skeleton=schema.links.tolist()) as append:
-        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes, poses.confidence)
+        yield lambda poses: append(poses.unique_names, poses.keypoints, poses.sizes, poses.confidence, poses.filled)
 
 
 @contextmanager

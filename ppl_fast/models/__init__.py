@@ -6,6 +6,7 @@ from ppl_fast.models.autolink import AutoLink
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.extended import ExtendedAutoLink, ExtendedPPL
 from ppl_fast.models.link_model import LinkModel
+from ppl_fast.models.optimized import optimize
 from ppl_fast.models.output import AutoLinkOutput, PPLOutput, Prior
 from ppl_fast.models.ppl import PPL
 from ppl_fast.models.registry import MODELS
@@ -16,7 +17,7 @@ for _model in (PPL, AutoLink, ExtendedPPL, ExtendedAutoLink):
 
 __all__ = ["MODELS", "PPL", "AutoLink", "AutoLinkConfig", "AutoLinkOutput", "PPLConfig", "PPLOutput", "Prior"]
 __all__ += ["ExtendedAutoLink", "ExtendedAutoLinkConfig", "ExtendedPPL", "ExtendedPPLConfig"]
-__all__ += ["KeypointModel", "LinkModel", "load_pretrained"]
+__all__ += ["KeypointModel", "LinkModel", "load_pretrained", "optimize"]
 
 
 def load_pretrained(directory: str | os.PathLike[str]) -> KeypointModel:

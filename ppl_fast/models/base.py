@@ -45,6 +45,7 @@ class KeypointModel(nn.Module):
         architecture: the name in `ppl_fast.models.MODELS`, and in config.json.
         iterative: whether `estimate` gains from further iterations.
         links: (E, 2) int64, pairs of keypoints i < j; none by default.
+        optimized: of a copy that `optimize` made, what was done; else empty.
 
     Args:
         options: fields of `Config`.
@@ -59,6 +60,7 @@ class KeypointModel(nn.Module):
     iterative: ClassVar[bool] = False
 
     links: Tensor
+    optimized: str = ""
 
     def __init__(self, **options: Any):
         super().__init__()
@@ -92,7 +94,20 @@ class KeypointModel(nn.Module):
         """What the memory holds and how it is used; None for a model that has none."""
         return None
 
+    def keep(self) -> None:
+        """Keep what `estimate` computes alike for all images, for a copy that `optimize` makes."""
+
     # Training
+
+    def train(self, mode: bool = True) -> Self:
+        """Into training mode, or eval mode.
+
+        Raises:
+            ValueError: the model is a copy that `optimize` made.
+        """
+        if mode:
+            self._check_whole("trained")
+        return super().train(mode)
 
     def load_perceptual(self) -> None:
         """Load what weights the losses need now rather than at the first loss, so that their absence shows early."""
@@ -190,6 +205,12 @@ class KeypointModel(nn.Module):
                 raise ValueError(f"{owner}: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
         return images.to(self.dtype)
 
+    def _check_whole(self, what: str) -> None:
+        if self.optimized:
+            raise ValueError(
+                f"{type(self).__name__}: an optimised copy cannot be {what}, expected the model that it was made of"
+            )
+
     # On disk
 
     @staticmethod
@@ -202,7 +223,9 @@ class KeypointModel(nn.Module):
 
         Raises:
             OSError: it cannot be written.
+            ValueError: the model is a copy that `optimize` made.
         """
+        self._check_whole("saved")
         checkpoint.save(directory, self.architecture, self.config, self.state_dict())
 
     @classmethod
@@ -253,4 +276,5 @@ class KeypointModel(nn.Module):
 
     def to_published(self) -> dict[str, Tensor]:
         """A state dict that the published code loads; see `ppl_fast.published.state_dict`."""
+        self._check_whole("saved")
         return type(self).published().state_dict(self)

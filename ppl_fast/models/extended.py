@@ -94,8 +94,10 @@ class ExtendedPPL(Extension, PPL):
         return affine_warp(prior, self.regressor(images, prior))
 
     def filled(self, hidden: Tensor, masks: dict[str, Tensor]) -> Tensor:
-        """With `occlude_fill`, the hidden pixels as a second round of `estimate` sees them."""
-        occluded = masks["occluded"]
+        """With `occlude_fill`, of a share of them, the hidden pixels as a second round of `estimate` sees them."""
+        occluded, share = masks["occluded"], self.settings.occlude_fill_share
+        if share < 1:
+            occluded = occluded & (torch.rand(len(occluded), device=occluded.device) < share)
         if self.settings.occlude_fill and occluded.any():
             if torch._C._current_graph_task_id() != -1 and not torch.compiler.is_compiling():
                 raise RuntimeError(

@@ -49,6 +49,7 @@ class HierarchicalMemory(nn.Module):
     sums: Tensor
     idle: Tensor
     _pass: _Pass | None = None
+    kept_prior: Tensor | None  # in a copy that `optimize` made
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("codebook", codebook)
         self.register_buffer("sums", codebook.clone() if balanced else torch.randn_like(codebook))
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
+        self.register_buffer("kept_prior", None, persistent=False)
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
 
     def vectors(self, images: Tensor, learn: bool) -> Tensor | None:
@@ -161,7 +163,7 @@ class HierarchicalMemory(nn.Module):
     @torch.no_grad()
     def prior(self, vectors: Tensor | None = None) -> Tensor:
         """The keypoint prior (N, 2): the decoded mean of each bank's vectors, or of others, without gradient."""
-        return self.decoded_mean(vectors)
+        return self.decoded_mean(vectors) if self.kept_prior is None else self.kept_prior
 
     def decoded_mean(self, vectors: Tensor | None = None) -> Tensor:
         """Like `prior`, with its gradient to the decoder."""

@@ -28,6 +28,7 @@ class LinkModel(KeypointModel):
     terms: ClassVar[tuple[Term, ...]] = ()
 
     settings: LinkModelConfig
+    kept_weights: Tensor | None
 
     def __init__(self, num_keypoints: int, image_size: int, thickness: float, **options: Any):
         super().__init__(num_keypoints=num_keypoints, image_size=image_size, thickness=thickness, **options)
@@ -36,6 +37,7 @@ class LinkModel(KeypointModel):
         start = torch.randn(len(self.links)) * s.link_spread + s.link_start
         self.link_parameters = nn.Parameter(start / s.link_factor)
         self.alpha = nn.Parameter(torch.ones(1))  # a scalar could not be shared out over processes
+        self.register_buffer("kept_weights", None, persistent=False)
         self._perceptual: list[nn.Module] = []  # in a list, so that frozen VGG weights stay out of state dicts
 
     def new_translator(self) -> nn.Module:
@@ -69,8 +71,14 @@ class LinkModel(KeypointModel):
         Raises:
             RuntimeError: the parameters are shared out over processes (FSDP2), and not gathered.
         """
+        if self.kept_weights is not None:
+            return self.kept_weights
         check_gathered(self, "link_weights")
         return F.softplus(self.settings.link_factor * self.link_parameters)
+
+    def keep(self) -> None:
+        """Keep the weights of the links."""
+        self.kept_weights = self.link_weights()
 
     def draw(self, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The link heatmap (B, 1, S, S) of keypoints (B, N, 2) and link weights (E,)."""

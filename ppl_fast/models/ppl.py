@@ -83,6 +83,11 @@ class PPL(LinkModel):
         perplexity, dead = self.usage()
         return {"perplexity": float(perplexity.float().mean()), "dead_vectors": int(dead.sum())}
 
+    def keep(self) -> None:
+        """Keep the prior and the weights of the links."""
+        super().keep()
+        self.memory.kept_prior = self.memory.prior()
+
     # Training
 
     def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> PPLOutput:

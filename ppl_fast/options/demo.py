@@ -22,6 +22,7 @@ MODEL: dict[str, Any] = {
     "head": "position",
     "occlude_input": 0.25,
     "occlude_fill": True,
+    "occlude_fill_share": 0.5,
     "translator": "light",
     "translator_base": 16,
     "translator_levels": 3,

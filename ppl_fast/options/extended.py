@@ -87,6 +87,9 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
     occlude_fill: bool = option(
         False, "fill what is hidden from the regressor as iterative inference does (not in the paper)"
     )
+    occlude_fill_share: float = option(
+        1.0, "share of those samples that are filled in where any are; the others stay empty (not in the paper)", high=1
+    )
     prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
 
     def __post_init__(self) -> None:

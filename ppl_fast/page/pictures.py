@@ -75,7 +75,7 @@ class _Thinned(Video):
     """A video of which every `every`-th frame counts, and of those the first `most`."""
 
     def __init__(self, video: Video, every: int, most: int):
-        super().__init__(video.path, video.max_pixels)
+        vars(self).update(vars(video))  # which has looked at the file
         self.every, self.most = every, most
         self.length = min(most, math.ceil(self.length / every)) if self.length else None
 

@@ -133,7 +133,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such YAML mapping, or holds an unknown key; the sentence names file and key.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"config file {path} does not exist")
     try:
         config = read_yaml(Path(path)) or {}
@@ -164,11 +164,12 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
     valid = {"model": CONFIGS[extension(architecture)], "train": TrainConfig}
     for section, options in valid.items():
-        given = config.get(section, {})
+        given = {} if config.get(section) is None else config[section]  # as where all its lines are comments
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
-        config = config | ({section: as_meant(options, given)} if given else {})
+        config = {name: value for name, value in config.items() if name != section}
+        config |= {section: as_meant(options, given)} if given else {}
     return config
 
 

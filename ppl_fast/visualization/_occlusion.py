@@ -76,8 +76,8 @@ def save_occlusion(path: str | Path, results: Mapping[str, Mapping[str, Any]], b
 def _draw(panel: Axes, clean: float, errors: list[float], model: int) -> None:
     colour = COLOURS[model % len(COLOURS)]
     panel.axhline(clean, color=colour, linewidth=1, linestyle=":")
-    panel.plot(np.arange(len(errors)), errors, color=colour, linewidth=1.8)
-    panel.plot(np.arange(len(errors)), errors, MARKERS[model % len(MARKERS)], color=colour, markersize=5)
+    marker = MARKERS[model % len(MARKERS)]
+    panel.plot(np.arange(len(errors)), errors, color=colour, linewidth=1.8, marker=marker, markersize=5)
 
 
 def _name_beyond(panel: Axes, errors: list[float], ceiling: float | None, model: int) -> None:

@@ -50,6 +50,12 @@ inline int compiled_for() {
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);
+int current_thread();
+// Of each thread of the block, whether it has waited for the kernel before, or need not.
+inline bool* waited() {
+  static bool of_thread[1024];
+  return of_thread;
+}
 
 template <class T>
 T lane_value(const uint64_t* values, unsigned mask, int lane, Site site) {
@@ -155,11 +161,25 @@ __attribute__((noinline, no_sanitize("thread"))) T atomicAdd(T* address, T value
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 typedef struct CUstream_st* cudaStream_t;
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
+
+// A kernel that may overlap with the one before, which PTX has instructions for: csrc/common.cuh.
+inline void let_next_begin() {}
+inline void await_previous() { cuda_emulator::waited()[cuda_emulator::current_thread()] = true; }
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
@@ -169,8 +189,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (!grid.x || !grid.y || !grid.z || block.x * block.y * block.z == 0 || block.x * block.y * block.z > 1024 ||
       grid.y > 65535 || grid.z > 65535 || config->dynamicSmemBytes > 48 * 1024)
     return cudaErrorInvalidConfiguration;
-  cuda_emulator::run(reinterpret_cast<const void*>(kernel), grid, block, config->dynamicSmemBytes,
-                     [&] { kernel(arguments...); });
+  cuda_emulator::run(reinterpret_cast<const void*>(kernel), grid, block, config->dynamicSmemBytes, [&] {
+    const int thread = cuda_emulator::current_thread();
+    cuda_emulator::waited()[thread] = config->numAttrs == 0;
+    kernel(arguments...);
+    if (!cuda_emulator::waited()[thread])
+      cuda_emulator::fail("a thread has ended that never waited for the kernel before", {__FILE__, __LINE__});
+  });
   return cudaSuccess;
 }
 
@@ -188,6 +213,10 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const v
 inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads,
                                                                  size_t shared_bytes) {
   *blocks = cuda_emulator::was_launched(kernel, threads, shared_bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
   return cudaSuccess;
 }
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the CUDA emulator"; }

@@ -60,8 +60,8 @@ struct Scheduler {
   Order order = Order::forwards;
   std::mt19937 random;
   int64_t launches = 0;
-  bool only_noted = false;          // launches are noted, and nothing runs
-  std::vector<const void*> noted;  // kernels, in the order of their launches
+  bool only_noted = false;                                   // launches are noted, and nothing runs
+  std::vector<const void*> noted;                            // kernels, in the order of their launches
   std::set<std::tuple<const void*, size_t, size_t>> shapes;  // kernel, threads, bytes of shared memory
   void* main_fake_stack = nullptr;                           // AddressSanitizer's
   const void* main_stack = nullptr;

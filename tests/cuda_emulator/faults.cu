@@ -150,6 +150,11 @@ __global__ void race_in_static_shared_memory(Arguments a) {
   a.out[threadIdx.x] = words[kThreads - 1 - threadIdx.x];
 }
 
+__global__ void overlapping_kernel_that_does_not_wait(Arguments a) {
+  if (!a.fault || threadIdx.x % 2) await_previous();
+  a.out[threadIdx.x] = 1;
+}
+
 __global__ void write_past_the_end(Arguments a) { a.out[threadIdx.x + (a.fault ? 1 : 0)] = 1; }
 
 __global__ void shared_memory_past_the_end(Arguments a) {
@@ -179,6 +184,7 @@ const struct {
     {"unwritten_shared_memory", unwritten_shared_memory},
     {"unwritten_static_shared_memory", unwritten_static_shared_memory},
     {"race_in_static_shared_memory", race_in_static_shared_memory},
+    {"overlapping_kernel_that_does_not_wait", overlapping_kernel_that_does_not_wait},
     {"write_past_the_end", write_past_the_end},
     {"shared_memory_past_the_end", shared_memory_past_the_end},
 };
@@ -192,7 +198,9 @@ extern "C" __attribute__((visibility("default"))) int run_fault(const char* name
     int* const memory = new int[kThreads]();
     int failed = 0;
     try {
-      cudaLaunchConfig_t config{dim3(2), dim3(kThreads), kThreads * sizeof(int), nullptr};
+      cudaLaunchAttribute overlapping{cudaLaunchAttributeProgrammaticStreamSerialization, {1}};
+      const bool overlaps = entry.kernel == overlapping_kernel_that_does_not_wait;
+      cudaLaunchConfig_t config{dim3(2), dim3(kThreads), kThreads * sizeof(int), nullptr, &overlapping, overlaps};
       failed = cudaLaunchKernelEx(&config, entry.kernel, Arguments{memory, fault}) != cudaSuccess;
     } catch (const std::exception& error) {
       std::snprintf(message, 1000, "%s", error.what());

@@ -117,6 +117,8 @@ void __tsan_write_range(void* p, size_t size) { cuda_emulator::touch(p, size, tr
 void __tsan_vptr_update(void**, void*) {}
 // What host code has of std::atomic and std::shared_ptr.
 int __tsan_atomic32_fetch_add(int* p, int value, int) { return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); }
+int __tsan_atomic32_load(const int* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+void __tsan_atomic32_store(int* p, int value, int) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
 char __tsan_atomic8_load(const char* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 void __tsan_atomic8_store(char* p, char value, int) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
 

@@ -205,7 +205,7 @@ def _yaml(folder: Path) -> list[bytes]:
 
 def _read_yaml(folder: Path) -> None:
     config = read_config(folder / "config.yaml")
-    check_options(folder / "config.yaml", config, config.get("architecture", "extended-ppl"))
+    config = check_options(folder / "config.yaml", config, config.get("architecture", "extended-ppl"))
     try:
         MODELS["extended-ppl"].Config.from_dict(config.get("model", {}))
         TrainConfig(**config.get("train", {}))

@@ -1,0 +1,126 @@
+"""A copy of a model that estimates faster: what is the same for all images is computed once, beforehand."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from itertools import pairwise
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ppl_fast.models.base import KeypointModel
+from ppl_fast.models.blocks import HalvingConv2d
+from ppl_fast.models.link_model import LinkModel
+
+Model = TypeVar("Model", bound=KeypointModel)
+
+
+@torch.no_grad()
+def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
+    """A copy of a model that estimates the same keypoints faster, but for rounding, and does nothing else.
+
+    A BatchNorm and a mean of 2 x 2 that follow a convolution become part of it, the kernels of halving convolutions are
+    averaged once, activations overwrite what they act on, images lie channels last, and the pose prior and the weights
+    of the links are kept. `optimized` of the copy says how often.
+
+    Args:
+        model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole.
+        dtype: of the convolutions in sequences, which are nearly all: None for the model's own; torch.bfloat16, which
+            has 8 bits for a value, where the processor computes in it (AVX-512 BF16, AMX) or on a GPU.
+
+    Returns:
+        A model of the same class on the same device, in eval mode and without gradients. It refuses to be trained and
+        saved.
+
+    Raises:
+        TypeError: no `KeypointModel`.
+        ValueError: another dtype, or bfloat16 for a model of neither PPL's nor AutoLink's kind.
+    """
+    if not isinstance(model, KeypointModel):
+        raise TypeError(f"optimize: model must be a KeypointModel, got {type(model).__name__}")
+    if dtype not in (None, torch.bfloat16) or (dtype and not isinstance(model, LinkModel)):
+        raise ValueError(f"optimize: dtype must be None, or torch.bfloat16 for PPL and AutoLink, got {dtype}")
+    if model.optimized:
+        raise ValueError(f"optimize: model is an optimised copy already: {model.optimized}")
+    losses: dict[int, Any] = {id(model._perceptual): []} if isinstance(model, LinkModel) else {}  # are left behind
+    fast = copy.deepcopy(model, losses).eval().requires_grad_(False)
+    fast.keep()
+    done: Counter[str] = Counter()
+    for module in list(fast.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold(module, done)
+            if dtype:
+                _narrow(module, dtype, done)
+    if dtype:
+        for module in fast.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(_in_own_dtype)
+    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
+    fast.optimized = ", ".join([*(f"{count} {what}" for what, count in done.items()), "channels last"])
+    return fast
+
+
+def _fold(sequence: nn.Sequential, done: Counter[str]) -> None:
+    """Let the convolutions of a sequence take in what follows them."""
+    layers: list[nn.Module] = []
+    for layer in sequence:
+        last = layers[-1] if layers else None
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and isinstance(last, nn.Conv2d):
+            _normalize(last, layer)
+            done["BatchNorm folded"] += 1
+        elif isinstance(layer, nn.AvgPool2d) and layer.kernel_size == 2 and _keeps_size(last):
+            layers[-1] = _halving(last)
+            done["means of 2 x 2 folded"] += 1
+        else:
+            layers.append(layer)
+    for index, layer in enumerate(layers):
+        if isinstance(layer, HalvingConv2d):
+            layers[index] = _halving(layer)
+            done["halving kernels averaged"] += 1
+    for before, layer in pairwise(layers):
+        if isinstance(before, nn.Conv2d) and isinstance(layer, nn.LeakyReLU):
+            layer.inplace = True
+            done["activations in place"] += 1
+    sequence._modules = {str(index): layer for index, layer in enumerate(layers)}
+
+
+def _keeps_size(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a 3 x 3 convolution that keeps the size, as `blocks.conv` makes them."""
+    return (
+        type(layer) is nn.Conv2d
+        and (layer.kernel_size, layer.padding, layer.padding_mode) == ((3, 3), (1, 1), "zeros")
+        and (layer.stride, layer.dilation, layer.groups) == ((1, 1), (1, 1), 1)
+    )
+
+
+def _normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Let a convolution give what the BatchNorm after it gives in eval mode; computed in float64."""
+    tensors = [conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias]
+    given: list[Any] = [None if tensor is None else tensor.double() for tensor in tensors]
+    weight, bias, mean, variance, scale, shift = given
+    folded = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, scale, shift)
+    conv.weight, conv.bias = (nn.Parameter(part.to(conv.weight.dtype), False) for part in folded)
+
+
+def _halving(conv: nn.Conv2d) -> nn.Conv2d:
+    """A 3 x 3 convolution and a 2 x 2 mean as one convolution of stride 2 (see `HalvingConv2d`)."""
+    sizes = conv.in_channels, conv.out_channels
+    made = nn.Conv2d(*sizes, 4, stride=2, padding=1, device="meta")
+    made.weight, made.bias = nn.Parameter(F.avg_pool2d(conv.weight, 2, stride=1, padding=1), False), conv.bias
+    return made.train(conv.training)
+
+
+def _narrow(sequence: nn.Sequential, dtype: torch.dtype, done: Counter[str]) -> None:
+    for layer in sequence:
+        if isinstance(layer, nn.Conv2d):
+            layer.to(dtype)
+            done[f"convolutions in {dtype}".replace("torch.", "")] += 1
+
+
+def _in_own_dtype(conv: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """What a convolution takes, in the dtype that it computes in."""
+    return (inputs[0].to(conv.weight.dtype),)

@@ -1,0 +1,34 @@
+"""What depends on the architecture that is compiled for, by the PTX of one source. There need be no GPU."""
+
+import re
+
+import pytest
+from test_cuda_compiles import ROOT, compile_alone, pytestmark
+
+__all__ = ["pytestmark"]  # slow, and skipped where there is no nvcc
+
+
+@pytest.mark.parametrize(("arch", "products"), [("75", 0), ("80", 16)])
+def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
+    """Three kernels, by storage type; where there are no such products, code that comes to them must stop."""
+    source, ptx = ROOT / "csrc" / "memory_attention_screen_cuda.cu", tmp_path / "kernels.ptx"
+    compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
+    text = ptx.read_text()
+    assert text.count(".entry") == 3
+    assert text.count("mma.sync") == 3 * products
+    assert ("trap;" in text) == (products == 0)
+
+
+@pytest.mark.parametrize(("arch", "overlaps"), [("80", False), ("90", True)])
+def test_the_reduction_waits_for_the_sums_where_it_may_overlap_them(arch, overlaps, tmp_path):
+    """Four kernels of each, by storage type: the one lets the next begin, which waits before it touches memory."""
+    source, ptx = ROOT / "csrc" / "link_heatmap_backward_cuda.cu", tmp_path / "kernels.ptx"
+    compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
+    entries = ptx.read_text().split(".entry")[1:]
+    assert len(entries) == 8
+    for entry in entries:
+        second = "reduce_kernel" in entry.partition("(")[0]
+        assert ("griddepcontrol.launch_dependents" in entry) == (overlaps and not second)
+        before, waits, _ = entry.partition("griddepcontrol.wait")
+        assert bool(waits) == (overlaps and second)
+        assert not waits or not re.search(r"\b(ld|st)\.global", before)

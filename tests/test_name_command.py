@@ -1,0 +1,93 @@
+"""Named joints where they are used: `estimate` from Python, and the commands."""
+
+import json
+
+import numpy as np
+import pytest
+from model_cases import pictures, tiny
+from PIL import Image
+
+from ppl_fast.cli import main
+from ppl_fast.data import make_figures
+from ppl_fast.inference import collect, estimate, write
+from ppl_fast.naming import Labelled, Schedule, name_joints
+
+QUICK = Schedule(steps=4, batch_size=4)
+NAMES = ["nose", "tail", "paw"]
+
+
+def labelled():
+    joints = np.random.default_rng(1).uniform(-0.8, 0.8, (12, 3, 2))
+    return Labelled(pictures(12), joints, np.ones((12, 3), bool), NAMES, [(0, 1)])
+
+
+class TestEstimate:
+    def test_named_joints_take_the_keypoints_place(self, tmp_path):
+        model = tiny().eval()
+        named = name_joints(model, labelled(), QUICK)
+        images = pictures(3)
+        poses = collect(estimate(model, images, joints=named))
+        keypoints = model.estimate(images).double().numpy()
+        assert np.allclose(poses.normalised, named(images, keypoints)) and poses.keypoints.shape == (3, 3, 2)
+        schema = estimate(model, images, joints=named).schema
+        assert schema.names == NAMES and schema.links.tolist() == [[0, 1]]
+        write(estimate(model, images, joints=named), csv=tmp_path / "poses.csv")
+        assert (tmp_path / "poses.csv").read_text().startswith("file,nose_x,nose_y,tail_x")
+
+    def test_confidence_is_that_of_the_keypoints_a_joint_is_made_of(self):
+        model = tiny().eval()
+        named = name_joints(model, labelled(), None)
+        poses = collect(estimate(model, pictures(3), joints=named, confidence=True))
+        plain = collect(estimate(model, pictures(3), confidence=True))
+        assert np.allclose(poses.confidence, named.mixed(plain.confidence)) and poses.confidence.shape == (3, 3)
+        assert np.allclose(named.mixed(np.full((2, 5), 0.3)), 0.3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A saved model, and figures."""
+    folder = tmp_path_factory.mktemp("named") / "run"
+    tiny().save_pretrained(folder)
+    figures = folder.with_name("figures")
+    make_figures(figures, 8, size=32)
+    return folder, figures
+
+
+class TestCommand:
+    def test_from_labels_to_a_table_of_joints(self, run, tmp_path, capsys):
+        folder, figures = run
+        few = tmp_path / "few"
+        make_figures(few, 6, size=32, seed=5)
+        options = ["--steps", "2", "--suggest", "3", "--of", str(figures), "--out", str(tmp_path / "next")]
+        assert main(["name", str(folder), str(few), *options]) == 0
+        printed = capsys.readouterr().out
+        assert (
+            "left_hand" in printed and "6 labelled images are few" in printed and "3 images worth labelling" in printed
+        )
+        assert len(list((tmp_path / "next" / "labeled-data" / "figures").glob("*.png"))) == 3
+        assert main(["estimate", str(folder), str(figures), "--out", str(tmp_path / "poses.csv")]) == 0
+        assert "8 poses of 15 joints" in capsys.readouterr().out
+        assert main(["estimate", str(folder), str(figures), "--out", str(tmp_path / "raw.csv"), "--keypoints"]) == 0
+        assert "8 poses of 5 keypoints" in capsys.readouterr().out
+        assert main(["evaluate", str(folder), str(few), "--occlusion-images", "0"]) == 0
+        printed = capsys.readouterr().out
+        assert "named joints, as ppl-fast name has kept them" in printed
+        measured = json.loads((folder / "evaluation.json").read_text())["named"]
+        assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (["--steps", "0"], "--steps must be at least 1, got 0"),
+            (["--suggest", "2"], "--suggest needs --of IMAGES, to choose from, and --out DIR, to write to"),
+        ],
+    )
+    def test_wrong_options_are_one_sentence(self, run, options, sentence, capsys):
+        assert main(["name", *map(str, run), *options]) == 2
+        assert capsys.readouterr().err == f"ppl-fast: error: {sentence}\n"
+
+    def test_images_without_labels(self, run, tmp_path, capsys):
+        (tmp_path / "bare").mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / "bare" / "a.png")
+        assert main(["name", str(run[0]), str(tmp_path / "bare")]) == 2
+        assert "expected labels" in capsys.readouterr().err
