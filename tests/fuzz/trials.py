@@ -150,7 +150,7 @@ def _listener(events: list[str], folder: Path):
             events.append(f"{event} {arguments!r:.200}")
         elif event == "open" and isinstance(arguments[0], str | bytes):
             path = os.path.realpath(os.fsdecode(arguments[0]))
-            code = path.startswith(own) and path.endswith((".py", ".pyc"))
+            code = path.startswith(own) and path.endswith((".py", ".pyc", ".egg-info/entry_points.txt"))
             scratch = path.startswith("/tmp/ppl_fast_frames_")
             if not (path.startswith((*free, "/proc/", "/sys/", "/dev/null")) or code or scratch):
                 events.append(f"open {path}")
