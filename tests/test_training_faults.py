@@ -111,7 +111,7 @@ def test_a_checkpoint_without_its_step_is_named(images, tmp_path):
     run_steps(images, tmp_path / "run", 1)
     path = tmp_path / "run/checkpoints/step_0000001/state.json"
     path.write_text(path.read_text().replace('"step": 1', '"step": "1"'))
-    with pytest.raises(ValueError, match=rf"{path} is missing or damaged: step is no integer"):
+    with pytest.raises(ValueError, match=rf"{path} is missing or damaged: step must be a number of steps"):
         run_steps(images, tmp_path / "run", 2, resume=True)
 
 
