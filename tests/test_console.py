@@ -124,7 +124,7 @@ def test_warnings_are_one_line_each(monkeypatch, capsys):
 @pytest.mark.parametrize("columns", ["1", "20", "0", "wide"])
 def test_narrow_consoles(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
-    assert main(["train", "--help"]) == 0
+    assert main(["train", "--help-all"]) == 0
     text = capsys.readouterr().out
     assert "--model.num_keypoints" in text and "\x1b[" not in text
 
