@@ -160,7 +160,7 @@ def _gradients(model: nn.Module, published: bool) -> dict[str, Tensor]:
     else:
         links, last, maps = model.link_parameters.grad, model.translator.end, model.regressor.maps
         start = model.memory.encoder[0]
-    found = {"the links": links, "alpha": model.alpha.grad, "the last convolution": last.weight.grad}
+    found = {"the links": links, "alpha": model.alpha.grad.squeeze(), "the last convolution": last.weight.grad}
     return found | {"the maps": maps.weight.grad, "the memory": start.bias.grad}
 
 
