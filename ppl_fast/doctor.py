@@ -10,6 +10,7 @@ from typing import cast
 import torch
 
 import ppl_fast
+import ppl_fast.ops  # registers the operators
 from ppl_fast import _backend, _devices, _library, _selftest, _waiting
 from ppl_fast._library import OPERATORS
 

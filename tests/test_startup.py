@@ -86,3 +86,8 @@ def test_words_of_an_option_are_joined_either_way(join, capsys, tmp_path):
     for name in (f"--batch{join}size", f"--train.batch{join}size"):
         assert main(["train", "x", "--out", "y", name, "none"]) == 2
         assert "option train.batch_size must be of type int, got none" in capsys.readouterr().err
+
+
+def test_doctor_knows_the_operators_in_a_process_of_its_own():
+    found = printed("from ppl_fast.cli import main\nassert main(['doctor']) == 0\n")
+    assert "link_heatmap: auto uses" in found and "memory_attention: auto uses" in found

@@ -71,6 +71,10 @@ class AutoLink(LinkModel):
         """The detector's."""
         return self.detector.trunk, self.detector.maps.in_channels
 
+    def find(self, images: Tensor) -> Tensor:
+        """The detector's."""
+        return self.detect(images)[0]
+
     def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> AutoLinkOutput:
         """Detect, reconstruct, and take the loss.
 

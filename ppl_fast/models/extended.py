@@ -15,7 +15,6 @@ from ppl_fast.models.autolink import AutoLink
 from ppl_fast.models.blocks import in_eval
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.ppl import PPL
-from ppl_fast.ops import affine_warp
 from ppl_fast.options.extended import ExtendedAutoLinkConfig, ExtendedPPLConfig
 
 
@@ -58,10 +57,6 @@ class Extension(LinkModel):
         """What stands in for the pixels of the occluded images: nothing."""
         return hidden
 
-    def find(self, images: Tensor) -> Tensor:
-        """Keypoints (B, N, 2) of images as they are."""
-        raise NotImplementedError
-
     def drawn(self, heatmap: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The link heatmap, 0 for the samples that it is withheld from."""
         return heatmap.masked_fill(masks["withheld"].view(-1, 1, 1, 1), 0) if "withheld" in masks else heatmap
@@ -87,11 +82,6 @@ class ExtendedPPL(Extension, PPL):
     )
 
     settings: ExtendedPPLConfig
-
-    def find(self, images: Tensor) -> Tensor:
-        """T', without anything hidden."""
-        prior = self.memory.prior()
-        return affine_warp(prior, self.regressor(images, prior))
 
     def filled(self, hidden: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """With `occlude_fill`, of a share of them, the hidden pixels as a second round of `estimate` sees them."""
@@ -128,7 +118,3 @@ class ExtendedAutoLink(Extension, AutoLink):
     )
 
     settings: ExtendedAutoLinkConfig
-
-    def find(self, images: Tensor) -> Tensor:
-        """The detector's keypoints, without anything hidden."""
-        return self.detect(images)[0]

@@ -63,6 +63,10 @@ class LinkModel(KeypointModel):
         """The layers from images (B, 3, S, S) to the features (B, C, h, w) that keypoints are found in, and C."""
         raise NotImplementedError(f"{type(self).__name__} has no trunk")
 
+    def find(self, images: Tensor) -> Tensor:
+        """Keypoints (B, N, 2) of images as they are, with gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has no find")
+
     # Links
 
     def link_weights(self) -> Tensor:

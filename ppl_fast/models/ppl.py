@@ -53,6 +53,11 @@ class PPL(LinkModel):
         """The regressor's."""
         return self.regressor.trunk, self.regressor.maps.in_channels
 
+    def find(self, images: Tensor) -> Tensor:
+        """T'."""
+        T = self.memory.prior()
+        return affine_warp(T, self.regressor(images, T))
+
     # Priors
 
     @torch.no_grad()
