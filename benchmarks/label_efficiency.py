@@ -21,9 +21,9 @@ import torch
 
 from ppl_fast._files import write_text
 from ppl_fast.data import open_set
-from ppl_fast.evaluation import labelled_split, occlude
+from ppl_fast.evaluation import joint_errors, labelled_split, mean_over, occlude
 from ppl_fast.models import MODELS, LinkModel
-from ppl_fast.naming import Labelled, Schedule, linear, name_joints
+from ppl_fast.naming import Labelled, Schedule, name_joints
 from ppl_fast.naming.network import predicted, trained
 from ppl_fast.training import load_model
 
@@ -96,8 +96,8 @@ def cell(model: LinkModel, few: Labelled, test: Labelled) -> dict[str, Any]:
             "keypoints": named.map(points),
             "keypoints and network": named(images, points),
         }
-        errors = {key: linear.distances(value, test.joints, test.shown) / 2 for key, value in found.items()}
-        result[name] = {key: float(linear.mean_known(value)) for key, value in errors.items()}
+        errors = {key: joint_errors(value, test.joints, test.shown) / 2 for key, value in found.items()}
+        result[name] = {key: float(mean_over(value)) for key, value in errors.items()}
     return result
 
 
@@ -128,8 +128,8 @@ def chosen(model: LinkModel, few: Labelled) -> Schedule:
             held, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
             left = part(few, held)
             joints = predicted(network(model, part(few, others), schedule), left.images).double().numpy()
-            errors.append(linear.distances(joints, left.joints, left.shown).ravel())
-        means.append(float(linear.mean_known(np.concatenate(errors))))
+            errors.append(joint_errors(joints, left.joints, left.shown).ravel())
+        means.append(float(mean_over(np.concatenate(errors))))
     return SCHEDULES[int(np.argmin(means))]
 
 

@@ -45,9 +45,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError("--suggest needs --of IMAGES, to choose from, and --out DIR, to write to")
 
     from ppl_fast.naming import Schedule, name_joints, steps_of
+    from ppl_fast.training.run import find_model
 
     model = _link_model(options)
-    folder = _model_folder(options.run)
+    folder = find_model(options.run)
     check_outputs(folder=options.out)
     labelled, notes = _labelled(options, model.config["image_size"])
     for note in notes:
@@ -70,15 +71,6 @@ def _link_model(options: Any) -> LinkModel:
     if not isinstance(model, LinkModel):
         raise ValueError(f"name: {options.run} holds a {type(model).__name__}, which has no trunk to learn joints on")
     return model
-
-
-def _model_folder(run: str) -> Path:
-    """Where the model of a run lies, to keep the joints beside it."""
-    path = Path(run)
-    folder = path / "model" if (path / "model" / "config.json").is_file() else path
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"name: {run} must be a run directory or a saved model, to keep the joints in, got a file")
-    return folder
 
 
 def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:

@@ -135,10 +135,11 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
 
 def named_joints(run: str, options: Any) -> "NamedJoints | None":
     """What `ppl-fast name` has kept beside the model of a run; None where it was not called."""
-    from ppl_fast.naming import load_joints
+    from ppl_fast.naming import has_joints, load_joints
     from ppl_fast.training.run import find_model
 
-    return load_joints(find_model(run), trained_model(run, options))
+    folder = find_model(run)
+    return load_joints(folder, trained_model(run, options)) if has_joints(folder) else None
 
 
 def trained_model(run: str, options: Any) -> "KeypointModel":

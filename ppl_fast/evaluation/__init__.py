@@ -14,7 +14,7 @@ from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlude, occlusio
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
-from ppl_fast.evaluation._score import Score
+from ppl_fast.evaluation._score import Score, joint_errors, mean_over
 from ppl_fast.inference import predict
 
 __all__ = [
@@ -27,9 +27,11 @@ __all__ = [
     "fit_mean_pose",
     "fit_regression",
     "fit_ridge",
+    "joint_errors",
     "labelled_split",
     "limb_share",
     "matching",
+    "mean_over",
     "mean_pose",
     "occlude",
     "occlusion",

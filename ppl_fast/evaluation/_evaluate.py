@@ -20,9 +20,8 @@ from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, regression
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
-from ppl_fast.inference import collect, predict
-from ppl_fast.inference.estimation import Estimation
-from ppl_fast.inference.media import Media
+from ppl_fast.inference import predict
+from ppl_fast.inference.estimation import device_of, read
 from ppl_fast.inference.poses import Naming
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
@@ -100,9 +99,11 @@ def evaluate_model(
         few = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
         notes = [*notes, f"{few}: least squares (regression, pck) overfits; read ridge"]
     if joints is not None and set(joints.names) & set(train_labels.names):
-        options: dict[str, Any] = {"iterations": iterations, "batch_size": batch_size, "progress": progress}
-        estimation = Estimation(model, Media([Images(test.images, workers, "named joints")]), joints=joints, **options)
-        scores["named"] = _named(joints, collect(estimation).normalised, train_labels.names, test, protocol)
+        parts, first, device = [], 0, device_of(model)
+        for _, batch in read(Images(test.images, workers, "named joints"), batch_size, progress):
+            parts.append(joints(batch.to(device), test_keypoints[first : first + len(batch)]))
+            first += len(batch)
+        scores["named"] = _named(joints, np.concatenate(parts), train_labels.names, test, protocol)
     if train_labels.skeleton and len(model.links):
         links, weights = model.links.cpu().numpy(), model.link_weights().detach().cpu().double().numpy()
         scores["limb_share"] = limb_share(

@@ -93,7 +93,7 @@ def joint_errors(predicted: np.ndarray, joints: np.ndarray, visible: np.ndarray,
     return np.where(visible, distance, np.nan)
 
 
-def mean_over(errors: np.ndarray, axis: int | None = None) -> np.ndarray:
+def mean_over(errors: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
     """Mean of the entries that are not NaN; NaN where there is none, without NumPy's warning."""
     counted = ~np.isnan(errors)
     total, count = np.where(counted, errors, 0).sum(axis), counted.sum(axis)

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast.evaluation import joint_errors, mean_over
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
-from ppl_fast.naming.linear import LinearMap, distances, fold_numbers
+from ppl_fast.naming.linear import LinearMap, fold_numbers
 from ppl_fast.naming.named import NamedJoints
 from ppl_fast.naming.network import JointNetwork, Schedule, predicted, trained
 
@@ -70,7 +71,9 @@ def name_joints(
             f"name_joints: labelled must show a joint in at least 2 images, got {len(labelled)} images that show "
             f"{int(labelled.shown.sum())} joints"
         )
-    keypoints = torch.cat([model.estimate(part) for part in labelled.images.split(64)]).cpu().double().numpy()
+    device = next(model.parameters()).device
+    found = [model.estimate(part.to(device)) for part in labelled.images.split(64)]
+    keypoints = torch.cat(found).cpu().double().numpy()
     fitted = linear.fit(keypoints, labelled.joints, labelled.shown)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
@@ -124,26 +127,26 @@ def _network_left_out(
 
 
 def _by_joint(left_out: Array, labelled: Labelled) -> Array:
-    return np.asarray(linear.mean_known(distances(left_out, labelled.joints, labelled.shown), axis=(0, 1)))
+    return np.asarray(mean_over(joint_errors(left_out, labelled.joints, labelled.shown), axis=(0, 1)))
 
 
 def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: Array) -> dict[str, Any]:
     """Errors on images left out, as fractions of the image size; JSON-able."""
-    errors = linear.mean_known(distances(blended, labelled.joints, labelled.shown), axis=(0,)) / 2  # [-1, 1] is 2 wide
+    errors = mean_over(joint_errors(blended, labelled.joints, labelled.shown), axis=(0,)) / 2  # [-1, 1] is 2 wide
     by_keypoints, mean_pose = (_by_joint(fitted.left_out, labelled) / 2, fitted.errors["mean"] / 2)
     joints = {}
     for j, name in enumerate(labelled.names):
         known = errors[:, j][~np.isnan(errors[:, j])]
         joints[name] = {
             "labels": int(labelled.shown[:, j].sum()),
-            "error": _number(linear.mean_known(known)),
+            "error": _number(mean_over(known)),
             "interval": float(NORMAL * known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None,
             "by_keypoints": _number(by_keypoints[j]),
             "mean_pose": _number(mean_pose[j]),
             "network": round(float(shares[j]), 3),
             "forms": {form: round(float(share[j]), 3) for form, share in fitted.shares.items()},
         }
-    everywhere = {"error": _number(linear.mean_known(errors)), "mean_pose": _number(linear.mean_known(mean_pose))}
+    everywhere = {"error": _number(mean_over(errors)), "mean_pose": _number(mean_over(mean_pose))}
     return {"images": len(labelled), **everywhere, "joints": joints}
 
 

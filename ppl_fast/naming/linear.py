@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_fast.evaluation import joint_errors, mean_over
 from ppl_fast.naming import forms
 from ppl_fast.naming.forms import FORMS, Array
 
@@ -61,9 +62,9 @@ def fit(points: Array, joints: Array, shown: NDArray[np.bool_]) -> Fitted:
     penalties, left_out, errors = {}, {}, {}
     for name, (_, choices) in FORMS.items():
         found = {penalty: _left_out(name, points, joints, shown, penalty, folds) for penalty in choices.tolist()}
-        means = {penalty: distances(each, joints, shown) for penalty, each in found.items()}
-        penalties[name] = min(means, key=lambda penalty: (mean_known(means[penalty]), -penalty))
-        left_out[name], errors[name] = found[penalties[name]], mean_known(means[penalties[name]], (0, 1))
+        means = {penalty: joint_errors(each, joints, shown) for penalty, each in found.items()}
+        penalties[name] = min(means, key=lambda penalty: (mean_over(means[penalty]), -penalty))
+        left_out[name], errors[name] = found[penalties[name]], mean_over(means[penalties[name]], (0, 1))
     shares = dict(zip(FORMS, weights(np.stack(list(errors.values()))), strict=True))
     maps = {name: forms.fit(name, points, joints, shown, penalties[name]) for name in FORMS}
     slope = sum(maps[name][0] * shares[name][:, None] for name in FORMS)
@@ -88,19 +89,6 @@ def weights(errors: Array) -> Array:
 def fold_numbers(count: int, turn: int) -> NDArray[np.int64]:
     """Which fold each of `count` samples is in: ten folds where they are few, else five; from the count alone."""
     return np.random.default_rng(turn).permutation(count) % min(count, 10 if count <= 20 else 5)
-
-
-def distances(predicted: Array, joints: Array, shown: NDArray[np.bool_]) -> Array:
-    """(..., n, J) distances to joints (n, J, 2), NaN where they are not shown."""
-    difference = predicted - joints
-    return np.where(shown, np.hypot(difference[..., 0], difference[..., 1]), np.nan)
-
-
-def mean_known(values: Array, axis: tuple[int, ...] | None = None) -> Array:
-    """Mean of what is not NaN; NaN where there is nothing else."""
-    known = ~np.isnan(values)
-    count = known.sum(axis)
-    return np.asarray(np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan))
 
 
 def _left_out(

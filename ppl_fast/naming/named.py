@@ -90,6 +90,11 @@ class NamedJoints:
         write_text(directory / REPORT, json.dumps(content, indent=2) + "\n")
 
 
+def has_joints(directory: str | os.PathLike[str]) -> bool:
+    """Whether joints were named for the model in a directory."""
+    return all(Path(directory, name).is_file() for name in (REPORT, TENSORS))
+
+
 def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> NamedJoints | None:
     """What `NamedJoints.save` wrote beside a model; None where nothing was.
 
@@ -101,7 +106,7 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
         ValueError: a broken file, or one that was made for another model; it is named.
     """
     directory = Path(directory)
-    if not (directory / REPORT).is_file() or not (directory / TENSORS).is_file():
+    if not has_joints(directory):
         return None
     try:
         content = read_json(directory / REPORT)

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from ppl_fast.models import views
 from ppl_fast.models.blocks import conv, init_kaiming, random_blocks
 from ppl_fast.models.regressor import attend
+from ppl_fast.options.extended import ExtensionConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ppl_fast.models.link_model import LinkModel
 
-TURN, SCALE, SHIFT, COLOUR = 14.0, 0.2, 0.15, 0.2  # of the views, as `ExtensionConfig` has them
-HIDDEN, BLOCKS = 0.5, 8  # share of the blocks of a grid that are hidden, where any are
+BLOCKS = 8  # a side of the grid of which some are hidden
+VIEW = ExtensionConfig()  # how views differ, and how much of one is hidden, where any of it is
 EPSILON = 1e-4  # under the root of the distance, which has no gradient at 0
 
 
@@ -123,10 +124,10 @@ def _batches(images: Tensor, joints: Tensor, shown: Tensor, schedule: Schedule) 
     """Views of images drawn by chance, where their joints are now, and which of these count."""
     for _ in range(schedule.steps):
         rows = torch.randint(len(images), (schedule.batch_size,), device=images.device)
-        maps = views.random_similarities(len(rows), TURN, SCALE, SHIFT, like=images)
-        view = views.recoloured(views.warped(images[rows], maps), COLOUR)
+        maps = views.random_similarities(len(rows), VIEW.view_turn, VIEW.view_scale, VIEW.view_shift, like=images)
+        view = views.recoloured(views.warped(images[rows], maps), VIEW.view_colour)
         hidden = torch.rand(len(rows), 1, 1, 1, device=images.device) < schedule.hide
-        kept = random_blocks(len(rows), BLOCKS, HIDDEN, view.shape[2:], view)
+        kept = random_blocks(len(rows), BLOCKS, VIEW.occlude_ratio, view.shape[2:], view)
         expected = views.moved(joints[rows].to(view.dtype), maps)
         inside = (expected.abs() <= 1).all(dim=2)
         view = torch.where(hidden, view * kept, view).contiguous(memory_format=torch.channels_last)
