@@ -22,8 +22,8 @@ from ppl_fast.options.demo import MODEL, TRAIN
 WAYS = {
     "as torch has it": {},
     "as the commands have it": _waiting.SHORT,
-    "GOMP_SPINCOUNT=100": {"GOMP_SPINCOUNT": "100"},
-    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    "GOMP_SPINCOUNT=30000": {"GOMP_SPINCOUNT": "30000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
