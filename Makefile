@@ -50,7 +50,7 @@ coverage: $(READY)
 	mkdir -p $(COVERAGE)/csrc
 	find $(COVERAGE) -name '*.gcda' -delete
 	rm -f $(COVERAGE)/.coverage*
-	-$(BIN)/coverage run $(BIN)/pytest -q -m "not slow" $(TESTS)
+	-$(BIN)/coverage run $(BIN)/pytest -q -n 0 -m "not slow" $(TESTS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage html -q
 	$(BIN)/coverage report > $(COVERAGE)/python.txt

@@ -1,13 +1,29 @@
-"""What every test module shares: backends and devices that can run here."""
+"""What every test module shares: backends and devices that can run here, and how the whole suite is spread."""
 
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several, which share the cores with the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 from torch import nn
 
 from ppl_fast import _backend, _devices, _library
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Spread the whole suite over the cores where pytest-xdist is there, a file at a time, since what a file builds its
+    tests share; single files run in this process, as does all by -n 0."""
+    option = config.option
+    whole = all(Path(each).is_dir() for each in config.args)
+    if whole and getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.collectonly:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        option.numprocesses, option.dist = cores, "loadfile"
 
 
 def cpu_backends() -> list[str]:

@@ -31,7 +31,7 @@ def described(**variables: str) -> str:
 
 def test_commands_let_threads_spin_shortly():
     assert described() == (
-        "OMP_NUM_THREADS not set, OMP_WAIT_POLICY not set, GOMP_SPINCOUNT 1000 (by ppl-fast), "
+        "OMP_NUM_THREADS not set, OMP_WAIT_POLICY not set, GOMP_SPINCOUNT 6000 (by ppl-fast), "
         "KMP_BLOCKTIME 1 (by ppl-fast)"
     )
 
@@ -56,9 +56,9 @@ def test_the_doctor_says_what_is_set_and_openmp_has_taken_it():
     command = [sys.executable, "-m", "ppl_fast.cli", "doctor"]
     done = subprocess.run(command, env=free | {"OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^CPU threads: \d+; .*GOMP_SPINCOUNT 1000 \(by ppl-fast\)", done.stdout, re.MULTILINE)
+    assert re.search(r"^CPU threads: \d+; .*GOMP_SPINCOUNT 6000 \(by ppl-fast\)", done.stdout, re.MULTILINE)
     if "GOMP_" in done.stderr:  # libgomp itself
-        assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+        assert "GOMP_SPINCOUNT = '6000'" in done.stderr
 
 
 class TestPace:
