@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of several, which share the cores with the processes that tests start
+WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several, or started by one: they share the cores
+if WORKER:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -18,10 +19,10 @@ from ppl_fast import _backend, _devices, _library
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Spread the whole suite over the cores where pytest-xdist is there, a file at a time, since what a file builds its
-    tests share; single files run in this process, as does all by -n 0."""
+    tests share; single files run in this process, as does all by -n 0. Workers come by here too, and start none."""
     option = config.option
     whole = all(Path(each).is_dir() for each in config.args)
-    if whole and getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.collectonly:
+    if whole and not WORKER and getattr(option, "numprocesses", 0) is None and option.dist == "no":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         option.numprocesses, option.dist = cores, "loadfile"
 
