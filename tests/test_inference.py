@@ -14,7 +14,7 @@ from inference_cases import Counted, Finder, S
 from PIL import Image
 
 from ppl_fast import evaluation
-from ppl_fast.data import ImageFolder, to_pixels
+from ppl_fast.data import ClipFolder, ImageFolder, to_pixels
 from ppl_fast.inference import collect, estimate, open_source, predict
 
 
@@ -137,13 +137,28 @@ def test_damaged_files_are_skipped_by_their_share(tmp_path):
     folder = draw_images(tmp_path / "images", count=3)
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "broken.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match="1 of 1 videos are unusable"):
-        estimate(Finder(), folder, max_bad_share=0.5)
+    with pytest.raises(ValueError, match="1 of 5 images and videos are unusable"):
+        estimate(Finder(), folder)
+    with pytest.raises(ValueError, match="2 of 5 images and videos are unusable"):
+        estimate(Finder(), folder, max_bad_share=0.2)
+    media = estimate(Finder(), folder, max_bad_share=0.4).media  # as train skips them
+    assert [name for name, _ in media.skipped] == ["broken.mp4", "broken.png"] and "broken.png" in media.report
+    assert [name for name, _ in ClipFolder(folder, 16, max_bad_share=0.4).skipped] == ["broken.png", "broken.mp4"]
     (folder / "broken.mp4").unlink()
     with pytest.raises(ValueError, match="1 of 4 images .* are unusable"):
         estimate(Finder(), folder)
     media = estimate(Finder(), folder, max_bad_share=0.5).media
     assert [name for name, _ in media.skipped] == ["broken.png"] and "broken.png" in media.report
+
+
+def test_images_that_are_all_damaged_beside_a_video(tmp_path):
+    from video_files import encode
+
+    encode(tmp_path / "clip.mp4", count=3)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    estimation = estimate(Finder(), tmp_path, max_bad_share=0.5)
+    assert [list(poses.names) for poses in estimation] == [["clip.mp4"] * 3]
+    assert [name for name, _ in estimation.media.skipped] == ["broken.png"]
 
 
 def test_collected_poses_have_no_images(images):

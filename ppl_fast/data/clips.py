@@ -35,7 +35,7 @@ class ClipFolder(ImageFiles):
         every: keep each n-th frame of every clip; short for a `choice`.
         choice: which frames are taken (`ppl_fast.data.selection.Selection`).
         cache: keep the resized frames in memory, 3 * S * S bytes each.
-        max_bad_share: above this share of unreadable images, or of unreadable videos, the folder is refused.
+        max_bad_share: above this share of unreadable files the folder is refused.
         max_pixels: of an image or a frame, that may be decoded at once; see `ImageSet`.
         views: what of each image and frame is seen; see `ImageSet`.
 
@@ -66,7 +66,7 @@ class ClipFolder(ImageFiles):
         every = integer("ClipFolder", "every", every, low=1)
         choice = choice or Selection(every)
         images, videos, self.ignored = find_media(Path(root))
-        self._videos = VideoFrames(videos, image_size, choice, max_bad_share, views, max_pixels)
+        self._videos = VideoFrames(videos, image_size, choice, max_bad_share, views, max_pixels, len(images))
         names = [name for clip in _by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
         bounds = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}

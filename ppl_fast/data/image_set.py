@@ -45,6 +45,7 @@ class ImageSet(Dataset[torch.Tensor]):
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         cache: keep the resized images in memory, 3 * S * S bytes each.
         max_bad_share: above this share of unreadable images the set is refused.
+        beside: videos that lie among the images, and count as files in that share.
         max_pixels: images that decode to more are unreadable; a JPEG is decoded at a reduced size where that will do.
         views: what of each image is seen (`ppl_fast.data.framing`); None for all of it, stretched to the square.
 
@@ -73,6 +74,7 @@ class ImageSet(Dataset[torch.Tensor]):
         *,
         cache: bool = False,
         max_bad_share: float = 0.1,
+        beside: int = 0,
         max_pixels: int = MAX_PIXELS,
         views: Views | None = None,
     ):
@@ -95,7 +97,7 @@ class ImageSet(Dataset[torch.Tensor]):
         self._boxes = [self._boxes[i] for i in good]
         self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-        if len(self.skipped) > max_bad_share * len(names) or not good:
+        if len(self.skipped) > max_bad_share * (len(names) + beside) or not (good or beside):
             raise ValueError(
                 f"{kind}: {len(self.skipped)} of {len(names)} images in {self.root} are unusable, at most "
                 f"a share of {max_bad_share:g} may be, and not all: {first_few(self.skipped)}"

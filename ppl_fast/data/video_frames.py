@@ -39,6 +39,7 @@ class VideoFrames:
         max_bad_share: above this share of videos that do not decode all are refused.
         views: what of each frame is seen; None for all of it. Frames that show nothing are left out.
         max_pixels: that a frame may have.
+        beside: images that lie among the videos, which count as files in the share of those that do not decode.
 
     Attributes:
         names: of all frames, video by video.
@@ -57,6 +58,7 @@ class VideoFrames:
         max_bad_share: float = 0.1,
         views: Views | None = None,
         max_pixels: int = MAX_PIXELS,
+        beside: int = 0,
     ):
         self.image_size, self._choice, self._views = image_size, choice, views
         self.names: list[str] = []
@@ -79,7 +81,7 @@ class VideoFrames:
             raise OSError(
                 f"the frames of the videos cannot be kept in {folder}: {error.strerror}; TMPDIR can name another place"
             ) from error
-        check_share(self.skipped, len(videos), max_bad_share)
+        check_share(self.skipped, len(videos), max_bad_share, beside=beside)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -150,12 +152,16 @@ def open_videos(
     return opened, skipped
 
 
-def check_share(skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos") -> None:
-    """Raise a ValueError where all, or more than a share, of `count` videos or images were skipped."""
-    if skipped and (len(skipped) > max_bad_share * count or len(skipped) == count):
+def check_share(
+    skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos", beside: int = 0
+) -> None:
+    """Raise a ValueError where of `count` videos or images, and files of the other kind `beside` them, more than a share
+    was skipped, or all were."""
+    if skipped and (len(skipped) > max_bad_share * (count + beside) or len(skipped) == count + beside):
+        among = f" among {count + beside} files" if beside else ""
         raise ValueError(
-            f"{len(skipped)} of {count} {kind} are unusable, at most a share of {max_bad_share:g} may be, and not all: "
-            f"{first_few(skipped)}"
+            f"{len(skipped)} of {count} {kind}{among} are unusable, at most a share of {max_bad_share:g} may be, and not "
+            f"all: {first_few(skipped)}"
         )
 
 

@@ -127,7 +127,7 @@ def estimate(
             its first batch comes.
         batch_size: images or frames that go through the model at once.
         workers: processes that load images; 0 loads in the calling one.
-        max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+        max_bad_share: a folder is refused where more than this share of its images and videos is unusable.
             Fewer are skipped, those too that prove damaged only when they are decoded; of such a video, the frames up
             to the damage stay. `media.skipped` names them.
         max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.

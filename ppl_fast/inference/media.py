@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -27,20 +27,20 @@ class Media:
 
     Attributes:
         parts: to estimate, in order.
-        losses: what was left out of files of each kind, and may be; what is found while iterating comes to it.
+        losses: what was left out, and may be; what is found while iterating comes to it. None where none may be.
         report: what was found, in a few lines fit for printing.
         root: the folder or file, where the source is one.
     """
 
     parts: list[Source]
-    losses: list[Losses] = field(default_factory=list)
+    losses: Losses | None = None
     report: str = ""
     root: Path | None = None
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """(name, reason) of the files that were left out so far."""
-        return [entry for each in self.losses for entry in each.skipped]
+        return [] if self.losses is None else list(self.losses.skipped)
 
     @property
     def moving(self) -> bool:
@@ -69,7 +69,7 @@ def open_source(
             `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
-        max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
+        max_bad_share: a folder is refused where more than this share of its images and videos is unusable.
         max_pixels: that an image or a frame of a file may decode to; see `ppl_fast.data.ImageFolder`.
         framing: what is to be seen of files; None for all of them. Tensors and data sets are as they are.
 
@@ -124,23 +124,25 @@ def _open_files(
         report = "\n".join(views.report) if views else ""
         return Media([Frames(video, image_size, views=views)], report=report, root=root)
     opened, skipped = open_videos(videos, max_pixels)
-    of_videos = Losses("videos", len(videos), max_bad_share, skipped)
-    of_videos.check()
+    kinds = [kind for kind, files in (("images", images), ("videos", videos)) if files]
+    losses = Losses(" and ".join(kinds), len(images) + len(videos), max_bad_share, skipped)
+    losses.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
     lines += [f"skipped {name}: {reason}" for name, reason in skipped]
     views = _views(framing, folder_of(root), images, {name: videos[name] for name in opened}, max_pixels)
     parts: list[Source] = []
-    of_images = Losses("images", len(images), max_bad_share)
     if views and not images:
         lines += views.report
     if images:
-        dataset = ImageFolder(root, image_size, max_bad_share=max_bad_share, max_pixels=max_pixels, views=views)
+        limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels, "beside": len(videos)}
+        dataset = ImageFolder(root, image_size, views=views, **limits)
         dataset.ignored = others  # not the videos
         lines.append(dataset.report())
-        of_images.skipped.extend(dataset.skipped)
-        parts.append(Images(dataset, workers, losses=of_images))
-    parts += [Frames(video, image_size, name, of_videos, views) for name, video in opened.items()]
-    return Media(parts, [of_videos, of_images], "\n".join(lines), root)
+        losses.skipped.extend(dataset.skipped)
+        losses.check()
+        parts += [Images(dataset, workers, losses=losses)] if len(dataset) else []
+    parts += [Frames(video, image_size, name, losses, views) for name, video in opened.items()]
+    return Media(parts, losses, "\n".join(lines), root)
 
 
 def _size(image_size: int | None) -> int:
