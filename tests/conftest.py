@@ -5,15 +5,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several, or started by one: they share the cores
-if WORKER:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 import torch
 from torch import nn
 
 from ppl_fast import _backend, _devices, _library
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several, or started by one: they share the cores
+if WORKER:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
 @pytest.hookimpl(tryfirst=True)

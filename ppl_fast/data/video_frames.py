@@ -155,13 +155,15 @@ def open_videos(
 def check_share(
     skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos", beside: int = 0
 ) -> None:
-    """Raise a ValueError where of `count` videos or images, and files of the other kind `beside` them, more than a share
-    was skipped, or all were."""
+    """Raise a ValueError where more than a share of `count` videos or images was skipped, or all were.
+
+    Files of the other kind `beside` them count as well.
+    """
     if skipped and (len(skipped) > max_bad_share * (count + beside) or len(skipped) == count + beside):
         among = f" among {count + beside} files" if beside else ""
         raise ValueError(
-            f"{len(skipped)} of {count} {kind}{among} are unusable, at most a share of {max_bad_share:g} may be, and not "
-            f"all: {first_few(skipped)}"
+            f"{len(skipped)} of {count} {kind}{among} are unusable, at most a share of {max_bad_share:g} may be, "
+            f"and not all: {first_few(skipped)}"
         )
 
 
