@@ -53,6 +53,7 @@ class _Lasting:
             yield
         except OSError as error:
             if error.errno not in GONE:
+                error.filename = error.filename or "the output"  # a disk may be full where many files are written
                 raise
             # What is still in the stream's buffer goes there too, when Python ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)

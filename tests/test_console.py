@@ -16,7 +16,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 
 from tiny import run_steps
 
-from ppl_fast import _console
+from ppl_fast import _console, cli
 from ppl_fast.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,10 @@ def test_other_faults_of_a_console_are_errors(monkeypatch, capsys):
         with pytest.raises(OSError, match="No space left"), _console.lasting():
             print("one")
         assert main(["--help"]) == 1
-    assert capsys.readouterr().err == "ppl-fast: error: the output cannot be printed: No space left on device\n"
+        assert capsys.readouterr().err == "ppl-fast: error: the output cannot be printed: No space left on device\n"
+        monkeypatch.setattr(cli, "_command", lambda name: lambda arguments: print("one"))
+        assert main(["say"]) == 2  # in the middle of a command's work
+    assert capsys.readouterr().err == "ppl-fast: error: the output: No space left on device\n"
 
 
 def test_a_closed_pipe_in_a_process_of_its_own(images, config, tmp_path):
