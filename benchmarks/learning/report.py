@@ -66,10 +66,18 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (name, method, steps), by_seed in sorted(groups.items(), key=lambda item: _order(*item[0])):
         row: dict[str, Any] = {"set": name, "method": method, "steps": steps, "seeds": sorted(by_seed)}
         for column, value in COLUMNS.items():
-            row[column] = _interval([value(each) for each in by_seed.values()])
+            row[column] = _where_measured(value, by_seed)
         row["ratio to AutoLink"] = _ratio(groups, name, by_seed)
         rows.append(row)
     return rows
+
+
+def _where_measured(value: Any, by_seed: dict[int, dict[str, Any]]) -> dict[str, float | None] | None:
+    """None where the set has no such measure, as no bones for a limb share."""
+    try:
+        return _interval([value(each) for each in by_seed.values()])
+    except KeyError:
+        return None
 
 
 def _order(name: str, method: str, steps: int) -> tuple[str, int, int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from methods import METHODS
-from sets import LearningSet, open_set
+from sets import FIGURES, LearningSet, open_set
 
 from ppl_fast.evaluation import evaluate_model
 from ppl_fast.models import MODELS, KeypointModel
@@ -34,8 +34,8 @@ ROUNDS = 2
 def main() -> None:
     """Run what is missing of the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of figures, runs and cells")
-    parser.add_argument("--sets", nargs="+", default=["lab", "studio"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of data, runs and cells")
+    parser.add_argument("--sets", nargs="+", default=list(FIGURES), help="lab, studio, folders of projects with labels")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--budgets", nargs="+", default=["steps", "time"], choices=["steps", "time"])
@@ -56,7 +56,8 @@ def main() -> None:
 
 def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) -> dict[str, Any]:
     """The metrics of one cell, trained and measured unless that was done before."""
-    label = f"{name}-{method}-seed{seed}-steps{steps}"
+    short = Path(name).name
+    label = f"{short}-{method}-seed{seed}-steps{steps}"
     found = out / "cells" / f"{label}-{judged}.json"
     if found.is_file():
         return json.loads(found.read_text())
@@ -65,7 +66,7 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) 
     model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label)
     metrics = measured(model, data)
     metrics["cell"] = {
-        "set": name,
+        "set": short,
         "method": method,
         "seed": seed,
         "steps": steps,
