@@ -61,7 +61,7 @@ class Estimation(Iterator[Poses]):
         kept: Kept | None = None,
     ):
         self.media, self.masks, self.waits, self.depth = media, posing.masks, Waits(), depth
-        self._posing, self._batch_size, self._progress, self._kept = posing, batch_size, progress, kept
+        self._posing, self._batch_size, self._progress = posing, batch_size, progress
 
         def of(number: int, part: Source) -> Iterator[Poses]:
             poses = self._found(part) if kept is None else self._resumed(number, part, kept)
