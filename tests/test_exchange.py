@@ -15,6 +15,7 @@ from inference_cases import KEYPOINTS, Finder, S
 
 from ppl_fast.data import load_labels
 from ppl_fast.inference import Estimation, collect, estimate, write
+from ppl_fast.inference.posing import Posing
 
 NAMES = ["keypoint_00", "keypoint_01", "keypoint_02"]
 
@@ -33,7 +34,7 @@ class Sure(Estimation):
 
 def sure(source, batch_size=100):
     found = estimate(Finder(), source, batch_size=batch_size)
-    return Sure(Finder(), found.media, iterations=1, batch_size=batch_size, progress=False)
+    return Sure(Posing(Finder(), iterations=1), found.media, batch_size=batch_size, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -252,5 +253,5 @@ def test_the_command(images, tmp_path, capsys):
     assert "--out writes CSV, for files that end in .csv" in fails(capsys, *start, out)
     both = fails(capsys, *start, tmp_path / "n.json", "--format", "coco", "--coco", tmp_path / "m.json")
     assert "--coco writes what --format coco writes" in both
-    assert "must be one of" in fails(capsys, *start, out, "--format", "parquet")
+    assert "must be one of" in fails(capsys, *start, out, "--format", "feather")
     assert not out.exists()

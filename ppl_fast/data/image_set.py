@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised, resized
 
 SMALLEST_SIDE = 8
+AT_ONCE = 16  # images that a thread measures in a row
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
 # SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
@@ -170,8 +172,10 @@ class ImageSet(Dataset[torch.Tensor]):
                 return _reason(error, str(self.root / names[i]))
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-            jobs = pool.map(inspect, range(len(names)))
-            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
+            starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers
+            jobs = pool.map(lambda start: [inspect(i) for i in range(len(names))[start : start + AT_ONCE]], starts)
+            found = chain.from_iterable(jobs)
+            return list(tqdm(found, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 
 
 def natural(name: str) -> tuple[list[int | str], str]:

@@ -142,6 +142,15 @@ def open_masks(masks: Given, media: Media) -> Masks:
     return MaskImages(paths, report)
 
 
+def given_masks(masks: Given | None) -> object:
+    """What tells masks from others: a colour, or the names, sizes and dates of the files."""
+    if not isinstance(masks, (str, os.PathLike)):
+        return masks
+    path = Path(masks)
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return [(str(each), (state := each.stat()).st_size, state.st_mtime_ns) for each in files]
+
+
 def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]:
     """The masks of images and videos by their names, and how many have none."""
     from ppl_fast.data.images import list_files

@@ -12,7 +12,8 @@ from torch import Tensor
 from ppl_fast import _check
 from ppl_fast._extras import needing
 from ppl_fast.data.kinds import MAX_PIXELS
-from ppl_fast.inference.sources import Frames, Images, Losses, Source
+from ppl_fast.inference.frames import Frames
+from ppl_fast.inference.sources import Images, Losses, Source
 
 if TYPE_CHECKING:
     from ppl_fast.data.framing import Views

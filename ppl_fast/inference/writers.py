@@ -21,8 +21,10 @@ from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ppl_fast.inference.beside import behind
 from ppl_fast.inference.exchange import dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
+from ppl_fast.inference.tables import parquet_writer
 
 if TYPE_CHECKING:
     from ppl_fast.inference.estimation import Estimation
@@ -143,9 +145,15 @@ def fitting(name: str) -> str:
 
 
 FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
-FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer}
+FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer, "parquet": parquet_writer}
 SUFFIXES = {"csv": (".csv",), "dlc": (".csv", ".h5"), "sleap": (".h5",), "coco": (".json",), "npz": (".npz",)}
-STRICT = ("dlc", "sleap", "npz")  # take no other suffix; the others are refused those of a format, here or below
+SUFFIXES |= {"parquet": (".parquet",)}
+STRICT = (
+    "dlc",
+    "sleap",
+    "npz",
+    "parquet",
+)  # take no other suffix; the others are refused those of a format, here or below
 OTHERS = (
     ".csv", ".tsv", ".json", ".npz", ".npy", ".h5", ".hdf5", ".slp", ".nc", ".mat", ".pkl", ".xlsx", ".parquet",
     ".yaml", ".gz", ".zip", *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
@@ -156,6 +164,8 @@ LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is lo
 
 def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     """Write all poses of an estimation, batch by batch, to one or more files.
+
+    The files are written by a thread of their own, up to `poses.depth` batches behind the model.
 
     Args:
         poses: what `estimate` gave, not yet iterated.
@@ -179,11 +189,18 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     check_paths(poses.media.root, paths, alone=poses.schema.single)
     count = 0
     with ExitStack() as whole:
+        whole.callback(poses.close)
         writers = [whole.enter_context(FORMATS[name](path, poses.schema)) for name, path in paths.items()]
-        for batch in poses:
+
+        def take(batch: Poses) -> None:
             for each in writers:
                 each(batch)
+
+        hand = whole.enter_context(behind(take, poses.depth, poses.waits))
+        for batch in poses:
+            hand(batch)
             count += len(batch)
+            del batch
     return count
 
 

@@ -21,8 +21,9 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised
 from ppl_fast.data.video import Frame, Video
 from ppl_fast.inference import Estimation, Media, Poses, Source, open_source
-from ppl_fast.inference.estimation import device_of
-from ppl_fast.inference.sources import Frames, Images
+from ppl_fast.inference.frames import Frames
+from ppl_fast.inference.posing import Posing, device_of
+from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import Framing
 from ppl_fast.page.memory import memory_of, recall
@@ -149,7 +150,7 @@ def pictures(
     limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
     found = open_source(source, size, workers=workers, framing=framing, **limits)
     media, clips = thinned(found, most)
-    batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+    batches = Estimation(Posing(model, iterations), media, batch_size=batch_size, progress=progress)
     total = sum(part.length or most for part in media.parts)
     wanted = set(np.linspace(0, total - 1, min(some, total)).round().astype(int).tolist())
     encoder = Encoder(budget / max(total, 1))
