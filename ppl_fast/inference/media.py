@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
-from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.kinds import MAX_PIXELS, kind_of
 from ppl_fast.inference.sources import Frames, Images, Losses, Source
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Media:
     @property
     def single(self) -> bool:
         """Whether it is one video or image by itself, and no folder."""
-        return self.root is not None and self.root.is_file()
+        return self.root is not None and self.root.is_file() and kind_of(self.root) != "other"
 
 
 def open_source(
@@ -65,8 +65,9 @@ def open_source(
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
     Args:
-        source: the path of a folder of images and videos, searched recursively, or of one image or video; a
-            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
+        source: the path of a folder of images and videos, searched recursively, of one image or video, or of a SLEAP
+            project that packs its images; a `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a
+            map-style data set of (3, S, S).
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images, or of its videos, is unusable.
@@ -114,9 +115,15 @@ def _open_files(
     from ppl_fast.data import ImageFolder
     from ppl_fast.data.clips import find_media
     from ppl_fast.data.images import folder_of
+    from ppl_fast.data.packed import PackedImages, packing
     from ppl_fast.data.video import Video
     from ppl_fast.data.video_frames import open_videos
 
+    if packed := packing(root):
+        limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+        inside = PackedImages(packed, image_size, framing=framing, keep=True, **limits)
+        lost = Losses("images", len(inside) + len(inside.skipped), max_bad_share, inside.skipped)
+        return Media([Images(inside, workers, losses=lost)], [lost], inside.report(), root)
     images, videos, others = find_media(root)
     if root.is_file() and videos:
         video = Video(root, max_pixels)
