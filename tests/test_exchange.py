@@ -217,6 +217,8 @@ def test_0_0_is_the_centre_of_the_first_pixel(tmp_path):
         ({"npz": "p.labels"}, "npz writes NPZ, for files that end in .npz, got"),
         ({"csv": "p.h5"}, "csv writes CSV, for files that end in .csv, got .*; .h5 is for dlc or sleap"),
         ({"coco": "p.hdf5"}, "coco writes COCO, for files that end in .json, got"),
+        ({"csv": "{}.csv"}, "csv writes CSV, all into one file; {} is for dlc and sleap"),
+        ({"dlc": "{}.json"}, "dlc writes DLC, for files that end in .csv or .h5"),
         ({"dlc": "p.csv", "csv": "p.csv"}, "csv must be another file than dlc"),
     ],
 )
@@ -249,6 +251,8 @@ def test_the_command(images, tmp_path, capsys):
         np.testing.assert_allclose(load_labels(tmp_path / name).keypoints, expected, atol=2e-3)
     assert main([*map(str, start), str(tmp_path / "p.csv"), "--format", "dlc", "--coco", str(tmp_path / "q.json")]) == 0
     assert next(csv.reader((tmp_path / "p.csv").open()))[0] == "scorer" and (tmp_path / "q.json").is_file()
+    assert main([*map(str, start), str(tmp_path / "{}_d.csv"), "--format", "dlc"]) == 0
+    assert f"wrote {tmp_path / 'images_d.csv'}" in capsys.readouterr().out and (tmp_path / "images_d.csv").is_file()
     out = tmp_path / "new.h5"
     assert "--out writes CSV, for files that end in .csv" in fails(capsys, *start, out)
     both = fails(capsys, *start, tmp_path / "n.json", "--format", "coco", "--coco", tmp_path / "m.json")

@@ -13,7 +13,7 @@ from ppl_fast.commands.options import add_compute, check_outputs, command_parser
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ppl_fast.inference import Calibration
+    from ppl_fast.inference import Calibration, Estimation
     from ppl_fast.models import KeypointModel
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> int:
     masks = _masks(options)
 
     with needing("ppl-fast estimate needs", "data"):
-        from ppl_fast.data.clips import find_media
+        from ppl_fast.data.packed import check_media
     from ppl_fast.inference import estimate, write
 
     kept = Path(f"{options.out}.parts") if options.resume else None
     model = ready_model(options.run, options)
-    find_media(Path(options.images))  # else outputs would be made for a source that is not there
+    check_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
     confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
     poses = estimate(
@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
             print(readable(f"skipped {name}: {reason}"), file=words)
     what = f"{len(joints.names)} joints" if joints else f"{model.config['num_keypoints']} keypoints"
     print(f"wrote {count} poses of {what} to {readable(options.out)}", file=words)
+    for path in _several(options.out, poses):
+        print(f"wrote {readable(str(path))}", file=words)
     print(poses.waits, file=words)
     if poses.masks and poses.masks.whole:
         print(f"{poses.masks.whole} of them have nothing hidden", file=words)
@@ -80,15 +82,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _several(out: str, poses: "Estimation") -> list[Path]:
+    """The files that an output with {} in its name has become."""
+    from ppl_fast.inference.exchange import MANY, files_of
+
+    found = files_of(Path(out), poses.schema.videos).values() if MANY in Path(out).name else ()
+    return [path for path in found if path.is_file()]
+
+
 def _parser() -> "ArgumentParser":
     """Of the command."""
     parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument(
-        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
+        "images",
+        metavar="IMAGES",
+        type=str,
+        help="folder of images and videos, searched recursively; one of them; or a .pkg.slp",
     )
     parser.add_argument(
-        "--out", type=str, required=True, help="file to write; CSV: one row an image or frame, of videos with its time"
+        "--out",
+        type=str,
+        required=True,
+        help="file to write; CSV: one row an image or frame, of videos with its time; dlc and sleap of several videos: "
+        "with {} in its name, as poses/{}.csv, a file each",
     )
     parser.add_argument(
         "--format",

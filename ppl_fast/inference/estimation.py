@@ -108,6 +108,7 @@ class Estimation(Iterator[Poses]):
     def schema(self) -> Schema:
         """What all poses have in common, for those who write them."""
         whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single}
+        whole["videos"] = tuple(part.name for part in self.media.parts if isinstance(part, Frames))
         joints = self._posing.joints
         if joints is not None:
             bones = np.array(joints.skeleton, dtype=np.int64).reshape(-1, 2)

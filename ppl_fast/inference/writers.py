@@ -22,7 +22,7 @@ from ppl_fast._files import filling
 from ppl_fast._options import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ppl_fast.inference.beside import behind
-from ppl_fast.inference.exchange import dlc_writer, npz_writer, sleap_writer
+from ppl_fast.inference.exchange import MANY, dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
 from ppl_fast.inference.tables import parquet_writer
 
@@ -40,6 +40,7 @@ class Schema:
         weights: (E,) float64, of the links, at least 0.
         moving: whether there are frames of videos.
         single: whether they are those of one video by itself.
+        videos: their names.
     """
 
     links: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Schema:
     names: list[str] | None = None
     moving: bool = False
     single: bool = False
+    videos: tuple[str, ...] = ()
 
     def titles(self, count: int) -> list[str]:
         """The names of so many keypoints, or numbered ones."""
@@ -148,12 +150,8 @@ FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay":
 FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer, "parquet": parquet_writer}
 SUFFIXES = {"csv": (".csv",), "dlc": (".csv", ".h5"), "sleap": (".h5",), "coco": (".json",), "npz": (".npz",)}
 SUFFIXES |= {"parquet": (".parquet",)}
-STRICT = (
-    "dlc",
-    "sleap",
-    "npz",
-    "parquet",
-)  # take no other suffix; the others are refused those of a format, here or below
+STRICT = ("dlc", "sleap", "npz", "parquet")  # take no other suffix; the others are refused those of a format
+EACH = ("dlc", "sleap")  # of a single track: several take a file each
 OTHERS = (
     ".csv", ".tsv", ".json", ".npz", ".npy", ".h5", ".hdf5", ".slp", ".nc", ".mat", ".pkl", ".xlsx", ".parquet",
     ".yaml", ".gz", ".zip", *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
@@ -170,7 +168,7 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     Args:
         poses: what `estimate` gave, not yet iterated.
         outputs: a path by format, `csv="poses.csv", coco="poses.json", overlay="drawn"`; None leaves one out. See
-            `FORMATS`.
+            `FORMATS`. Of dlc and sleap, `poses/{}.csv` is a file for each video, by its name without the suffix.
 
     Returns:
         The number of poses.
@@ -232,6 +230,8 @@ def check_paths(
             raise ValueError(f"{name} must name a folder for a folder of images and videos, got {path}")
         if kind == "overlay" and alone and suffix in OTHERS and suffix not in (".png", ".mkv", ".mov", ".mp4"):
             raise ValueError(f"{name} must end in .png for an image, or in .mkv, .mov, .mp4 for a video, got {path}")
+        if MANY in path.name and kind in SUFFIXES and kind not in EACH:
+            raise ValueError(f"{name} writes {kind.upper()}, all into one file; {MANY} is for {' and '.join(EACH)}")
         if suffix not in SUFFIXES.get(kind, suffix) and (suffix in OTHERS or kind in STRICT):
             fitting = [other for other, suffixes in SUFFIXES.items() if suffix in suffixes]
             takes = f"; {suffix} is for {' or '.join(fitting)}" if fitting else ""
