@@ -187,7 +187,7 @@ class KeypointModel(nn.Module):
         images, size = self.checked(images)[0], self.settings.image_size
         if visible is None:
             return images
-        expected = (len(images), 1, size, size)
+        expected = (images.shape[0], 1, size, size)  # as a size, which may stay free while it is traced
         _check.tensor(type(self).__name__, "visible", visible, expected, dtypes=(torch.bool,), like=images)
         return images * visible
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ppl_fast._files import readable
 from ppl_fast.inference import Calibration, load_calibration
-from ppl_fast.inference.posing import device_of
 from ppl_fast.inference.poses import Naming
+from ppl_fast.inference.posing import device_of
 from ppl_fast.models import KeypointModel
 from ppl_fast.naming import has_joints, load_joints
 from ppl_fast.training import load_model
