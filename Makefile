@@ -40,6 +40,9 @@ lint: $(READY)
 fuzz: $(KERNELS)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz $(FUZZ)
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+
 # The wheel is built from the sdist, for the CPU alone. auditwheel says by its name which systems it runs on, and leaves
 # torch's libraries out, which the kernels find in the torch that is installed.
 wheel: $(READY)
@@ -90,7 +93,7 @@ $(READY): pyproject.toml setup.py
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/constraints.txt
 	$(BIN)/python -c "import triton" 2>/dev/null || echo "$(TRITON)" >> $(VENV)/constraints.txt
 	$(PIP) install -q -c $(VENV)/constraints.txt numpy "setuptools>=77" wheel "cmake>=3.18" ninja pybind11
-	$(FOR_CUDA) $(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
+	$(FOR_CUDA) $(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev,docs]"
 	touch $@
 
 $(KERNELS): $(READY) CMakeLists.txt $(wildcard cmake/* csrc/*)

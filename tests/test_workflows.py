@@ -1,4 +1,4 @@
-"""The workflows under .github: they agree with what they run, and actionlint has nothing to say where it is installed."""
+"""The workflows under .github agree with what they run; where actionlint is installed, it has nothing to say."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def test_steps_run_what_is_there(path):
             assert (ROOT / file).is_file(), command
     for name, job in jobs(path).items():
         needed = job.get("needs", [])
-        assert {needed} if isinstance(needed, str) else set(needed) <= jobs(path).keys(), name
+        assert ({needed} if isinstance(needed, str) else set(needed)) <= jobs(path).keys(), name
         if "uses" in job:
             assert (ROOT / job["uses"]).is_file()
 
