@@ -41,7 +41,9 @@ def memory_attention(figure) -> None:
     for axes, temperature in zip(figure.subplots(1, 3), (None, 0.1, 1.0), strict=True):
         values, indices, _ = ppl_fast.memory_attention(tokens, BANK[None], temperature)
         start, step = tokens[:, 0], values[:, 0] - tokens[:, 0]
-        axes.quiver(*start.T, *step.T, indices[:, 0], cmap="viridis", angles="xy", scale_units="xy", scale=1.6, width=0.005)
+        axes.quiver(
+            *start.T, *step.T, indices[:, 0], cmap="viridis", angles="xy", scale_units="xy", scale=1.6, width=0.005
+        )
         axes.plot(*BANK.T, "o", color=ORANGE, markersize=7)
         axes.set_title("nearest" if temperature is None else f"temperature {temperature:g}")
         axes.set(aspect="equal", ylim=(1.1, -1.1))

@@ -1,5 +1,7 @@
-"""What `make docs` makes of the tree beside the pages of docs/: the README and the like as pages, the reference of the
-public names, the kernels' design notes, the benchmarks' figures, and each file of the tree that a page links to.
+"""What `make docs` makes of the tree beside the pages of docs/.
+
+The README and the like as pages, the reference of the public names, the kernels' design notes, the benchmarks' figures,
+and each file of the tree that a page links to.
 
 No text is written twice: pages are taken as they are, with links that lead out of docs/ turned to what stands here for
 the file. A page that `ORDER` does not name comes last in its section, and one that is not there is left out.
@@ -38,7 +40,9 @@ def on_files(files: Files, config) -> Files:
     made = {page: (ROOT / source).read_text(encoding="utf-8") for source, page in PAGES.items()}
     made |= {"kernels.md": kernels(), "benchmarks.md": benchmarks(), **reference()}
     sources = {page: source for source, page in PAGES.items()}
-    pages = {file.src_uri: (ROOT / "docs" / file.src_uri).read_text(encoding="utf-8") for file in files if is_page(file)}
+    pages = {
+        file.src_uri: (ROOT / "docs" / file.src_uri).read_text(encoding="utf-8") for file in files if is_page(file)
+    }
     linked: set[str] = set()
     for uri, text in (pages | made).items():
         text = rewritten(text, sources.get(uri, f"docs/{uri}"), uri, linked)
@@ -70,7 +74,7 @@ def navigation(uris: list[str]) -> list[dict]:
 
 
 def rewritten(text: str, source: str, uri: str, linked: set[str]) -> str:
-    """Markdown of the file `source` for the page `uri`; the files of the tree that it links to are added to `linked`."""
+    """Markdown of the file `source` for the page `uri`; files of the tree that it links to are added to `linked`."""
 
     def target(match: re.Match[str]) -> str:
         path = os.path.normpath(os.path.join(os.path.dirname(source), match[1]))
@@ -116,12 +120,13 @@ def reference() -> dict[str, str]:
 
 def kernels() -> str:
     """How each kernel is designed, in the words that it opens with."""
+    headers = [path for path in sorted((ROOT / "csrc").glob("*.h")) if of_op(path)]
     rooms = {"CPU": "csrc/*_simd.cpp", "CUDA": "csrc/*.cu", "Triton": "kernels/[!_]*.py"}
     parts = [
         "# Design of the kernels",
         "Each kernel opens with what one thread, block or program computes, what it keeps close, its cost, and the "
         "alternative not taken; these are their words. The maths that they share stands once, in `csrc/*.h`: "
-        + ", ".join(f"[{path.stem}](../csrc/{path.name})" for path in sorted((ROOT / "csrc").glob("*.h")) if of_op(path))
+        + ", ".join(f"[{path.stem}](../csrc/{path.name})" for path in headers)
         + ". What the operators compute: [operators.md](operators.md).",
     ]
     for room, pattern in rooms.items():
@@ -163,7 +168,10 @@ def benchmarks() -> str:
         result = json.loads(path.read_text(encoding="utf-8"))
         parts.append(f"## {path.stem}\n\n[All of it](../{path.relative_to(ROOT).as_posix()})")
         if isinstance(result, dict) and isinstance(result.get("rows"), list) and result["rows"]:
-            parts += [", ".join(f"{key} {value}" for key, value in result.get("machine", {}).items()), table(result["rows"])]
+            parts += [
+                ", ".join(f"{key} {value}" for key, value in result.get("machine", {}).items()),
+                table(result["rows"]),
+            ]
     return "\n\n".join(parts) + "\n"
 
 
