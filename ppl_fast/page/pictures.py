@@ -209,7 +209,7 @@ def _entries(model: KeypointModel, poses: Poses, joints: Noting | None = None) -
 
 def _keypoints_of(joints: Noting, poses: Poses, image_size: int) -> Poses:
     """The poses of keypoints that joints were made of."""
-    nothing = None if poses.boxes is None else np.isnan(np.asarray(poses.boxes, np.float64)).any(axis=1)
+    nothing = None if poses.boxes is None else np.isnan(poses.boxes[:, 0])
     normalised = joints.keypoints if nothing is None else np.where(nothing[:, None, None], np.nan, joints.keypoints)
     return replace(
         poses,
