@@ -21,7 +21,7 @@ from ppl_fast.data.image_file import load_upright
 from ppl_fast.data.pixels import normalised, resized
 
 SIZE = 128
-SIDES = {256: 32, 512: 32, 1024: 16, 2048: 8}  # of the files, and how many there are
+SIDES = {256: 16, 512: 16, 1024: 8, 2048: 4}  # of the files, and how many there are
 
 
 def per_second(function, count: int, rounds: int) -> float:

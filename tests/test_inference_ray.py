@@ -27,7 +27,14 @@ def cluster(tmp_path_factory):
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         options = {"include_dashboard": False, "object_store_memory": 128 << 20, "_node_ip_address": "127.0.0.1"}
-        ray.init(address="local", num_cpus=4, **options)
+        for attempt in range(3):  # Ray gives a node 30 seconds to start, which a busy machine may need
+            try:
+                ray.init(address="local", num_cpus=4, **options)
+                break
+            except Exception as error:
+                ray.shutdown()
+                if attempt == 2 or "timed out" not in str(error):
+                    raise
         yield
         ray.shutdown()
 
