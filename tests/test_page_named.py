@@ -68,6 +68,10 @@ def test_what_shows_nothing_is_left_out_of_named_poses_too(run, images, tmp_path
     assert [picture["name"] for picture in shown] == [first]
 
 
+def gone(page, part):
+    return page.value(f"getComputedStyle(document.getElementById('{part}')).display === 'none'")
+
+
 class TestControls:
     pytestmark = MARKS
 
@@ -86,13 +90,13 @@ class TestControls:
         choose(page, "shown-parts", "key")
         first = data["poses"]["pictures"][0]
         np.testing.assert_allclose(dots(page, "picture"), first["points"], atol=1e-3)
-        assert page.value("document.getElementById('joints-control').hidden")
+        assert gone(page, "joints-control") and not gone(page, "recalled-control")
         assert texts(page, "#points tbody tr:last-child td:last-child") == [f"{first['measures']['confidence'][5]:.4f}"]
         page.click("#recalled")
         assert count(page, "#picture .dashed") == 1
         choose(page, "shown-parts", "named")
         assert len(dots(page, "picture")) == 3 and count(page, "#picture .dashed") == 0
-        assert page.value("document.getElementById('recalled-control').hidden")
+        assert gone(page, "recalled-control") and not gone(page, "joints-control")
 
     def test_the_track_is_below_the_picture_and_a_click_jumps(self, page, data):
         places = "['picture', 'track'].map(id => document.getElementById(id).getBoundingClientRect())"

@@ -209,8 +209,10 @@ def _entries(model: KeypointModel, poses: Poses, joints: Noting | None = None) -
 
 def _keypoints_of(joints: Noting, poses: Poses, image_size: int) -> Poses:
     """The poses of keypoints that joints were made of."""
-    nothing = None if poses.boxes is None else np.isnan(poses.boxes[:, 0])
-    normalised = joints.keypoints if nothing is None else np.where(nothing[:, None, None], np.nan, joints.keypoints)
+    normalised = joints.keypoints
+    if poses.boxes is not None:
+        nothing = np.isnan(poses.boxes).any(axis=1).reshape(-1, 1, 1)
+        normalised = np.where(nothing, np.nan, normalised)
     return replace(
         poses,
         keypoints=poses.in_pixels(normalised, image_size),
