@@ -65,9 +65,7 @@ def test_folders_come_first(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert ExtendedPPL.from_pretrained("lab/mice").architecture == "extended-ppl"
     assert names.local("/lab/mice") == Path("/lab/mice") and names.local("a/b/c") == Path("a/b/c")
-    with pytest.raises(
-        ImportError, match=r"is no folder, and models on the hub need huggingface_hub, .*\[hub\]"
-    ):
+    with pytest.raises(ImportError, match=r"is no folder, and models on the hub need huggingface_hub, .*\[hub\]"):
         ExtendedPPL.from_pretrained("lab/rats")
     with pytest.raises(ValueError, match="revision is for models on the hub, got 'v1' for lab/mice"):
         ExtendedPPL.from_pretrained("lab/mice", revision="v1")
