@@ -38,13 +38,27 @@ def launch(*arguments, by=(), **variables) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+def await_steps(process, out) -> None:
+    """Read what is printed until steps are done."""
+    for line in iter(process.stderr.readline, ""):
+        if "images/s" in line or (out / "checkpoints/step_0000003").exists():
+            break
+
+
+def ended(process) -> tuple[str, str]:
+    """What a launcher's process printed by its end; one that does not end is told to, for it has others to end."""
+    try:
+        return process.communicate(timeout=120)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def test_ctrl_c_saves_and_says_how_to_resume(images, config, tmp_path):
     out = tmp_path / "run"
     process = launch("train", images, "--out", out, "--config", config, "--steps", 1_000_000)
     try:
-        for line in iter(process.stderr.readline, ""):
-            if "images/s" in line or (out / "checkpoints/step_0000003").exists():
-                break
+        await_steps(process, out)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -60,10 +74,8 @@ def test_ctrl_c_saves_and_says_how_to_resume(images, config, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_the_batch_and_agree_when_resumed(images, config, tmp_path):
     def torchrun(out, steps, *more):
-        with launch(
-            "train", images, f"--out={out}", f"--config={config}", f"--steps={steps}", *more, by=TWO
-        ) as process:
-            printed, err = process.communicate(timeout=120)
+        process = launch("train", images, f"--out={out}", f"--config={config}", f"--steps={steps}", *more, by=TWO)
+        printed, err = ended(process)
         assert process.returncode == 0, err
         return printed
 
@@ -83,12 +95,11 @@ def test_torchrun_goes_on_from_the_last_checkpoint_after_a_process_was_killed(im
     (tmp_path / "site/sitecustomize.py").write_text(KILLED_ONCE)
     command = ["train", images, "--config", config, "--steps", 6, "--resume", "--out"]
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    with launch(*command, tmp_path / "killed", by=(*TWO, "--max-restarts=1"), PYTHONPATH=path) as process:
-        printed, err = process.communicate(timeout=120)
+    process = launch(*command, tmp_path / "killed", by=(*TWO, "--max-restarts=1"), PYTHONPATH=path)
+    printed, err = ended(process)
     assert process.returncode == 0, err
     assert "resuming at step 3" in printed and "trained to step 6" in printed
-    with launch(*command, tmp_path / "straight", by=TWO) as process:
-        process.communicate(timeout=120)
+    ended(launch(*command, tmp_path / "straight", by=TWO))
     straight, killed = ((tmp_path / n / "model/model.safetensors").read_bytes() for n in ("straight", "killed"))
     assert straight == killed
 
@@ -96,12 +107,10 @@ def test_torchrun_goes_on_from_the_last_checkpoint_after_a_process_was_killed(im
 @pytest.mark.slow
 def test_ctrl_c_at_torchrun_saves_once(images, config, tmp_path):
     out = tmp_path / "run"
-    with launch("train", images, "--out", out, "--config", config, "--steps", 1_000_000, by=TWO) as process:
-        for line in iter(process.stderr.readline, ""):
-            if "images/s" in line or (out / "checkpoints/step_0000003").exists():
-                break
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+    process = launch("train", images, "--out", out, "--config", config, "--steps", 1_000_000, by=TWO)
+    await_steps(process, out)
+    process.send_signal(signal.SIGINT)
+    _, err = ended(process)
     assert process.returncode != 0
     newest = list_checkpoints(out)[-1]
     assert err.count("ppl-fast: stopped at step ") == 1 and f", saved {newest}; resume with: ppl-fast train" in err

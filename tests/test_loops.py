@@ -69,6 +69,7 @@ def same(found, expected, atol=0.0):
         torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(expected[name]), rtol=0, atol=atol, msg=name)
 
 
+@pytest.mark.slow
 def test_ddp_and_fsdp_learn_the_same(tmp_path):
     first, second = together(tmp_path / "ddp", by_ddp)
     begun = state(built("PPL"))
@@ -82,6 +83,7 @@ def test_ddp_and_fsdp_learn_the_same(tmp_path):
     same(load_file(tmp_path / "0/model.safetensors"), first[0], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_lightning():
     lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
 

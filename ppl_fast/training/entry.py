@@ -85,14 +85,16 @@ def train(
         else:
             state, model = restored(checkpoint, model_config, model_class)
         size = model.config["image_size"]
-        dataset = once_a_machine(lambda: _images(data, size, train_config, run, resume and not begun), accelerator)
+        dataset = once_a_machine(
+            lambda: _images(data, size, train_config, run, resume and not begun), accelerator, train_config.timeout
+        )
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
         begins = warm_start(model, start) if start is not None and checkpoint is None else ""
         trainer = Trainer(train_config, model, dataset, run, state, accelerator)
         tell = say if accelerator.is_main_process else lambda text: None
         tell(dataset.report() + (f"\n{begins}" if begins else ""))
-        tell(f"training on {accelerator.device} {_shared_by(accelerator)}, reconstruction loss: {model.loss_name()}")
+        tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
         if resume and not begun:
             tell(f"no run in {run} yet: it begins")
         if train_config.tensorboard and not tensorboard_takes(run):
@@ -136,7 +138,7 @@ def _facts(state: dict[str, Any], model: KeypointModel, config: TrainConfig, dat
     return {"step": state["step"], "images": images, "architecture": model.architecture, **options}
 
 
-def _shared_by(accelerator: Accelerator) -> str:
-    """How many processes train together: where a launcher started each by itself, this alone tells."""
+def _devices_of(accelerator: Accelerator) -> str:
+    """On what, and in how many processes, is trained; where a launcher started each by itself, this alone tells."""
     count = accelerator.num_processes
-    return "in one process" if count == 1 else f"in {count} processes"
+    return f"{accelerator.device} in one process" if count == 1 else f"{accelerator.device.type} in {count} processes"

@@ -6,6 +6,7 @@ torchrun starts them, accelerate and torch.distributed let them work together. A
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from ppl_fast.training.checkpoint import list_checkpoints
 
 Result = TypeVar("Result")
 # What gloo and NCCL say of a process that is gone, and of one that is silent.
-GONE = re.compile(r"gloo|nccl|connection (was )?(closed|reset)|broken pipe", re.IGNORECASE)
+GONE = re.compile(r"(connection|socket) (was )?(closed|reset)|broken pipe|remote process exited", re.IGNORECASE)
 SILENT = re.compile(r"timed? ?out", re.IGNORECASE)
 ADVICE = {
     "step": "; every machine needs the run's directory to resume: share it, or copy it",
@@ -55,8 +56,13 @@ def check_alike(facts: dict[str, Any]) -> None:
                 )
 
 
-def once_a_machine(work: Callable[[], Result], accelerator: Accelerator) -> Result:
+def once_a_machine(work: Callable[[], Result], accelerator: Accelerator, timeout: int) -> Result:
     """What `work` gives, done by the first process of each machine and sent to its others, as copies of their own.
+
+    Args:
+        work: what gives something that can be pickled.
+        accelerator: which knows the machine's processes.
+        timeout: seconds that they wait for it.
 
     Raises:
         Exception: what `work` raised, in all processes of the machine.
@@ -67,7 +73,8 @@ def once_a_machine(work: Callable[[], Result], accelerator: Accelerator) -> Resu
     readers = from_all(reader)
     members = {each: [rank for rank, its in enumerate(readers) if its == each] for each in readers}
     # Over gloo, which sends what lies in memory; every process takes part in making every group.
-    machines = {each: dist.new_group(ranks, backend="gloo") for each, ranks in members.items()}
+    wait = timedelta(seconds=timeout)
+    machines = {each: dist.new_group(ranks, wait, backend="gloo") for each, ranks in members.items()}
     found: list[Any] = [None, None]
     if accelerator.is_local_main_process:
         try:
