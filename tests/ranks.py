@@ -76,6 +76,4 @@ def _run(printed: Path, rank: int, count: int, port: int, answer, work, argument
         except BaseException as error:
             traceback.print_exc()
             answer.send(error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))
-        answer.close()
-        if torch.distributed.is_initialized() and not sys.exc_info()[0]:
-            os._exit(0)  # without waiting for others, which may be gone
+    os._exit(0)  # without waiting for others, which may be gone
