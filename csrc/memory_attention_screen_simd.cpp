@@ -2,10 +2,10 @@
 //
 // |p|^2 - 2 t.p costs half of |t - p|^2, but cancels. So it only screens: it lies within a bound, which follows from
 // the norms, of what the sum of squared differences gives, and the prototypes that may be nearest within it are
-// compared by that sum: for normal data about eight of 4,096. Where the bound tells nothing (near ties far from the
-// origin, overflow, NaN) that is all: slow, not wrong. 64 tokens meet 64 prototypes at a time, the next of which are on
-// their way meanwhile; tokens lie side by side in the lanes, so that nothing is summed across lanes. Not taken: a BLAS,
-// whose products would go through memory.
+// compared by that sum: of 4,096 that come in no order some five, one for each new least. Where the bound tells nothing
+// (near ties far from the origin, overflow, NaN) that is all: slow, not wrong. 64 tokens meet 64 prototypes at a time,
+// the next of which are on their way meanwhile; tokens lie side by side in the lanes, so that nothing is summed across
+// lanes. Not taken: a BLAS, whose products would go through memory.
 #include "memory_attention_simd.h"
 
 namespace PPL_NAMESPACE {
