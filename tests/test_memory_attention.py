@@ -34,6 +34,36 @@ def test_near_ties_resolve_as_float64_has_them(backend):
     torch.testing.assert_close(distances.double(), exact.amin(-1), rtol=1e-5, atol=0)
 
 
+def _far_from_the_origin(tokens, prototypes):
+    return 100 + 1e-3 * tokens, 100 + 1e-2 * prototypes
+
+
+def _twins(tokens, prototypes):
+    prototypes[:, 100:] = prototypes[:, :100]
+    return prototypes.transpose(0, 1)[30:].clone(), prototypes  # at distance 0 of two
+
+
+def _not_finite(tokens, prototypes):
+    prototypes[0, 150, 3], prototypes[1, 199, 0], tokens[2, 2, 5] = torch.nan, torch.inf, -torch.inf
+    return tokens, prototypes
+
+
+def _overflowing(tokens, prototypes):
+    prototypes[:, 1::2] *= 1e19
+    return tokens * 1e18, prototypes * 1e18
+
+
+@pytest.mark.parametrize("change", [_far_from_the_origin, _twins, _not_finite, _overflowing])
+def test_a_token_in_a_batch_chooses_as_alone(backend, change):
+    """Where many tokens meet many prototypes, a kernel may screen them first: the choice and its bits stay the same."""
+    tokens, prototypes = change(torch.randn(170, 3, 33), torch.randn(3, 200, 33))
+    with running(backend) as name:
+        together = ppl_fast.memory_attention(tokens, prototypes, backend=name)
+        alone = [ppl_fast.memory_attention(token, prototypes, backend=name) for token in tokens.split(1)]
+    for batch, single in zip(together, map(torch.cat, zip(*alone, strict=True)), strict=True):
+        torch.testing.assert_close(batch, single, rtol=0, atol=0, equal_nan=True)
+
+
 def test_soft_mode_survives_extreme_temperatures(backend):
     tokens, prototypes = torch.randn(5, 2, 16), torch.randn(2, 130, 16)
     with running(backend) as name:
