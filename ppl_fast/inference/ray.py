@@ -92,7 +92,7 @@ def estimate(
     links, weights = model.links.cpu().numpy().astype(np.int64), model.link_weights().detach().cpu().double().numpy()
     schema = Schema(links=links, weights=weights, moving=bool(videos))
     if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
+        gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0  # type: ignore[no-untyped-call]
     items = [{"names": images[i : i + batch_size], "start": 0} for i in range(0, len(images), batch_size)]
     items += [item for name, path in videos.items() for item in _parts_of(name, path, frames, max_pixels)]
     reader = _Reader(folder_of(root), model.config["image_size"], batch_size, max_pixels, frames)
