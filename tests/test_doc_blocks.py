@@ -69,8 +69,10 @@ def parsing(monkeypatch, tmp_path):
 
 
 def check_make(words):
-    done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    """make has these targets; its database is asked, since a dry run would run make below make."""
+    done = subprocess.run(["make", "-npRr", "clean"], cwd=ROOT, capture_output=True, text=True)
+    for target in (word for word in words[1:] if "=" not in word):
+        assert f"\n{target}:" in done.stdout, f"there is no target {target}"
 
 
 def check_files(words):

@@ -209,7 +209,7 @@ def at_step(rank, who, step, act):
 
 def send(*numbers):
     for number in numbers:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this thread: a signal to the process may reach another, and be late
 
 
 def interrupted(rank, images, folder):
