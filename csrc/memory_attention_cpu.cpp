@@ -2,6 +2,7 @@
 #include "memory_attention_cpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <optional>
 
@@ -92,10 +93,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
     const auto kernels = pick_kernels<T>();
     map_pages(values);
     const bool many = !a.soft && a.k >= kPrototypes && d <= kMostScreened;
+    std::atomic<bool> screened{false};
     for_each_piece(m, b, tokens_of_a_job(m, b), [&](int64_t bank, int64_t b0, int64_t b1) {
       const std::unique_ptr<T[]> panel(many ? new T[kTokens * d] : nullptr);
-      kernels.forward(a, out, bank, b0, b1, panel.get());
+      if (kernels.forward(a, out, bank, b0, b1, panel.get())) screened.store(true, std::memory_order_relaxed);
     });
+    if (screened) count_shortcut();
   });
   return {cast(values, given), indices, cast(distances, given), softmax};
 }

@@ -38,7 +38,8 @@ struct AttentionGrad {
 template <class T>
 struct AttentionKernels {
   // Tokens [b0, b1) of a bank, at most kTokens of them. panel: kTokens x d, scratch where screening may pay, or null.
-  void (*forward)(const Attention<T>&, const AttentionOut<T>&, int64_t bank, int64_t b0, int64_t b1, T* panel);
+  // Whether it screened.
+  bool (*forward)(const Attention<T>&, const AttentionOut<T>&, int64_t bank, int64_t b0, int64_t b1, T* panel);
   void (*backward_tokens)(const Attention<T>&, const AttentionGrad<T>&, int64_t bank, int64_t b0, int64_t b1);
   // Prototypes [j0, j1) of a bank, at most kPrototypes of them; tokens are summed in order. Hard mode, with all
   // prototypes of the bank at once: the tokens' gradients too, while they are at hand.

@@ -58,7 +58,7 @@ PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharp
 }
 
 template <class T>
-void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1, T* panel) {
+bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1, T* panel) {
   const int64_t stride = a.m * a.d, rows = b1 - b0;
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
@@ -99,6 +99,7 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
       __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
     }
   }
+  return screened;
 }
 
 // weight[c] = P of one token and the prototypes of a row of distances.

@@ -6,6 +6,7 @@ from formulas import published_memory_attention
 from op_tester import running
 
 import ppl_fast
+from ppl_fast import _library
 
 
 def test_the_published_formula_and_straight_through_gradient(backend):
@@ -53,13 +54,21 @@ def _overflowing(tokens, prototypes):
     return tokens * 1e18, prototypes * 1e18
 
 
+def _shortcuts() -> int:
+    kernels = _library.loaded("_C_cpu")
+    return kernels.shortcuts() if kernels else 0
+
+
 @pytest.mark.parametrize("change", [_far_from_the_origin, _twins, _not_finite, _overflowing])
 def test_a_token_in_a_batch_chooses_as_alone(backend, change):
     """Where many tokens meet many prototypes, a kernel may screen them first: the choice and its bits stay the same."""
-    tokens, prototypes = change(torch.randn(170, 3, 33), torch.randn(3, 200, 33))
+    tokens, prototypes = change(torch.randn(170, 6, 33), torch.randn(6, 200, 33))
     with running(backend) as name:
+        before = _shortcuts()
         together = ppl_fast.memory_attention(tokens, prototypes, backend=name)
+        screened = _shortcuts()
         alone = [ppl_fast.memory_attention(token, prototypes, backend=name) for token in tokens.split(1)]
+    assert (screened - before, _shortcuts() - screened) == (int(name == "cpp"), 0)
     for batch, single in zip(together, map(torch.cat, zip(*alone, strict=True)), strict=True):
         torch.testing.assert_close(batch, single, rtol=0, atol=0, equal_nan=True)
 
