@@ -27,7 +27,7 @@ from ppl_fast.inference.poses import Naming, Origins, Poses
 from ppl_fast.inference.posing import Posing
 from ppl_fast.inference.smoothing import smoothed, unfilled
 from ppl_fast.inference.sources import Images, Source
-from ppl_fast.inference.writers import Schema
+from ppl_fast.inference.writers import Schema, schema_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -107,15 +107,13 @@ class Estimation(Iterator[Poses]):
     @cached_property
     def schema(self) -> Schema:
         """What all poses have in common, for those who write them."""
-        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single}
-        whole["videos"] = tuple(part.name for part in self.media.parts if isinstance(part, Frames))
+        videos = tuple(part.name for part in self.media.parts if isinstance(part, Frames))
+        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single, "videos": videos}
         joints = self._posing.joints
         if joints is not None:
             bones = np.array(joints.skeleton, dtype=np.int64).reshape(-1, 2)
             return Schema(links=bones, weights=np.ones(len(bones)), names=joints.names, **whole)
-        links = self._posing.model.links.cpu().numpy().astype(np.int64)
-        weights = self._posing.model.link_weights().detach().cpu().double().numpy()
-        return Schema(links=links, weights=weights, **whole)
+        return schema_of(self._posing.model, **whole)
 
 
 def estimate(

@@ -29,7 +29,7 @@ from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.posing import Batch, Posing
 from ppl_fast.inference.sources import Images, Losses, Source
 from ppl_fast.inference.tables import table_of
-from ppl_fast.inference.writers import Schema
+from ppl_fast.inference.writers import Schema, schema_of
 
 with needing("ppl_fast.inference.ray needs", "ray"):
     import ray
@@ -62,7 +62,8 @@ def estimate(
     Its columns are those of `--format parquet`: `file`; of videos `frame` and `time`; `NAME_x`, `NAME_y` and the like.
     Each image and frame has one row, in any order, equal to that of `ppl_fast.inference.estimate` with the same
     `batch_size`; where files are damaged, and batches another company, but for rounding. These have no rows; each is
-    told to the log of its worker. Poses are neither smoothed nor of masked images.
+    told to the log of its worker. Poses are neither smoothed nor of masked images, and the model sees the whole of each
+    image, stretched to its square, also one that was trained on crops.
 
     Args:
         model: a trained model on the CPU; each actor moves a copy to its device.
@@ -89,8 +90,7 @@ def estimate(
         raise ValueError(f"estimate: frames must be a multiple of the batch size {batch_size}, got {frames}")
     root = Path(source)
     images, videos, _ = find_media(root)
-    links, weights = model.links.cpu().numpy().astype(np.int64), model.link_weights().detach().cpu().double().numpy()
-    schema = Schema(links=links, weights=weights, moving=bool(videos))
+    schema = schema_of(model, moving=bool(videos))
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0  # type: ignore[no-untyped-call]
     items = [{"names": images[i : i + batch_size], "start": 0} for i in range(0, len(images), batch_size)]
@@ -122,6 +122,13 @@ def _parts_of(name: str, path: Path, frames: int | None, max_pixels: int) -> lis
     return [{"video": str(path), "names": [name], "start": start, "last": start == starts[-1]} for start in starts]
 
 
+class _Told(Losses):
+    """Losses that stop nothing: a task sees too few files to tell whether they are too many."""
+
+    def check(self) -> None:
+        """Nothing."""
+
+
 class _Reader:
     """Decodes what an item names, batch by batch."""
 
@@ -130,16 +137,17 @@ class _Reader:
         self.max_pixels = max_pixels
 
     def __call__(self, row: Row) -> Iterator[Row]:
+        from ppl_fast.data.pixels import levels
+
         item = json.loads(row["item"])
-        losses = Losses("files", len(item["names"]), 1.0)
+        losses = _Told("files", len(item["names"]), 1.0)
         source = self._open(item, losses)
         if source is not None:
             stop = None if self.frames is None or item.get("last", True) else item["start"] + self.frames
             for origins, pixels in source.read(self.batch_size, item["start"]):
                 about = {name: getattr(origins, name) for name in LISTS}
                 # As bytes, which `normalised` turns into the same numbers: a quarter to carry.
-                levels = pixels.add(1).mul_(127.5).round_().to(torch.uint8).numpy()
-                yield {"pixels": levels, "sizes": origins.sizes, "about": json.dumps(about)}
+                yield {"pixels": levels(pixels).numpy(), "sizes": origins.sizes, "about": json.dumps(about)}
                 if stop is not None and origins.end >= stop:
                     break
         for name, reason in losses.skipped:

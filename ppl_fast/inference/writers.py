@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from ppl_fast.inference.tables import parquet_writer
 
 if TYPE_CHECKING:
     from ppl_fast.inference.estimation import Estimation
+    from ppl_fast.models import KeypointModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,6 +56,12 @@ class Schema:
         from ppl_fast.data.predictions import numbered
 
         return numbered(count) if self.names is None else self.names
+
+
+def schema_of(model: KeypointModel, **whole: Any) -> Schema:
+    """The schema of a model's keypoints."""
+    weights = model.link_weights().detach().cpu().double().numpy()
+    return Schema(links=model.links.cpu().numpy().astype(np.int64), weights=weights, **whole)
 
 
 Write = Callable[[Poses], None]
