@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast._extras import needing
+from ppl_fast._files import stamp
 from ppl_fast._options import plain
 from ppl_fast.inference.media import Media
 from ppl_fast.inference.poses import Origins
@@ -148,7 +149,7 @@ def given_masks(masks: Given | None) -> object:
         return masks
     path = Path(masks)
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    return [(str(each), (state := each.stat()).st_size, state.st_mtime_ns) for each in files]
+    return [(str(each), *stamp(each)) for each in files]
 
 
 def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]:

@@ -47,7 +47,7 @@ class Losses:
 
     def check(self) -> None:
         """Raise a ValueError where too many are skipped."""
-        from ppl_fast.data.video_frames import check_share
+        from ppl_fast.data.image_set import check_share
 
         check_share(self.skipped, self.count, self.max_bad_share, self.kind)
 
