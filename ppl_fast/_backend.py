@@ -208,8 +208,9 @@ def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = tor
     transform = _transforms.in_force()
     if transform == "formula":
         return _formula(op, backend)
-    found = _selected.get((op, backend, device, dtype))
-    if found is None:
+    if torch.compiler.is_compiling():  # a graph that saw the table without an entry is compiled again once it has one
+        found = _find(op, backend, device, dtype)
+    elif (found := _selected.get((op, backend, device, dtype))) is None:
         found = _find(op, backend, device, dtype)
         if not _devices.capturing(device.type):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found

@@ -68,6 +68,25 @@ def test_training_by_a_compiler_without_inductor(name):
         torch.testing.assert_close(before.grad, after.grad, rtol=1e-3, atol=1e-4)
 
 
+def test_hidden_input_is_one_graph_whatever_was_drawn():
+    """As compiled, all images are filled in and those that were drawn chosen: so a step is compiled once."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain = built("ExtendedPPL", occlude_fill_share=0.5).train()
+    compiled = copy.deepcopy(plain)
+    step = torch.compile(compiled, backend="aot_eager", fullgraph=True)
+    for seed in range(4):
+        losses = []
+        for call in (plain, step):
+            torch.manual_seed(seed)
+            losses.append(call(pictures(8)).loss)
+            losses[-1].backward()
+        torch.testing.assert_close(*losses)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    for before, after in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(before.grad, after.grad, rtol=1e-3, atol=1e-4)
+
+
 @MODELS
 def test_quantized_linear_layers(name):
     model = built(name).eval()

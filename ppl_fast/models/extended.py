@@ -88,18 +88,25 @@ class ExtendedPPL(Extension, PPL):
         occluded, share = masks["occluded"], self.settings.occlude_fill_share
         if share < 1:
             occluded = occluded & (torch.rand(len(occluded), device=occluded.device) < share)
-        if self.settings.occlude_fill and occluded.any():
-            if torch._C._current_graph_task_id() != -1 and not torch.compiler.is_compiling():
+        if not self.settings.occlude_fill:
+            return hidden
+        if torch.compiler.is_compiling():  # one graph, whatever was drawn: all are filled in, then chosen from
+            filled = self._imagined(hidden, masks["visible"])
+            return torch.where(occluded.view(-1, 1, 1, 1), filled, hidden)
+        if occluded.any():
+            if torch._C._current_graph_task_id() != -1:
                 raise RuntimeError(
                     f"{type(self).__name__}: with occlude_fill a pass cannot be computed again, as activation "
                     "checkpointing of the whole model does; checkpoint the regressor and the translator instead"
                 )
-            with torch.no_grad():
-                model = in_eval(self)
-                part, visible = hidden[occluded], masks["visible"][occluded] > 0
-                keypoints = model.find(part)
-                hidden[occluded] = model.imagined(part, visible, keypoints, model.link_weights())
+            hidden[occluded] = self._imagined(hidden[occluded], masks["visible"][occluded])
         return hidden
+
+    @torch.no_grad()
+    def _imagined(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """Partly hidden images (B, 3, S, S), the rest as one round of iterative inference imagines it."""
+        model = in_eval(self)
+        return model.imagined(hidden, visible > 0, model.find(hidden), model.link_weights())
 
 
 class ExtendedAutoLink(Extension, AutoLink):
