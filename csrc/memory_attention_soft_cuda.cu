@@ -9,6 +9,8 @@
 // shared memory, which would bound d.
 #include "memory_attention_cuda.cuh"
 
+#include <type_traits>
+
 namespace ppl_fast {
 namespace {
 
@@ -36,13 +38,6 @@ __device__ void add_weighted(const T (&weight)[kFar][kNear], const Rows<T>& x, i
     for (int r = 0; r < kNear; ++r) sums[r] += weight[c][r] * value;
   }
 }
-
-template <class T>
-struct SoftOut {
-  T* values;
-  int64_t* indices;
-  T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
-};
 
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
@@ -107,23 +102,6 @@ struct SoftGrad {
   }
 };
 
-// x . y of two rows for each 16 threads, summed in the order of pair_sums: of equal rows the two are equal.
-template <class T>
-__device__ T product_in_order(const T* x, const T* y, int64_t d) {
-  constexpr int chains = Shape<T>::chains;
-  static_assert(chains == Shape<T>::vector);
-  const int chain = threadIdx.x % kSide, first = threadIdx.x % kWarp / kSide * kSide;
-  T part = 0, sum = 0;
-  if (chain < chains)
-#pragma unroll 8
-    for (int64_t i = chain; i < d; i += chains) part = add_product(part, x[i], y[i]);
-  for (int c = 0; c < chains; ++c) {
-    const T next = __shfl_sync(kAllLanes, part, first + c);
-    sum = c == 0 ? next : sum + next;
-  }
-  return sum;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     memory_attention_soft_bwd_tokens_kernel(Banks<T> a, Softmax<T> softmax, SoftGrad<T> g) {
@@ -136,7 +114,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int mine = min(ty, tokens.count - 1);
   const int64_t own = (b0 + mine) * a.m + bank;
   const T* const nearest = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
-  const T g_dot_nearest = product_in_order(grads.at + mine * grads.stride, nearest, a.d);
+  const T g_dot_nearest = sum_in_order(grads.at + mine * grads.stride, nearest, a.d, Product());
   if (tx == 0) shared.pull[ty] = 2 * g.grad_distances[own], shared.nearest[ty] = nearest;
   T q = 0;
   for (int64_t first = 0; first < a.k; first += kFar) {
@@ -232,6 +210,9 @@ void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temp
     const auto a = make_banks<T>(tokens, prototypes);
     T* const least = write<T>(softmax);
     const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + a.b * a.m};
+    if constexpr (std::is_same_v<T, float>)
+      if (has_soft_tensor_cores(a, tokens.get_device_index()))
+        return launch_soft_tensor_fwd(a, make_softmax<float>(temperature), out, tokens, stream);
     launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
            stream, a, make_softmax<T>(temperature), out);
   });

@@ -149,3 +149,28 @@ def test_prototype_sums_count_and_sum(dtype, library):
     assert torch.equal(counts, expected[0])
     torch.testing.assert_close(sums, expected[1], rtol=1e-5, atol=1e-5)
     assert counts.dtype == sums.dtype == torch.promote_types(dtype, torch.float32)
+
+
+# Rows, prototypes and elements that fill no tile, and such as do; temperatures that leave one prototype and all.
+SOFT = [(66, 530, 37, 5.0), (18, 300, 48, 0.02), (20, 256, 64, 1e3), (17, 640, 4, 1e-6)]
+
+
+def soft_reference(tokens, prototypes, temperature):
+    return ppl_fast.memory_attention(tokens.double(), prototypes.double(), temperature, backend="reference")
+
+
+@pytest.mark.parametrize(("b", "k", "d", "temperature"), SOFT)
+def test_tensor_cores_take_soft_mode(b, k, d, temperature, library):
+    """Two launches, whose results are as exact as those of differences: the choice that of the reference."""
+    tokens, prototypes = torch.randn(b, 1, d), torch.randn(1, k, d)
+    with poisoned_memory():
+        before = library.cuda_emulator_launches()
+        values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, temperature, backend="emulated")
+        assert library.cuda_emulator_launches() == before + 2
+    expected = soft_reference(tokens, prototypes, temperature)
+    assert torch.equal(indices, expected[1])
+    torch.testing.assert_close(distances.double(), expected[2], rtol=1e-5, atol=0)
+    few = torch.cat([ppl_fast.memory_attention(t, prototypes, temperature, backend="emulated")[0] for t in tokens.split(16)])
+    error, error_of_few = ((x - expected[0]).abs().max() for x in (values, few))
+    print(error, error_of_few)
+    assert error <= 2 * error_of_few + 1e-6
