@@ -1,4 +1,15 @@
-// memory_attention on CUDA: soft mode with many prototypes, on tensor cores. PREFACE
+// memory_attention on CUDA: soft mode with many prototypes, on tensor cores. A block takes 64 tokens of a bank past its
+// share of the prototypes, 128 at a time. The distances are |t'|^2 + |p'|^2 - 2 t'.p'
+// (memory_attention_tensor_cuda.cuh), the product from factors split in two, so that it is off by 2^-21 |t'| |p'| and
+// what float32's sums leave: no more than differences, but where D cancels, D < (|t'|^2 + |p'|^2) / 4. There, and where
+// a prototype may be the nearest, the squared differences are summed, a warp a pair: for normal data 1.5 of a share.
+// Then 2^((D_n - D) sharpness), n the nearest so far, lies in the place of the products, and a warp adds up 32 tokens x
+// 32 columns of weighted prototypes, split alike; the sums so far wait in device memory (in L2), rescaled when n
+// changes. A second kernel adds the shares. B = 64, m = 34, d = 512, k = 256, 1,024, 4,096: by what is issued
+// (benchmarks/cycle_model.py) 24, 81, 288 us on an H200, where differences take 63, 254, 1,014; 40, 139, 496 on an
+// A100, where they take 123, 492, 1,967. Predicted: this has not run on a GPU. Not taken: values in registers (d would
+// be bounded), a pass for the nearest before (a seventh product, and the prototypes once more), factors cut off instead
+// of rounded (four times the error).
 #include "memory_attention_tensor_cuda.cuh"
 
 namespace ppl_fast {
@@ -78,8 +89,8 @@ __device__ void weigh(SoftTensorShared& shared, int row, const float* token, con
 
 // values_r = shrink_r values_r + sum_j weight_rj p_j for the tile's tokens, 32 of them and 32 columns of d a warp at a
 // time. Of each 8 rows a lane has two, and of each 32 columns four, side by side: the products take them in any order.
-__device__ void add_weighted(const SoftTensorShared& shared, const Rows<float>& prototypes, float* values,
-                             int stride, int count, int d, bool begun) {
+__device__ void add_weighted(const SoftTensorShared& shared, const Rows<float>& prototypes, float* values, int stride,
+                             int count, int d, bool begun) {
   constexpr int chunk = kProductY * kAcross;
   const int lane = threadIdx.x % kWarp, group = lane / 4, member = lane % 4, warp = threadIdx.x / kWarp;
   const int top = warp % kWarpsAlong * kAlong * kProductX;
@@ -132,8 +143,7 @@ __device__ void add_weighted(const SoftTensorShared& shared, const Rows<float>& 
         if (vectors && at < d) {
           if (begun) four = *reinterpret_cast<const Four*>(out);
 #pragma unroll
-          for (int j = 0; j < kAcross; ++j)
-            four.at[j] = four.at[j] * shrink + sums[i / 2][j][i % 2 * 2 + half];
+          for (int j = 0; j < kAcross; ++j) four.at[j] = four.at[j] * shrink + sums[i / 2][j][i % 2 * 2 + half];
           *reinterpret_cast<Four*>(out) = four;
         } else {
 #pragma unroll
@@ -198,8 +208,8 @@ __global__ void __launch_bounds__(kCombineThreads)
     if (first == 0) out.total[row] = total;
   }
   const int64_t nearest = best.nearest();
-  const float least = sum_in_order(a.tokens + row * a.d, a.prototypes + (row % a.m * a.k + nearest) * a.d, a.d,
-                                   SquaredDifference());
+  const float least =
+      sum_in_order(a.tokens + row * a.d, a.prototypes + (row % a.m * a.k + nearest) * a.d, a.d, SquaredDifference());
   if (threadIdx.x != 0) return;
   // A distance that is not a number may be that of another prototype than the first, whose index it takes.
   out.indices[row] = nearest;

@@ -37,10 +37,12 @@ struct alignas(16) ScreenShared {
 // What tensor cores take: a significand of 11 bits, the rest cut off.
 __device__ inline float truncate_to_tf32(float x) { return __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
 
-// A number as the sum of two in tf32, but for what their 22 bits do not hold: less than 2^-21 of it.
+// A number as the sum of two in tf32, the first rounded, so that the second is up to 2^-11 of it and loses its last bit
+// alone, 2^-23 of the number. Numbers within 2^-12 of infinity become NaN.
 struct Split {
   float big, small;
-  __device__ explicit Split(float x = 0) : big(truncate_to_tf32(x)), small(truncate_to_tf32(x - big)) {}
+  __device__ explicit Split(float x = 0)
+      : big(truncate_to_tf32(__uint_as_float(__float_as_uint(x) + 0x1000u))), small(truncate_to_tf32(x - big)) {}
 };
 
 // sums += A B as float32 would have it, from K pairs of factors: without small times small, and added in float32, since
@@ -61,11 +63,12 @@ __device__ void add_split_products(float (&sums)[4], const Split (&a)[K][4], con
 }
 
 // How far |p'|^2 - 2 t'.p' may be off. Each factor is too small by a share of up to 2^-10: by Cauchy-Schwarz 2^-9 |t'|
-// |p'| for the product; of split factors, 2^-21 each and 2^-20 for small times small: 2^-19. Sums of d terms in float32,
-// those of the comparison included, and the subtraction of c add less than (2 d + 16) 2^-23 of |t'|^2 + |p'|^2.
+// |p'| for the product; of split factors, 2^-23 each and 2^-22 for small times small: 2^-21. Sums of d terms in
+// float32, those of the comparison included, and the subtraction of c add less than (2 d + 16) 2^-23 of |t'|^2 +
+// |p'|^2.
 template <bool kSplit>
 __device__ float slack(float token_norm, float norm, float d) {
-  return (kSplit ? 0x1.02p-18f : 0x1.02p-8f) * sqrtf(token_norm) * sqrtf(norm) +
+  return (kSplit ? 0x1.02p-20f : 0x1.02p-8f) * sqrtf(token_norm) * sqrtf(norm) +
          0x1p-22f * (d + 8) * (token_norm + norm) + 1e-30f;
 }
 
@@ -189,8 +192,7 @@ __device__ void screen(ScreenShared& shared, const Rows<S>& tokens, const Rows<S
     const auto factor = [](float x) { return kSplit ? x : truncate_to_tf32(x); };
     Pack<float, 4> four;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      four.at[i] = factor(relative(next.token[i % 2].at[i / 2], next.pair_centre.at[i / 2]));
+    for (int i = 0; i < 4; ++i) four.at[i] = factor(relative(next.token[i % 2].at[i / 2], next.pair_centre.at[i / 2]));
     piece.tokens[thread] = four;
 #pragma unroll
     for (int i = 0; i < kRowsY; ++i) {

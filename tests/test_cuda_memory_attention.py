@@ -170,7 +170,7 @@ def test_tensor_cores_take_soft_mode(b, k, d, temperature, library):
     expected = soft_reference(tokens, prototypes, temperature)
     assert torch.equal(indices, expected[1])
     torch.testing.assert_close(distances.double(), expected[2], rtol=1e-5, atol=0)
-    few = torch.cat([ppl_fast.memory_attention(t, prototypes, temperature, backend="emulated")[0] for t in tokens.split(16)])
-    error, error_of_few = ((x - expected[0]).abs().max() for x in (values, few))
-    print(error, error_of_few)
-    assert error <= 2 * error_of_few + 1e-6
+    parts = [ppl_fast.memory_attention(t, prototypes, temperature, backend="emulated") for t in tokens.split(16)]
+    by_differences = torch.cat([part[0] for part in parts])
+    error, of_differences = ((x - expected[0]).abs().max() for x in (values, by_differences))
+    assert error <= 2 * of_differences + 3e-7
