@@ -1,15 +1,12 @@
 // memory_attention on CUDA: soft mode with many prototypes, on tensor cores. A block takes 64 tokens of a bank past its
-// share of the prototypes, 128 at a time. The distances are |t'|^2 + |p'|^2 - 2 t'.p'
-// (memory_attention_tensor_cuda.cuh), the product from factors split in two, so that it is off by 2^-21 |t'| |p'| and
-// what float32's sums leave: no more than differences, but where D cancels, D < (|t'|^2 + |p'|^2) / 4. There, and where
-// a prototype may be the nearest, the squared differences are summed, a warp a pair: for normal data 1.5 of a share.
-// Then 2^((D_n - D) sharpness), n the nearest so far, lies in the place of the products, and a warp adds up 32 tokens x
-// 32 columns of weighted prototypes, split alike; the sums so far wait in device memory (in L2), rescaled when n
-// changes. A second kernel adds the shares. B = 64, m = 34, d = 512, k = 256, 1,024, 4,096: by what is issued
-// (benchmarks/cycle_model.py) 24, 81, 288 us on an H200, where differences take 63, 254, 1,014; 40, 139, 496 on an
-// A100, where they take 123, 492, 1,967. Predicted: this has not run on a GPU. Not taken: values in registers (d would
-// be bounded), a pass for the nearest before (a seventh product, and the prototypes once more), factors cut off instead
-// of rounded (four times the error).
+// share of the prototypes, 128 at a time. D = |t'|^2 + |p'|^2 - 2 t'.p', the product from factors split in two, within
+// 2^-21 |t'| |p'| and what float32's sums leave: no worse than differences but where D < (|t'|^2 + |p'|^2) / 4. There,
+// and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D) sharpness), n the nearest so
+// far, takes the products' place, and a warp adds 32 tokens x 32 columns of weighted prototypes, split alike, to sums
+// in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, d = 512, k = 256, 1,024, 4,096: by
+// what is issued (benchmarks/cycle_model.py) 24, 81, 288 us on an H200 (differences: 63, 254, 1,014); 40, 139, 496 on
+// an A100 (123, 492, 1,967). Predicted: this has not run on a GPU. Not taken: sums in registers (d would be bounded),
+// a pass for the nearest before, factors cut off instead of rounded (four times the error).
 #include "memory_attention_tensor_cuda.cuh"
 
 namespace ppl_fast {
