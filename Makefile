@@ -2,6 +2,7 @@
 # make bench    measure the kernels, print a table                    make test-oldest   the same, oldest Python and torch
 # make kernels  compile what changed in csrc/                         make coverage      which lines the tests reach
 # make lint     formatters and linters                                make clean         remove what was built
+# make docs     the site, in build/site                              make wheel         sdist and wheel for Linux, in dist/
 # make fuzz     damaged files of every format; FUZZ="--formats png h5 --seed 1 --minutes 5" chooses
 # Everything happens in .venv, which is made once and reused. PYTHON and TORCH choose other versions.
 PYTHON ?= python3
@@ -17,8 +18,10 @@ READY := $(VENV)/.ready
 KERNELS := $(VENV)/.kernels
 COVERAGE := build/coverage
 OLDEST := build/oldest
+DIST ?= dist
+WHEEL ?= build/wheel
 
-.PHONY: demo test test-oldest bench kernels coverage lint fuzz clean
+.PHONY: demo test test-oldest bench kernels coverage lint fuzz docs wheel clean
 
 demo: $(KERNELS)
 	$(BIN)/ppl-fast demo --out runs/demo
@@ -36,6 +39,17 @@ lint: $(READY)
 
 fuzz: $(KERNELS)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz $(FUZZ)
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+
+# The wheel is built from the sdist, for the CPU alone. auditwheel says by its name which systems it runs on, and leaves
+# torch's libraries out, which the kernels find in the torch that is installed.
+wheel: $(READY)
+	rm -rf $(WHEEL)
+	PPL_FAST_CUDA=off $(BIN)/python -m build --no-isolation --outdir $(WHEEL) .
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --strip --exclude 'libtorch*.so' --wheel-dir $(DIST) $(WHEEL)/*.whl
+	cp $(WHEEL)/*.tar.gz $(DIST)
 
 clean:
 	rm -rf build dist *.egg-info ppl_fast/*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis runs $(VENV)/.kernels
@@ -79,7 +93,7 @@ $(READY): pyproject.toml setup.py
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/constraints.txt
 	$(BIN)/python -c "import triton" 2>/dev/null || echo "$(TRITON)" >> $(VENV)/constraints.txt
 	$(PIP) install -q -c $(VENV)/constraints.txt numpy "setuptools>=77" wheel "cmake>=3.18" ninja pybind11
-	$(FOR_CUDA) $(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev]"
+	$(FOR_CUDA) $(PIP) install -q -c $(VENV)/constraints.txt --no-build-isolation -e ".[all,dev,docs]"
 	touch $@
 
 $(KERNELS): $(READY) CMakeLists.txt $(wildcard cmake/* csrc/*)

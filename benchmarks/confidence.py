@@ -1,8 +1,9 @@
 """What confidence is worth: errors of the surer half of keypoints and of the rest, on images held out.
 
-    python benchmarks/confidence.py RUN LABELLED HELD_OUT [--out FILE]
+    python benchmarks/confidence.py RUN LABELLED [HELD_OUT] [--out FILE]
 
-Calibrates on LABELLED, judges HELD_OUT, both folders with labels: whole; half of the blocks hidden, and told so; hidden
+Calibrates on LABELLED, judges HELD_OUT, both folders or projects with labels; without HELD_OUT, a third of LABELLED,
+drawn by chance, is held out. Whole; half of the blocks hidden, and told so; hidden
 and not told. Then frames without the subject, the pixels' medians over HELD_OUT: how often such a frame has a lower
 mean likelihood than one with the subject, both with noise of 5 levels (0.5 is chance, 1 always).
 """
@@ -32,14 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("labelled")
-    parser.add_argument("held_out")
+    parser.add_argument("held_out", nargs="?")
     parser.add_argument("--out")
     options = parser.parse_args()
     model = load_model(options.run)
     size = model.config["image_size"]
-    calibration = calibrate(model, ImageFolder(options.labelled, size), load_labels(options.labelled), progress=False)
-    images = ImageFolder(options.held_out, size)
-    split, _ = labelled_split(images, load_labels(options.held_out), "test", 0.5)
+    images, labels = ImageFolder(options.labelled, size), load_labels(options.labelled)
+    if options.held_out:
+        held_out, others = ImageFolder(options.held_out, size), load_labels(options.held_out)
+    else:
+        rows = np.random.default_rng(0).permutation(len(labels))
+        held_out, others, labels = images, labels.select(rows[: len(rows) // 3]), labels.select(rows[len(rows) // 3 :])
+    calibration = calibrate(model, images, labels, progress=False)
+    split, _ = labelled_split(held_out, others, "test", 0.5)
     judged = judge(model, split)
     found: dict[str, Any] = measure(calibration, judged)
     for kind, (evidence, errors) in judged.items():

@@ -26,14 +26,16 @@ struct Limits;
 template <>
 struct Limits<float> {
   static constexpr float epsilon = 1.1920929e-7f;
-  static constexpr float log2_tiny = -126.0f;   // log2 of the smallest normal number
-  static constexpr float root = 1.8446743e19f;  // of the largest number
+  static constexpr float log2_tiny = -126.0f;     // log2 of the smallest normal number
+  static constexpr float tiny = 1.17549435e-38f;  // the smallest normal number
+  static constexpr float root = 1.8446743e19f;    // of the largest number
 };
 
 template <>
 struct Limits<double> {
   static constexpr double epsilon = 2.220446049250313e-16;
   static constexpr double log2_tiny = -1022.0;
+  static constexpr double tiny = 2.2250738585072014e-308;
   static constexpr double root = 1.3407807929942596e154;
 };
 

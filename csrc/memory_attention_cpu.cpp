@@ -2,7 +2,13 @@
 #include "memory_attention_cpu.h"
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <optional>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "memory_attention.h"
 #include "memory_attention_arguments.h"
@@ -34,6 +40,25 @@ Attention<T> make_attention(const Tensor& tokens, const Tensor& prototypes, std:
           temperature.has_value(), softmax.sharpness,   softmax.inverse_temperature};
 }
 
+// Maps memory that is about to be written, many pages in one call: a fault for each would take longer than all else
+// here. It is new each time where the allocator gives blocks of this size back to the system. (Huge pages were slower.)
+void map_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t page = 4096;
+  constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; an older one refuses, and all is as before
+  const uintptr_t begin = uintptr_t(data) / page * page, end = (uintptr_t(data) + bytes + page - 1) / page * page;
+  if (bytes >= 16 * page) madvise(reinterpret_cast<void*>(begin), end - begin, populate_write);
+#endif
+}
+
+void map_pages(const Tensor& t) {
+  char* const data = static_cast<char*>(t.mutable_data_ptr());
+  const int64_t bytes = t.numel() * int64_t(t.element_size()), piece = 1 << 19;
+  torch::stable::parallel_for(0, ceil_div(bytes, piece), 1, [&](int64_t begin, int64_t end) {
+    map_pages(data + begin * piece, std::min(end * piece, bytes) - begin * piece);
+  });
+}
+
 // Runs job(bank, begin, end) for all banks and all pieces of [0, count).
 template <class Job>
 void for_each_piece(int64_t banks, int64_t count, int64_t piece, Job job) {
@@ -44,6 +69,11 @@ void for_each_piece(int64_t banks, int64_t count, int64_t piece, Job job) {
       job(i / pieces, first, std::min(first + piece, count));
     }
   });
+}
+
+// As many as stay in the cache, fewer where there would be too few jobs. Every result is the same either way.
+int64_t tokens_of_a_job(int64_t banks, int64_t count) {
+  return banks * ceil_div(count, kTokens) >= 16 ? kTokens : kTokens / 4;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& tokens, const Tensor& prototypes,
@@ -61,7 +91,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
     T* const least = write<T>(softmax);
     const AttentionOut<T> out{write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + b * m};
     const auto kernels = pick_kernels<T>();
-    for_each_piece(m, b, kTokens, [&](int64_t bank, int64_t b0, int64_t b1) { kernels.forward(a, out, bank, b0, b1); });
+    map_pages(values);
+    const bool many = !a.soft && a.k >= kPrototypes && d <= kMostScreened;
+    std::atomic<bool> screened{false};
+    for_each_piece(m, b, tokens_of_a_job(m, b), [&](int64_t bank, int64_t b0, int64_t b1) {
+      const std::unique_ptr<T[]> panel(many ? new T[kTokens * d] : nullptr);
+      if (kernels.forward(a, out, bank, b0, b1, panel.get())) screened.store(true, std::memory_order_relaxed);
+    });
+    if (screened) count_shortcut();
   });
   return {cast(values, given), indices, cast(distances, given), softmax};
 }
@@ -80,7 +117,7 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
              gv = contiguous_as(grad_values, type), gd = contiguous_as(grad_distances, type),
              relative = contiguous_as(softmax, type);
   const auto grad_t = torch::stable::new_empty(t, t.sizes());
-  const auto grad_p = needs_prototypes ? torch::stable::new_zeros(p, p.sizes()) : empty(p, {0}, type);
+  const auto grad_p = needs_prototypes ? torch::stable::new_empty(p, p.sizes()) : empty(p, {0}, type);
   dispatch(type, "memory_attention_backward", [&](auto zero) {
     using T = decltype(zero);
     const auto a = make_attention<T>(t, p, temperature);
@@ -92,11 +129,15 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
         read<T>(gv),  read<T>(gd),   read<T>(v),           read<int64_t>(chosen), least,
         least + rows, g_dot_nearest, g_dot_nearest + rows, write<T>(grad_t),      write<T>(grad_p)};
     const auto kernels = pick_kernels<T>();
-    for_each_piece(a.m, a.b, kTokens,
-                   [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });
+    map_pages(grad_t);
+    if (a.soft || !needs_prototypes || a.k > kPrototypes)  // else below, in one pass
+      for_each_piece(a.m, a.b, tokens_of_a_job(a.m, a.b),
+                     [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });
     if (needs_prototypes)
-      for_each_piece(a.m, a.k, kPrototypes,
-                     [&](int64_t bank, int64_t j0, int64_t j1) { kernels.backward_prototypes(a, g, bank, j0, j1); });
+      for_each_piece(a.m, a.k, kPrototypes, [&](int64_t bank, int64_t j0, int64_t j1) {
+        map_pages(g.grad_prototypes + (bank * a.k + j0) * a.d, (j1 - j0) * a.d * sizeof(T));
+        kernels.backward_prototypes(a, g, bank, j0, j1);
+      });
   });
   return {cast(grad_t, tokens.scalar_type()), cast(grad_p, prototypes.scalar_type())};
 }

@@ -5,8 +5,10 @@
 
 namespace ppl_fast {
 
-constexpr int kTokens = 16;      // tokens of one bank that a job holds at once
+constexpr int kTokens = 64;      // tokens of one bank that a job holds at once
 constexpr int kPrototypes = 64;  // prototypes that it meets them with, while both stay in the cache
+
+constexpr int64_t kMostScreened = 1 << 20;  // d up to which the bound of memory_attention_screen_simd.cpp holds
 
 template <class T>
 struct Attention {
@@ -35,10 +37,12 @@ struct AttentionGrad {
 
 template <class T>
 struct AttentionKernels {
-  // Tokens [b0, b1) of a bank, at most kTokens of them.
-  void (*forward)(const Attention<T>&, const AttentionOut<T>&, int64_t bank, int64_t b0, int64_t b1);
+  // Tokens [b0, b1) of a bank, at most kTokens of them. panel: kTokens x d, scratch where screening may pay, or null.
+  // Whether it screened.
+  bool (*forward)(const Attention<T>&, const AttentionOut<T>&, int64_t bank, int64_t b0, int64_t b1, T* panel);
   void (*backward_tokens)(const Attention<T>&, const AttentionGrad<T>&, int64_t bank, int64_t b0, int64_t b1);
-  // Prototypes [j0, j1) of a bank, at most kPrototypes of them; tokens are summed in order.
+  // Prototypes [j0, j1) of a bank, at most kPrototypes of them; tokens are summed in order. Hard mode, with all
+  // prototypes of the bank at once: the tokens' gradients too, while they are at hand.
   void (*backward_prototypes)(const Attention<T>&, const AttentionGrad<T>&, int64_t bank, int64_t j0, int64_t j1);
   // One bank: counts (m, k) and sums (m, k, d), zero on entry.
   void (*sums)(const Attention<T>&, const int64_t* indices, int64_t bank, T* counts, T* sums);

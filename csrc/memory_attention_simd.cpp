@@ -1,33 +1,14 @@
 // memory_attention on the CPU, compiled once per instruction set.
 //
-// A job takes 16 tokens of a bank past all its prototypes, 64 at a time, so that both stay in the cache; 4 x 2 pairs at
-// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, soft mode an online
-// softmax whose sums are rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The
-// backward recomputes distances the same way, once by tokens and once by prototypes, so that both gradients are summed
-// in order. Not taken: the matrix-product form of the distance (see memory_attention.h).
-#include "memory_attention_cpu.h"
-#include "simd.h"
-
-#include "memory_attention.h"
+// A job takes 64 tokens of a bank past all its prototypes, 64 at a time, so that both stay in the cache; 4 x 2 pairs at
+// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, with many prototypes of
+// those alone that memory_attention_screen_simd.cpp finds worth a look; soft mode an online softmax whose sums are
+// rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The backward recomputes
+// distances the same way, once by tokens and once by prototypes, so that both gradients are summed in order. Not taken:
+// the matrix-product form of the distance alone (see memory_attention.h).
+#include "memory_attention_simd.h"
 
 namespace PPL_NAMESPACE {
-
-// out[r * kPrototypes + c] = sum over d of pair(x_r, y_c), for R x C rows.
-template <int R, int C, class T, class Pair>
-PPL_HD void pairs(const T* x, int64_t x_stride, const T* y, int64_t d, T* out, Pair pair) {
-  constexpr int n = kLanes<T>;
-  Vec<T> sum[R][C] = {};
-  int64_t i = 0;
-  for (; i + n <= d; i += n)
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) sum[r][c] = pair(sum[r][c], load(x + r * x_stride + i), load(y + c * d + i));
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) {
-      T total = add_lanes<T>(sum[r][c]);
-      for (int64_t j = i; j < d; ++j) total = pair(total, x[r * x_stride + j], y[c * d + j]);
-      out[r * kPrototypes + c] = total;
-    }
-}
 
 // All pairs of `rows` x and `columns` y. Each result is summed in the same order wherever its pair falls, so that
 // equal prototypes are equally far.
@@ -53,19 +34,6 @@ void all_pairs(const T* x, int64_t x_stride, int64_t rows, const T* y, int64_t c
   }
 }
 
-struct SquaredDifference {
-  template <class V>
-  PPL_HD V operator()(V sum, V t, V p) const {
-    return add_squared_difference(sum, t, p);
-  }
-};
-struct Product {
-  template <class V>
-  PPL_HD V operator()(V sum, V g, V p) const {
-    return add_product(sum, g, p);
-  }
-};
-
 template <class T>
 PPL_HD void scale(T* x, T factor, int64_t d) {
   for (int64_t i = 0; i < d; ++i) x[i] *= factor;
@@ -83,11 +51,6 @@ PPL_HD T dot(const T* x, const T* y, int64_t d) {
   return result[0];
 }
 
-template <class T>
-PPL_HD T exp2_one(T x) {
-  return exp2<T>(Vec<T>{} + x)[0];
-}
-
 // weight[c] = 2^((least - distance[c]) sharpness), for all columns.
 template <class T>
 PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharpness, T* weight) {
@@ -95,24 +58,7 @@ PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharp
 }
 
 template <class T>
-struct Best {  // the running choice of one token; in soft mode also its softmax
-  T distance = INFINITY, sum = 0;
-  int64_t index = 0;
-  bool not_a_number = false;
-
-  // Returns the factor by which earlier softmax sums shrink, now that the smallest distance may have changed.
-  PPL_HD T meet(const T* row, int64_t columns, int64_t first, T sharpness) {
-    const T before = distance;
-    for (int64_t c = 0; c < columns; ++c) {
-      not_a_number = not_a_number || row[c] != row[c];
-      if (row[c] < distance) distance = row[c], index = first + c;  // strictly: the lowest index keeps a tie
-    }
-    return before == distance ? T(1) : exp2_one((distance - before) * sharpness);
-  }
-};
-
-template <class T>
-void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1) {
+bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1, T* panel) {
   const int64_t stride = a.m * a.d, rows = b1 - b0;
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
@@ -123,7 +69,9 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < a.d; ++i) values[r * stride + i] = 0;
 
-  for (int64_t j = 0; j < a.k; j += kPrototypes) {
+  const bool screened = panel && rows > kLanes<T>;
+  if (screened) screen(a, bank, b0, b1, panel, best);
+  for (int64_t j = 0; j < a.k && !screened; j += kPrototypes) {
     const int64_t columns = a.k - j < kPrototypes ? a.k - j : kPrototypes;
     all_pairs(tokens, stride, rows, prototypes + j * a.d, columns, a.d, row, SquaredDifference());
     for (int64_t r = 0; r < rows; ++r) {
@@ -151,6 +99,7 @@ void forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
       __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
     }
   }
+  return screened;
 }
 
 // weight[c] = P of one token and the prototypes of a row of distances.
@@ -159,6 +108,34 @@ PPL_HD void probabilities(const Attention<T>& a, const AttentionGrad<T>& g, int6
                           int64_t columns, T* weight) {
   softmax_weights(distance, columns, g.least[at], a.sharpness, weight);
   scale(weight, 1 / g.total[at], columns);
+}
+
+// Both gradients of hard mode for a whole bank, in one pass; those of the prototypes are zero on entry.
+template <class T>
+void backward_hard(const Attention<T>& a, const AttentionGrad<T>& g, int64_t bank) {
+  const int64_t stride = a.m * a.d;
+  constexpr int n = kLanes<T>;
+  const T* const prototypes = a.prototypes + bank * a.k * a.d;
+  T* const grad_prototypes = g.grad_prototypes + bank * a.k * a.d;
+  for (int64_t b = 0; b < a.b; ++b) {
+    const int64_t at = b * a.m + bank, row = at * a.d, nearest = g.indices[at] * a.d;
+    const T slope = 2 * g.grad_distances[at];
+    const T *const token = a.tokens + row, *const up = g.grad_values + row, *const prototype = prototypes + nearest;
+    T *const to = g.grad_tokens + row, *const grad = grad_prototypes + nearest;
+    const int64_t ahead = b + 1 < a.b ? stride : 0;  // the next row of this bank, which lies elsewhere
+    int64_t i = 0;
+    for (; i + n <= a.d; i += n) {
+      __builtin_prefetch(token + ahead + i), __builtin_prefetch(up + ahead + i), __builtin_prefetch(to + ahead + i, 1);
+      const Vec<T> along = slope * (load(token + i) - load(prototype + i));
+      store(to + i, along + load(up + i));
+      store(grad + i, load(grad + i) - along);
+    }
+    for (; i < a.d; ++i) {
+      const T along = slope * (token[i] - prototype[i]);
+      to[i] = along + up[i];
+      grad[i] -= along;
+    }
+  }
 }
 
 template <class T>
@@ -201,6 +178,8 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
   const int64_t stride = a.m * a.d, columns = j1 - j0;
   const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
   T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
+  __builtin_memset(grad, 0, columns * a.d * sizeof(T));
+  if (!a.soft && columns == a.k) return backward_hard(a, g, bank);
   T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
   for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {
     const int64_t rows = a.b - b0 < kTokens ? a.b - b0 : kTokens, first = b0 * stride + bank * a.d;

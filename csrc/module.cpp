@@ -19,5 +19,6 @@ PYBIND11_MODULE(_C_cpu, m) {
       "current_isa", [] { return std::string(ppl_fast::name_of(ppl_fast::current_isa())); },
       "The instruction set that the kernels use.");
   m.def("available_isas", &ppl_fast::available_isas, "Instruction sets of this build and processor, best first.");
+  m.def("shortcuts", &ppl_fast::shortcuts, "How many calls took a shortcut that leaves no trace (for tests).");
   m.def("use_isa", &ppl_fast::use_isa, pybind11::arg("name"), "Choose an instruction set by name (for tests).");
 }

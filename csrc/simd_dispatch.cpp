@@ -55,4 +55,12 @@ void use_isa(const std::string& name) {
   throw std::invalid_argument("use_isa: '" + name + "' is not among the instruction sets of this build and processor");
 }
 
+namespace {
+std::atomic<int64_t> taken{0};
+}
+
+void count_shortcut() { taken.fetch_add(1, std::memory_order_relaxed); }
+
+int64_t shortcuts() { return taken.load(std::memory_order_relaxed); }
+
 }  // namespace ppl_fast

@@ -96,6 +96,12 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return _end_of_links(Path(path))[1]
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Bytes and date (ns) of a file, by which it is taken for the same as before."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
 def readable(name: str) -> str:
     r"""A file's name as text that every file and console takes: bytes of it that are no UTF-8 as `\xe9`."""
     try:

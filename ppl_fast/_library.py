@@ -167,6 +167,16 @@ def define(
     return operator
 
 
+def decompositions() -> dict[torch._ops.OpOverload, Op]:
+    """Each op in torch's own operations, as `run_decompositions` of torch.export takes it: its reference."""
+    return {
+        getattr(torch.ops.ppl_fast, name + suffix).default: definition.reference
+        for operator in OPERATORS.values()
+        for name, definition in operator.ops.items()
+        for suffix in SIBLINGS
+    }
+
+
 def _triton(op: str) -> Op:
     """A function that calls the Triton implementation of `op`, importing triton when it is first called."""
 

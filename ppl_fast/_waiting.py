@@ -3,7 +3,7 @@
 torch's operations and the C++ kernels share its threads (`at::parallel_for`). Left alone, a thread that is done early
 spins for milliseconds: the fastest where every thread has a core of its own, and ruinous where another process has one,
 since it holds up the very thread that is waited for. A spin of some tenths of a millisecond bridges the gaps between
-operations, so that an idle machine loses nothing; a shorter one pays with wake-ups. benchmarks/loaded.py measures it.
+operations, so that an idle machine loses little; a shorter one pays with wake-ups. benchmarks/loaded.py measures it.
 """
 
 from __future__ import annotations

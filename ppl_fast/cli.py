@@ -16,6 +16,7 @@ COMMANDS = {
     "name": "learn named joints from a few labels",
     "view": "write a page that shows a run in a browser",
     "show": "draw what a trained model has learned",
+    "export": "write a trained model as a file for other runtimes: ONNX, torch.export, AOTInductor",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",
     "doctor": "show backends and check them",

@@ -1,6 +1,11 @@
 """A model that needs no training, and a data set that counts, for the tests of inference."""
 
+import threading
+
+import numpy as np
 import torch
+
+from ppl_fast.models import KeypointModel
 
 S = 32
 KEYPOINTS = 3
@@ -32,3 +37,38 @@ class Counted(torch.utils.data.Dataset):
     def __getitem__(self, index):
         self.loaded += 1
         return torch.full((3, S, S), index / self.count)
+
+
+class Interrupted(KeypointModel):
+    """Mean colours, by a model that has evidence; ends the work, as Ctrl-C does, after so many batches."""
+
+    def __init__(self, batches=None, bias=0.0):
+        super().__init__(num_keypoints=KEYPOINTS, image_size=S)
+        del self.links
+        self.register_buffer("bias", torch.tensor(bias))
+        self.register_buffer("links", Finder.links)
+        self.left, self.batches = batches, 0
+
+    def estimate_rounds(self, images, iterations=1, visible=None):
+        if self.batches == self.left:
+            raise KeyboardInterrupt
+        self.batches += 1
+        return [(Finder.estimate(self, images) + self.bias, images)]
+
+    def estimate(self, images, iterations=1, visible=None):
+        return self.estimate_rounds(images)[0][0]
+
+    def link_weights(self):
+        return Finder().link_weights()
+
+
+COLUMNS = ("names", "frames", "times", "keypoints", "normalised", "sizes", "confidence", "filled")
+
+
+def same(one, other):
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def threads():
+    return [each.name for each in threading.enumerate() if each.name.startswith("ppl_fast")]

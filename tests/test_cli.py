@@ -128,7 +128,7 @@ def test_wrong_arguments_are_named(arguments, sentence, tmp_path, monkeypatch, c
     ("missing", "importing"),
     [
         ("jsonargparse", ["ppl_fast.commands.train", "ppl_fast.commands.options"]),
-        ("accelerate", ["ppl_fast.training.trainer"]),
+        ("accelerate", ["ppl_fast.training.entry"]),
     ],
 )
 def test_missing_extra_is_named(images, config, tmp_path, monkeypatch, capsys, missing, importing):

@@ -15,6 +15,7 @@ from inference_cases import KEYPOINTS, Finder, S
 
 from ppl_fast.data import load_labels
 from ppl_fast.inference import Estimation, collect, estimate, write
+from ppl_fast.inference.posing import Posing
 
 NAMES = ["keypoint_00", "keypoint_01", "keypoint_02"]
 
@@ -33,7 +34,7 @@ class Sure(Estimation):
 
 def sure(source, batch_size=100):
     found = estimate(Finder(), source, batch_size=batch_size)
-    return Sure(Finder(), found.media, iterations=1, batch_size=batch_size, progress=False)
+    return Sure(Posing(Finder(), iterations=1), found.media, batch_size=batch_size, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,8 @@ def test_0_0_is_the_centre_of_the_first_pixel(tmp_path):
         ({"npz": "p.labels"}, "npz writes NPZ, for files that end in .npz, got"),
         ({"csv": "p.h5"}, "csv writes CSV, for files that end in .csv, got .*; .h5 is for dlc or sleap"),
         ({"coco": "p.hdf5"}, "coco writes COCO, for files that end in .json, got"),
+        ({"csv": "{}.csv"}, "csv writes CSV, all into one file; {} is for dlc and sleap"),
+        ({"dlc": "{}.json"}, "dlc writes DLC, for files that end in .csv or .h5"),
         ({"dlc": "p.csv", "csv": "p.csv"}, "csv must be another file than dlc"),
     ],
 )
@@ -248,9 +251,11 @@ def test_the_command(images, tmp_path, capsys):
         np.testing.assert_allclose(load_labels(tmp_path / name).keypoints, expected, atol=2e-3)
     assert main([*map(str, start), str(tmp_path / "p.csv"), "--format", "dlc", "--coco", str(tmp_path / "q.json")]) == 0
     assert next(csv.reader((tmp_path / "p.csv").open()))[0] == "scorer" and (tmp_path / "q.json").is_file()
+    assert main([*map(str, start), str(tmp_path / "{}_d.csv"), "--format", "dlc"]) == 0
+    assert f"wrote {tmp_path / 'images_d.csv'}" in capsys.readouterr().out and (tmp_path / "images_d.csv").is_file()
     out = tmp_path / "new.h5"
     assert "--out writes CSV, for files that end in .csv" in fails(capsys, *start, out)
     both = fails(capsys, *start, tmp_path / "n.json", "--format", "coco", "--coco", tmp_path / "m.json")
     assert "--coco writes what --format coco writes" in both
-    assert "must be one of" in fails(capsys, *start, out, "--format", "parquet")
+    assert "must be one of" in fails(capsys, *start, out, "--format", "feather")
     assert not out.exists()

@@ -161,7 +161,7 @@ def test_videos_that_are_no_files_are_skipped(tmp_path):
     picture(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
-    with pytest.raises(ValueError, match="2 of 2 videos are unusable"):
+    with pytest.raises(ValueError, match="2 of 2 videos among 3 files are unusable"):
         open_set(tmp_path, 16)
 
 

@@ -13,7 +13,7 @@ from ppl_fast._library import OPERATORS
 
 ROOT = Path(__file__).parents[1]
 RULES = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FOLDERS = ("ppl_fast", "kernels", "csrc", "cmake", "docs", "benchmarks", "tests", ".ci")
+FOLDERS = ("ppl_fast", "kernels", "csrc", "cmake", "docs", "benchmarks", "tests", ".ci", ".github")
 BUILT = {".so", ".pyc", ".png", ".safetensors"}
 FILES = [
     path

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from label_cases import csv_text, slp, written
+from label_cases import INSTANCE, csv_text, slp, written
 from PIL import Image
 from test_data_labels import coco
 
@@ -104,6 +104,31 @@ def test_projects_of_sleap(tmp_path):
     assert load_labels(tracks, individual="two").files == ["walk.mp4/000007"]
     with pytest.raises(ValueError, match=r"tracks.slp .*several individuals \(one, two\)"):
         load_labels(tracks)
+
+
+def test_videos_of_one_name_and_lists_of_images_in_projects_of_sleap(tmp_path):
+    path = slp(tmp_path / "a.slp", [[[1, 2, True]], [[3, 4, True]], [[5, 6, True]]])
+    listed = [{"backend": {"filename": f"/data/{day}/cam.mp4"}} for day in ("monday", "tuesday")]
+    listed.append({"backend": {"filename": "im/0.png", "filenames": [f"im/{i}.png" for i in range(3)]}})
+    with h5py.File(path, "r+") as file:
+        del file["videos_json"]
+        file["videos_json"] = np.array([json.dumps(video) for video in listed], "S")
+        frames, instances = file["frames"][...], file["instances"][...]
+        frames["video"], frames["frame_idx"] = [0, 1, 2], [7, 7, 2]
+        instances["track"] = [-1, 0, -1]  # a person went on without the one track
+        file["frames"][...], file["instances"][...] = frames, instances
+    found = load_labels(path)
+    assert found.files == ["monday/cam.mp4/000007", "tuesday/cam.mp4/000007", "im/2.png"]
+    assert found.keypoints[:, 0].tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_the_skeleton_that_is_used_counts(tmp_path):
+    skeletons = [{"nodes": [{"id": i} for i in ids], "links": []} for ids in ((1, 0, 2), (2, 0))]
+    nodes = [{"name": name} for name in ("nose", "tail", "ear")]
+    path = slp(tmp_path / "a.slp", [[[1, 2, True], [3, 4, True]]], skeletons=skeletons, nodes=nodes)
+    with h5py.File(path, "r+") as file:
+        file["instances"][...] = np.array([(*file["instances"][0].tolist()[:3], 1, -1, -1, 0, 0, 2)], INSTANCE)
+    assert load_labels(path).names == ["ear", "nose"]
 
 
 def test_analysis_files_of_sleap(tmp_path):

@@ -6,6 +6,7 @@ from formulas import published_memory_attention
 from op_tester import running
 
 import ppl_fast
+from ppl_fast import _library
 
 
 def test_the_published_formula_and_straight_through_gradient(backend):
@@ -32,6 +33,44 @@ def test_near_ties_resolve_as_float64_has_them(backend):
     exact = (tokens.double().unsqueeze(2) - prototypes.double()).square().sum(-1)
     assert torch.equal(indices, exact.argmin(-1))
     torch.testing.assert_close(distances.double(), exact.amin(-1), rtol=1e-5, atol=0)
+
+
+def _far_from_the_origin(tokens, prototypes):
+    return 100 + 1e-3 * tokens, 100 + 1e-2 * prototypes
+
+
+def _twins(tokens, prototypes):
+    prototypes[:, 100:] = prototypes[:, :100]
+    return prototypes.transpose(0, 1)[30:].clone(), prototypes  # at distance 0 of two
+
+
+def _not_finite(tokens, prototypes):
+    prototypes[0, 150, 3], prototypes[1, 199, 0], tokens[2, 2, 5] = torch.nan, torch.inf, -torch.inf
+    return tokens, prototypes
+
+
+def _overflowing(tokens, prototypes):
+    prototypes[:, 1::2] *= 1e19
+    return tokens * 1e18, prototypes * 1e18
+
+
+def _shortcuts() -> int:
+    kernels = _library.loaded("_C_cpu")
+    return kernels.shortcuts() if kernels else 0
+
+
+@pytest.mark.parametrize("change", [_far_from_the_origin, _twins, _not_finite, _overflowing])
+def test_a_token_in_a_batch_chooses_as_alone(backend, change):
+    """Where many tokens meet many prototypes, a kernel may screen them first: the choice and its bits stay the same."""
+    tokens, prototypes = change(torch.randn(170, 6, 33), torch.randn(6, 200, 33))
+    with running(backend) as name:
+        before = _shortcuts()
+        together = ppl_fast.memory_attention(tokens, prototypes, backend=name)
+        screened = _shortcuts()
+        alone = [ppl_fast.memory_attention(token, prototypes, backend=name) for token in tokens.split(1)]
+    assert (screened - before, _shortcuts() - screened) == (int(name == "cpp"), 0)
+    for batch, single in zip(together, map(torch.cat, zip(*alone, strict=True)), strict=True):
+        torch.testing.assert_close(batch, single, rtol=0, atol=0, equal_nan=True)
 
 
 def test_soft_mode_survives_extreme_temperatures(backend):

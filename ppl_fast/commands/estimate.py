@@ -1,5 +1,6 @@
 """ppl-fast estimate: poses of images and videos, in pixels."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from ppl_fast.commands.options import add_compute, check_outputs, command_parser
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ppl_fast.inference import Calibration
+    from ppl_fast.inference import Calibration, Estimation
     from ppl_fast.models import KeypointModel
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
@@ -22,16 +23,19 @@ pixels of the originals. Damaged files are named and have no rows, up to --max-b
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = parse(_parser(), arguments)
+    if options.ahead < 0:
+        raise ValueError(f"--ahead must not be negative, got {options.ahead}")
     if options.iterations is not None and options.iterations < 1:
         raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
     masks = _masks(options)
 
     with needing("ppl-fast estimate needs", "data"):
-        from ppl_fast.data.clips import find_media
+        from ppl_fast.data.packed import check_media
     from ppl_fast.inference import estimate, write
 
+    kept = Path(f"{options.out}.parts") if options.resume else None
     model = ready_model(options.run, options)
-    find_media(Path(options.images))  # else outputs would be made for a source that is not there
+    check_media(Path(options.images))  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
     confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
     poses = estimate(
@@ -48,6 +52,8 @@ def main(arguments: list[str]) -> int:
         max_pixels=options.max_pixels,
         framing=framing_for(options),
         progress=True,
+        depth=options.ahead,
+        keep=kept,
     )
     known = set(poses.media.skipped)
     # What goes to a stream, such as /dev/stdout, is not to be mixed with words.
@@ -57,11 +63,16 @@ def main(arguments: list[str]) -> int:
     for report in filter(None, (poses.media.report, poses.masks and poses.masks.report, unsure)):
         print(report, file=words)
     count = write(poses, **{"coco": options.coco, "overlay": options.overlay, options.format: options.out})
+    if kept is not None:
+        shutil.rmtree(kept)
     for name, reason in poses.media.skipped:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
     what = f"{len(joints.names)} joints" if joints else f"{model.config['num_keypoints']} keypoints"
     print(f"wrote {count} poses of {what} to {readable(options.out)}", file=words)
+    for path in _several(options.out, poses):
+        print(f"wrote {readable(str(path))}", file=words)
+    print(poses.waits, file=words)
     if poses.masks and poses.masks.whole:
         print(f"{poses.masks.whole} of them have nothing hidden", file=words)
     if options.coco:
@@ -71,21 +82,37 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _several(out: str, poses: "Estimation") -> list[Path]:
+    """The files that an output with {} in its name has become."""
+    from ppl_fast.inference.exchange import MANY, files_of
+
+    found = files_of(Path(out), poses.schema.videos).values() if MANY in Path(out).name else ()
+    return [path for path in found if path.is_file()]
+
+
 def _parser() -> "ArgumentParser":
     """Of the command."""
     parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
     parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
     parser.add_argument(
-        "images", metavar="IMAGES", type=str, help="folder of images and videos, searched recursively, or one of them"
+        "images",
+        metavar="IMAGES",
+        type=str,
+        help="folder of images and videos, searched recursively; one of them; or a .pkg.slp",
     )
     parser.add_argument(
-        "--out", type=str, required=True, help="file to write; CSV: one row an image or frame, of videos with its time"
+        "--out",
+        type=str,
+        required=True,
+        help="file to write; CSV: one row an image or frame, of videos with its time; dlc and sleap of several videos: "
+        "with {} in its name, as poses/{}.csv, a file each",
     )
     parser.add_argument(
         "--format",
-        type=Literal["csv", "dlc", "sleap", "coco", "npz"],
+        type=Literal["csv", "dlc", "sleap", "coco", "npz", "parquet"],
         default="csv",
-        help="of --out: csv; dlc, DeepLabCut's .csv or .h5; sleap, its analysis .h5; coco, .json; npz, NumPy's arrays",
+        help="of --out: csv; dlc, DeepLabCut's .csv or .h5; sleap, its analysis .h5; coco, .json; npz, NumPy's arrays; "
+        "parquet, for large runs",
     )
     parser.add_argument("--coco", type=str | None, default=None, help="COCO keypoint JSON file to write as well")
     parser.add_argument(
@@ -112,6 +139,15 @@ def _parser() -> "ArgumentParser":
         help="of videos: smooth tracks over time, weighted by confidence, and fill gaps of up to half a second; gives "
         "confidence as well",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep poses in the folder OUT.parts as they are found, and go on from those that are there",
+    )
+    ahead = parser.add_argument(
+        "--ahead", type=int, default=2, help="batches decoded ahead of the model, and waiting to be written behind it"
+    )
+    ahead.rare = True
     add_crop(parser)
     add_compute(parser)
     return parser
@@ -173,6 +209,10 @@ def _check_outputs(options: Any, source: Path) -> None:
     from ppl_fast.inference.writers import check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
+    if options.resume and options.overlay:
+        raise ValueError("--resume keeps poses and no images, which --overlay needs; leave one of them out")
+    if options.resume and is_stream(options.out):
+        raise ValueError(f"--resume needs a file for --out, beside which to keep poses, got {options.out}")
     if options.coco and options.format == "coco":
         raise ValueError("--coco writes what --format coco writes to --out; give one of them")
     kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay"}

@@ -128,12 +128,13 @@ def _suggest(model: LinkModel, named: NamedJoints, options: Any) -> None:
 
     from ppl_fast.data import open_set
     from ppl_fast.inference import predict
+    from ppl_fast.inference.posing import device_of
     from ppl_fast.naming.suggest import suggested
 
     limits = {"max_bad_share": options.max_bad_share, "max_pixels": options.max_pixels}
     images = open_set(options.of, model.config["image_size"], framing=framing_for(options), **limits).dataset
     keypoints = predict(model, images, batch_size=options.batch_size, workers=options.workers)
-    device = next(model.parameters()).device
+    device = device_of(model)
     unsure = np.concatenate(
         [
             named.disagreement(torch.stack([images[i] for i in rows]).to(device), keypoints[rows])

@@ -67,13 +67,20 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from ppl_fast.training import train
+    from ppl_fast.cli import EXIT_INTERRUPTED
+    from ppl_fast.training import TrainingInterrupted, train
 
     kinds = {"resume": options.resume, "architecture": options.architecture, "start": options["from"]}
-    train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, **kinds)
+    stopped = False
+    try:
+        train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, **kinds)
+    except TrainingInterrupted:
+        stopped = True
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            raise  # for all, which stop together
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return 0
+    return EXIT_INTERRUPTED if stopped else 0
 
 
 def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:

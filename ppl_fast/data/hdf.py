@@ -24,7 +24,8 @@ LARGEST_READ = 1 << 29  # bytes of an array that is read whole
 LARGEST_NOTE = 1 << 24  # bytes of an attribute
 MOST_TEXTS = 1 << 20  # in an array of them
 SHOWN = 12  # names of arrays in an error
-NUMBERS, RECORDS, TEXTS = "biuf", "biufSV", "SO"  # kinds of elements, by NumPy's letters
+# Kinds of elements, by NumPy's letters, and of its objects: O texts, R runs of bytes.
+NUMBERS, RECORDS, TEXTS, RUNS = "biuf", "biufSV", "SO", "iuR"
 
 
 class MissingError(ValueError):
@@ -95,7 +96,7 @@ class Content:
         if kind == h5py.h5o.TYPE_GROUP:
             notes = h5py.Group(h5py.h5g.open(place, key)).attrs
         else:
-            notes = self.array(owner, RECORDS).attrs
+            notes = self.array(owner, RECORDS + RUNS).attrs
         if name not in notes:
             return None
         found = notes.get_id(name)
@@ -179,10 +180,13 @@ def _refusal(array: Any, kinds: str, scalar: bool) -> str:
 
 
 def _plain(kind: np.dtype, kinds: str) -> bool:
-    """Whether elements are of these kinds, those of records too; an object must be a text."""
+    """Whether elements are of these kinds, those of records too; an object must be a text, or a run."""
     import h5py
 
     if kind.kind == "O":
+        run = h5py.check_vlen_dtype(kind)
+        if run is not None and "R" in kinds:
+            return isinstance(run, np.dtype) and run.kind in "iu" and run.itemsize == 1
         return "O" in kinds and h5py.check_string_dtype(kind) is not None
     if kind.subdtype is not None:
         return _plain(kind.subdtype[0], kinds)

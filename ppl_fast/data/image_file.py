@@ -104,15 +104,21 @@ class _Bounded(io.BufferedReader):
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, large ones and those with long notes too, and without Python's warnings."""
-    with _Bounded(path, check_regular(path)) as file:
-        source = _without_notes(file)
-        try:
-            with _quiet():
-                image = _identified(source)
-            with image:
-                yield image
-        except RuntimeError as error:  # of the reader of HEIC
-            raise OSError(str(error)) from error
+    with _Bounded(path, check_regular(path)) as file, opened_stream(file) as image:
+        yield image
+
+
+@contextmanager
+def opened_stream(file: BinaryIO) -> Iterator[Image.Image]:
+    """An image file that is open already, or lies in memory; see `opened`."""
+    source = _without_notes(file)
+    try:
+        with _quiet():
+            image = _identified(source)
+        with image:
+            yield image
+    except RuntimeError as error:  # of the reader of HEIC
+        raise OSError(str(error)) from error
 
 
 def _identified(source: BinaryIO) -> Image.Image:

@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised, resized
 
 SMALLEST_SIDE = 8
+AT_ONCE = 16  # images that a thread measures in a row
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
 # SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
@@ -97,11 +99,7 @@ class ImageSet(Dataset[torch.Tensor]):
         self._boxes = [self._boxes[i] for i in good]
         self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-        if len(self.skipped) > max_bad_share * (len(names) + beside) or not (good or beside):
-            raise ValueError(
-                f"{kind}: {len(self.skipped)} of {len(names)} images in {self.root} are unusable, at most "
-                f"a share of {max_bad_share:g} may be, and not all: {first_few(self.skipped)}"
-            )
+        check_share(self.skipped, len(names), max_bad_share, f"images in {self.root}", beside, f"{kind}: ")
         if self._cache is not None and self.skipped:
             self._cache = self._cache[good]
 
@@ -170,8 +168,10 @@ class ImageSet(Dataset[torch.Tensor]):
                 return _reason(error, str(self.root / names[i]))
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-            jobs = pool.map(inspect, range(len(names)))
-            return list(tqdm(jobs, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
+            starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers
+            jobs = pool.map(lambda start: [inspect(i) for i in range(len(names))[start : start + AT_ONCE]], starts)
+            found = chain.from_iterable(jobs)
+            return list(tqdm(found, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 
 
 def natural(name: str) -> tuple[list[int | str], str]:
@@ -183,6 +183,22 @@ def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
     shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
     return readable(", ".join(shown)) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+
+
+def check_share(
+    skipped: Sequence[tuple[str, str]], count: int, max_bad_share: float, kind: str, beside: int = 0, owner: str = ""
+) -> None:
+    """Raise a ValueError where more than a share of `count` images or videos was skipped, or all were.
+
+    Files of the other kind `beside` them count as well; the message begins with `owner`.
+    """
+    files = count + beside
+    if len(skipped) > max_bad_share * files or len(skipped) == files:
+        among = f" among {files} files" if beside else ""
+        raise ValueError(
+            f"{owner}{len(skipped)} of {count} {kind}{among} are unusable, at most a share of {max_bad_share:g} may "
+            f"be, and not all: {first_few(skipped)}"
+        )
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -18,3 +18,8 @@ def resized(image: Image.Image, size: int) -> torch.Tensor:
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 pixels of any shape as the models take them: float32 in [-1, 1]."""
     return pixels.float().mul_(1 / 127.5).sub_(1)
+
+
+def levels(images: torch.Tensor) -> torch.Tensor:
+    """The uint8 pixels that `normalised` made images in [-1, 1] of, exactly."""
+    return images.add(1).mul_(127.5).round_().to(torch.uint8)

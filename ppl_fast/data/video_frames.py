@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar
 from ppl_fast.data.boxes import seen
 from ppl_fast.data.framing import Views
-from ppl_fast.data.image_set import first_few
+from ppl_fast.data.image_set import check_share
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.selection import Thinning
 from ppl_fast.data.video import Video
@@ -81,7 +81,7 @@ class VideoFrames:
             raise OSError(
                 f"the frames of the videos cannot be kept in {folder}: {error.strerror}; TMPDIR can name another place"
             ) from error
-        check_share(self.skipped, len(videos), max_bad_share, beside=beside)
+        check_share(self.skipped, len(videos), max_bad_share, "videos", beside)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
@@ -150,21 +150,6 @@ def open_videos(
         except (OSError, ValueError) as error:
             skipped.append((name, str(error)))
     return opened, skipped
-
-
-def check_share(
-    skipped: list[tuple[str, str]], count: int, max_bad_share: float, kind: str = "videos", beside: int = 0
-) -> None:
-    """Raise a ValueError where more than a share of `count` videos or images was skipped, or all were.
-
-    Files of the other kind `beside` them count as well.
-    """
-    if skipped and (len(skipped) > max_bad_share * (count + beside) or len(skipped) == count + beside):
-        among = f" among {count + beside} files" if beside else ""
-        raise ValueError(
-            f"{len(skipped)} of {count} {kind}{among} are unusable, at most a share of {max_bad_share:g} may be, "
-            f"and not all: {first_few(skipped)}"
-        )
 
 
 def _remove(folder: str, owner: int) -> None:

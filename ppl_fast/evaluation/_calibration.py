@@ -15,8 +15,9 @@ from ppl_fast.evaluation._labelled import Split, labelled_split
 from ppl_fast.evaluation._occlusion import occlude
 from ppl_fast.evaluation._ridge import fit_ridge
 from ppl_fast.inference.confidence import WITHIN, Calibration, features, gather
-from ppl_fast.inference.estimation import device_of, read
+from ppl_fast.inference.estimation import read
 from ppl_fast.inference.masks import PASSES
+from ppl_fast.inference.posing import device_of
 from ppl_fast.inference.sources import Images
 
 if TYPE_CHECKING:

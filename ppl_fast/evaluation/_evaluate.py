@@ -21,8 +21,9 @@ from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_re
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
 from ppl_fast.inference import predict
-from ppl_fast.inference.estimation import device_of, read
+from ppl_fast.inference.estimation import read
 from ppl_fast.inference.poses import Naming
+from ppl_fast.inference.posing import device_of
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 

@@ -17,7 +17,8 @@ from ppl_fast.evaluation._error import error_text, error_unit, nearer_sides, reg
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap
 from ppl_fast.evaluation._score import labelled
-from ppl_fast.inference.estimation import device_of, read
+from ppl_fast.inference.estimation import read
+from ppl_fast.inference.posing import device_of
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 

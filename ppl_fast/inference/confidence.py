@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,9 +36,9 @@ LENGTH = 0.1  # of distances in the uncalibrated likelihood, in units of half th
 FORMAT = 1
 
 
-def gather(
+def measure(
     model: KeypointModel, images: Tensor, iterations: int = 1, visible: Tensor | None = None
-) -> tuple[Tensor, Evidence]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Estimate keypoints, and the evidence for each: the model's, and how far two views and two rounds agree.
 
     Args:
@@ -47,7 +48,7 @@ def gather(
         visible: (B, 1, S, S) bool; see `KeypointModel.estimate`.
 
     Returns:
-        Keypoints (B, N, 2), as by `model.estimate`, and float64 (B, N) by name, the larger the less sure: that of
+        Keypoints (B, N, 2), as by `model.estimate`, and numbers (B, N) by name, the larger the less sure: that of
         `KeypointModel.evidence`; `view`, how far a keypoint is from where it is found in a shifted copy; and `rounds`,
         from where it was in the round before, 0 in the first. Distances are in units of half the image side.
     """
@@ -59,18 +60,31 @@ def gather(
     shifted = F.pad(seen, (step, 0, step, 0), mode="replicate")[:, :, :size, :size]
     found["view"] = (model.estimate(shifted) - 2 * step / (size - 1) - keypoints).norm(dim=2)
     found["rounds"] = (keypoints - (rounds[-2][0] if len(rounds) > 1 else keypoints)).norm(dim=2)
+    return keypoints, found
+
+
+def gather(
+    model: KeypointModel, images: Tensor, iterations: int = 1, visible: Tensor | None = None
+) -> tuple[Tensor, Evidence]:
+    """`measure`, with the evidence as float64 arrays."""
+    keypoints, found = measure(model, images, iterations, visible)
     return keypoints, {name: value.detach().cpu().double().numpy() for name, value in found.items()}
 
 
 def uncalibrated(evidence: Evidence) -> NDArray[np.float64]:
+    """`agreement` of arrays."""
+    score: NDArray[np.float64] = agreement({name: torch.as_tensor(value) for name, value in evidence.items()}).numpy()
+    return score
+
+
+def agreement(evidence: dict[str, Tensor]) -> Tensor:
     """A score (n, N) in [0, 1] without labels; it is no probability, and tells frames apart more than keypoints.
 
     exp(-(view + recall + rounds) / 0.1), times how much narrower the attention is than one that is the same everywhere.
     """
-    distance = sum(evidence[name] for name in ("view", "recall", "rounds") if name in evidence)
-    narrow = 1 - np.minimum(evidence.get("spread", np.zeros(1)) / UNIFORM, 1)
-    score: NDArray[np.float64] = np.exp(-np.asarray(distance) / LENGTH) * narrow
-    return score
+    distances = [evidence[name] for name in ("view", "recall", "rounds") if name in evidence]
+    score = torch.exp(-torch.stack(distances).sum(dim=0) / LENGTH)
+    return score * (1 - (evidence["spread"] / UNIFORM).clamp(max=1)) if "spread" in evidence else score
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,13 +17,17 @@ from ppl_fast._console import no_bar
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
 from ppl_fast.data.kinds import MAX_PIXELS
-from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
-from ppl_fast.inference.masks import PASSES, Masks, open_masks
+from ppl_fast.inference.beside import Waits, ahead, timed
+from ppl_fast.inference.confidence import Calibration
+from ppl_fast.inference.frames import Frames
+from ppl_fast.inference.keeping import Kept, job_of
+from ppl_fast.inference.masks import PASSES, given_masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Naming, Origins, Poses
+from ppl_fast.inference.posing import Posing
 from ppl_fast.inference.smoothing import smoothed, unfilled
-from ppl_fast.inference.sources import Frames, Images, Source
-from ppl_fast.inference.writers import Schema
+from ppl_fast.inference.sources import Images, Source
+from ppl_fast.inference.writers import Schema, schema_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,48 +45,75 @@ class Estimation(Iterator[Poses]):
     Attributes:
         media: what is estimated, and what of it was skipped so far.
         masks: what is hidden in it, and how much had nothing hidden so far; None where nothing is.
+        waits: how long the model waited so far.
+        depth: batches that are read ahead, and that `write` may be behind.
     """
 
     def __init__(
         self,
-        model: KeypointModel,
+        posing: Posing,
         media: Media,
         *,
-        iterations: int,
         batch_size: int,
         progress: bool,
-        masks: Masks | None = None,
-        confidence: bool | Calibration = False,
-        joints: Naming | None = None,
         smooth: bool = False,
+        depth: int = 0,
+        kept: Kept | None = None,
     ):
-        self.media, self.masks, self._model, self._joints = media, masks, model, joints
+        self.media, self.masks, self.waits, self.depth = media, posing.masks, Waits(), depth
+        self._posing, self._batch_size, self._progress = posing, batch_size, progress
 
-        def of(part: Source) -> Iterator[Poses]:
-            batches = read(part, batch_size, progress)
-            poses = (_poses(model, *batch, iterations, masks, confidence, joints) for batch in batches)
+        def of(number: int, part: Source) -> Iterator[Poses]:
+            poses = self._found(part) if kept is None else self._resumed(number, part, kept)
             if not smooth:
                 return poses
             return smoothed(poses, part.image_size, batch_size) if isinstance(part, Frames) else map(unfilled, poses)
 
-        self._batches = (poses for part in media.parts for poses in of(part))
+        self._batches = (poses for number, part in enumerate(media.parts) for poses in of(number, part))
+
+    def _found(self, part: Source, start: int = 0) -> Generator[Poses, None, None]:
+        """The poses of a source from its image `start` on."""
+        batches = self._posing.batches(part, self._batch_size, start)
+        with bar_of(part, self._progress, start) as advance, closing(ahead(batches, self.depth, self.waits)) as ready:
+            for batch in ready:
+                poses = self._posing(batch)
+                del batch
+                advance(len(poses))
+                yield poses
+
+    def _resumed(self, number: int, part: Source, kept: Kept) -> Iterator[Poses]:
+        """The poses of a source: those that are kept, then the others."""
+        end, done = 0, False
+        for piece in kept.pieces(number, part):
+            end, done = piece.end, piece.done
+            part.resume(end, done, piece.skipped)
+            if piece.poses is not None:
+                yield piece.poses
+        if not done:
+            with closing(self._found(part, end)) as found, closing(kept.noting(number, part, end, found)) as noted:
+                yield from noted
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Poses:
-        return next(self._batches)
+        with timed(self.waits, "taking"):
+            return next(self._batches)
+
+    def close(self) -> None:
+        """End where it is: no more is read, and what was found is kept where it was to be."""
+        self._batches.close()
 
     @cached_property
     def schema(self) -> Schema:
         """What all poses have in common, for those who write them."""
-        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single}
-        if self._joints is not None:
-            bones = np.array(self._joints.skeleton, dtype=np.int64).reshape(-1, 2)
-            return Schema(links=bones, weights=np.ones(len(bones)), names=self._joints.names, **whole)
-        links = self._model.links.cpu().numpy().astype(np.int64)
-        weights = self._model.link_weights().detach().cpu().double().numpy()
-        return Schema(links=links, weights=weights, **whole)
+        videos = tuple(part.name for part in self.media.parts if isinstance(part, Frames))
+        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single, "videos": videos}
+        joints = self._posing.joints
+        if joints is not None:
+            bones = np.array(joints.skeleton, dtype=np.int64).reshape(-1, 2)
+            return Schema(links=bones, weights=np.ones(len(bones)), names=joints.names, **whole)
+        return schema_of(self._posing.model, **whole)
 
 
 def estimate(
@@ -101,6 +131,8 @@ def estimate(
     max_pixels: int = MAX_PIXELS,
     framing: Framing | None = None,
     progress: bool = False,
+    depth: int = 0,
+    keep: str | os.PathLike[str] | None = None,
 ) -> Estimation:
     """Estimate the poses of images and videos.
 
@@ -134,14 +166,20 @@ def estimate(
         framing: what the model is to see of each image, as in its training: `ppl_fast.training.load_framing(run)`.
             None stretches the whole to the model's square. What shows nothing has a pose of NaN.
         progress: show a bar where there is a terminal.
+        depth: batches that a thread decodes ahead of the model, and that `write` hands to a thread of its own, so that
+            decoding, the model and writing go on at once; 0 does one after the other, and decodes none too soon.
+        keep: a folder in which poses are kept as they are found. Where it has some, by the same model and options and
+            of the same files, they come first, without their images, and estimation goes on behind them. It stays when
+            all are found. See `ppl_fast.inference.keeping`.
 
     Returns:
         An iterator over `Poses`; no batch mixes images and frames, or frames of two videos.
 
     Raises:
-        TypeError: no such source, masks or confidence.
-        ValueError: a number out of bounds; nothing to estimate there, or too much that is unusable; masks that do not
-            fit it. While iterating: an image, frame or mask does not decode that may not be skipped, and is named.
+        TypeError: no such source, masks or confidence; to keep poses of what is no file.
+        ValueError: a number out of bounds; poses in `keep` of another job; nothing to estimate there, or too much that
+            is unusable; masks that do not fit it. While iterating: an image, frame or mask does not decode that may not
+            be skipped, and is named.
         ImportError: an extra is not installed.
     """
     if not isinstance(confidence, (bool, Calibration)):
@@ -151,23 +189,19 @@ def estimate(
     iterations = integer("estimate", "iterations", iterations, low=1)
     batch_size = integer("estimate", "batch_size", batch_size, low=1)
     workers = integer("estimate", "workers", workers, low=0)
+    depth = integer("estimate", "depth", depth, low=0)
     files = isinstance(source, (str, os.PathLike)) or not hasattr(source, "__getitem__")
     size = model.config["image_size"] if files else None  # tensors and data sets have theirs
     media = open_source(
         source, size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels, framing=framing
     )
     hidden = None if masks is None else open_masks(masks, media)
-    return Estimation(
-        model,
-        media,
-        iterations=iterations,
-        batch_size=batch_size,
-        progress=progress,
-        masks=hidden,
-        confidence=confidence or smooth,
-        joints=joints,
-        smooth=smooth,
-    )
+    posing = Posing(model, iterations, hidden, confidence or smooth, joints)
+    kept = None
+    if keep is not None:
+        shown = {"framing": framing, "masks": given_masks(masks), "max pixels": max_pixels}
+        kept = Kept(Path(keep), job_of(posing, media, batch_size, **shown))
+    return Estimation(posing, media, batch_size=batch_size, progress=progress, smooth=smooth, depth=depth, kept=kept)
 
 
 def predict(
@@ -197,61 +231,25 @@ def predict(
     iterations = integer("predict", "iterations", iterations, low=1)
     batch_size = integer("predict", "batch_size", batch_size, low=1)
     media = Media([Images(images, integer("predict", "workers", workers, low=0), description)])
-    batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+    batches = Estimation(Posing(model, iterations), media, batch_size=batch_size, progress=progress)
     return np.concatenate([poses.normalised for poses in batches])
 
 
 def read(source: Source, batch_size: int, progress: bool) -> Iterator[tuple[Origins, Tensor]]:
     """The batches of a source, with a progress bar where there is a terminal."""
-    bar: Any = nullcontext()
-    if progress:
-        with needing("progress bars need", "data"):
-            from tqdm.auto import tqdm
-        bar = tqdm(total=source.length, desc=source.name, unit=source.unit, disable=no_bar())
-    with bar as shown:
+    with bar_of(source, progress) as advance:
         for origins, pixels in source.read(batch_size):
             yield origins, pixels
-            if shown is not None:
-                shown.update(len(origins))
+            advance(len(origins))
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU if it has neither."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
-
-
-def _poses(
-    model: KeypointModel,
-    origins: Origins,
-    pixels: Tensor,
-    iterations: int,
-    masks: Masks | None,
-    confidence: bool | Calibration,
-    joints: Naming | None,
-) -> Poses:
-    device = device_of(model)
-    hidden = {} if masks is None else {"visible": masks.of(origins, pixels.shape[-1]).to(device)}
-    likelihood = expected = None
-    if confidence is False:
-        found = model.estimate(pixels.to(device), iterations=iterations, **hidden)
-    else:
-        found, evidence = gather(model, pixels.to(device), iterations, **hidden)
-        if confidence is True:
-            likelihood = uncalibrated(evidence)
-        else:
-            likelihood, expected = confidence.judge(evidence, origins.seen_sizes)
-    normalised = found.detach().cpu().double().numpy()
-    if joints is not None:
-        seen = pixels.to(device) * hidden["visible"] if hidden else pixels.to(device)
-        normalised = joints(seen, normalised)
-        likelihood, expected = (each if each is None else joints.mixed(each) for each in (likelihood, expected))
-    if origins.boxes is not None:
-        nothing = np.isnan(origins.boxes).any(axis=1)
-        for each in (normalised, likelihood, expected):
-            if each is not None:
-                each[nothing] = np.nan
-    keypoints = origins.in_pixels(normalised, pixels.shape[-1])
-    return Poses(
-        **vars(origins), keypoints=keypoints, normalised=normalised, confidence=likelihood, expected_error=expected
-    )
+@contextmanager
+def bar_of(source: Source, progress: bool, start: int = 0) -> Iterator[Callable[[int], object]]:
+    """A function that moves the progress bar of a source, which is shown where there is a terminal."""
+    if not progress:
+        yield lambda count: None
+        return
+    with needing("progress bars need", "data"):
+        from tqdm.auto import tqdm
+    with tqdm(total=source.length, initial=start, desc=source.name, unit=source.unit, disable=no_bar()) as shown:
+        yield shown.update

@@ -8,26 +8,79 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppl_fast._extras import needing
-from ppl_fast._files import readable, replacing
+from ppl_fast._files import filling, readable, replacing
 from ppl_fast.inference.poses import Poses, collect
 
 if TYPE_CHECKING:
-    from ppl_fast.inference.writers import Schema, Write
+    from ppl_fast.inference.writers import Format, Schema, Write
 
 SCORER = "ppl_fast"
 COORDINATES = ("x", "y", "likelihood")
+MANY, IMAGES = "{}", "images"  # what stands for a video's name in a path, and for that of images beside them
 KEY = "df_with_missing"  # that DeepLabCut and movement look for
 
 
+def files_of(pattern: Path, videos: Iterable[str]) -> dict[str | None, Path]:
+    """The file of each video, and under None that of images beside them, for a path with {} in its name.
+
+    In the place of {} is the video's name below its folder, without its suffix where that is of this video alone.
+    """
+    videos = [*videos]
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in videos]
+    names: dict[str | None, str] = {
+        name: stem if [*stems, IMAGES].count(stem) == 1 else name for name, stem in zip(videos, stems, strict=True)
+    }
+    names[None] = IMAGES
+    return {name: pattern.parent / pattern.name.replace(MANY, readable(text)) for name, text in names.items()}
+
+
+def _a_file_each(kind: str) -> Callable[[Format], Format]:
+    """Lets a format of a single track take several, a file each, where its path has {} in its name."""
+
+    def wrapped(one: Format) -> Format:
+        @wraps(one)
+        @contextmanager
+        def opened(path: Path, schema: Schema) -> Iterator[Write]:
+            if MANY not in path.name:
+                _one_track(kind, schema)
+                with one(path, schema) as write:
+                    yield write
+                return
+            files = files_of(path, schema.videos)
+            with filling(path.parent) as folder, ExitStack() as last:
+                current: Any = last  # none of the names
+                append: Write
+
+                def write_to_its_own(poses: Poses) -> None:
+                    nonlocal current, append
+                    video = None if poses.video is None else poses.names[0]
+                    if video != current:
+                        last.close()
+                        target = folder / files[video].relative_to(path.parent)
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        own = replace(schema, moving=video is not None, single=True)
+                        current, append = video, last.enter_context(one(target, own))
+                    append(poses)
+
+                yield write_to_its_own
+
+        return opened
+
+    return wrapped
+
+
+@_a_file_each("dlc")
 @contextmanager
 def dlc_writer(path: Path, schema: Schema) -> Iterator[Write]:
     """DeepLabCut's predictions, .csv or .h5: three rows of header, then x, y and likelihood of every keypoint.
@@ -35,10 +88,9 @@ def dlc_writer(path: Path, schema: Schema) -> Iterator[Write]:
     A row is a frame of a video by its number, or an image by its name. Without confidence, likelihoods are empty.
 
     Raises:
-        ValueError: frames of several videos.
+        ValueError: frames of several videos, and no {} in the name.
         ImportError: for .h5, pandas or PyTables is not installed.
     """
-    _one_track("dlc", schema)
     if path.suffix.lower() == ".csv":
         with _dlc_csv(path, schema) as write:
             yield write
@@ -56,15 +108,15 @@ def dlc_writer(path: Path, schema: Schema) -> Iterator[Write]:
         frame.to_hdf(temporary, key=KEY, format="table", mode="w")
 
 
+@_a_file_each("sleap")
 @contextmanager
 def sleap_writer(path: Path, schema: Schema) -> Iterator[Write]:
     """SLEAP's analysis file, .h5, of one animal without tracks, its axes in the order that SLEAP writes for MATLAB.
 
     Raises:
-        ValueError: frames of several videos.
+        ValueError: frames of several videos, and no {} in the name.
         ImportError: h5py is not installed.
     """
-    _one_track("sleap", schema)
     with needing("SLEAP's analysis files need", "data"):
         import h5py
     with replacing(path) as temporary, _whole(schema) as (write, take):
@@ -158,7 +210,8 @@ def _whole(schema: Schema) -> Iterator[tuple[Write, Callable[[], Poses]]]:
 def _one_track(kind: str, schema: Schema) -> None:
     if schema.moving and not schema.single:
         raise ValueError(
-            f"{kind} files hold one video, or images alone, got a folder with videos; take them one by one"
+            f"{kind} files hold one video, or images alone, got a folder with videos; for a file each give a name with "
+            f"{MANY} in it, as poses/{MANY}.csv"
         )
 
 

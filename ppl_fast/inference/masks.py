@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast._extras import needing
+from ppl_fast._files import stamp
 from ppl_fast._options import plain
 from ppl_fast.inference.media import Media
 from ppl_fast.inference.poses import Origins
@@ -140,6 +141,15 @@ def open_masks(masks: Given, media: Media) -> Masks:
             (width, height), (w, h) = sizes[found], size
             raise ValueError(f"mask {found} must have the size of {name}, {w} x {h} pixels, got {width} x {height}")
     return MaskImages(paths, report)
+
+
+def given_masks(masks: Given | None) -> object:
+    """What tells masks from others: a colour, or the names, sizes and dates of the files."""
+    if not isinstance(masks, (str, os.PathLike)):
+        return masks
+    path = Path(masks)
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return [(str(each), *stamp(each)) for each in files]
 
 
 def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]:

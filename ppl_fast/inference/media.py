@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ppl_fast import _check
 from ppl_fast._extras import needing
-from ppl_fast.data.kinds import MAX_PIXELS
-from ppl_fast.inference.sources import Frames, Images, Losses, Source
+from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.inference.frames import Frames
+from ppl_fast.inference.sources import Images, Losses, Source
 
 if TYPE_CHECKING:
     from ppl_fast.data.framing import Views
@@ -50,7 +51,7 @@ class Media:
     @property
     def single(self) -> bool:
         """Whether it is one video or image by itself, and no folder."""
-        return self.root is not None and self.root.is_file()
+        return self.root is not None and self.root.is_file() and kind_of(self.root) != "other"
 
 
 def open_source(
@@ -65,8 +66,9 @@ def open_source(
     """Look at what is to be estimated: files are listed, and looked at as far as it takes to know that they open.
 
     Args:
-        source: the path of a folder of images and videos, searched recursively, or of one image or video; a
-            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
+        source: the path of a folder of images and videos, searched recursively, of one image or video, or of a SLEAP
+            project that packs its images; a `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a
+            map-style data set of (3, S, S).
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images and videos is unusable.
@@ -114,9 +116,15 @@ def _open_files(
     from ppl_fast.data import ImageFolder
     from ppl_fast.data.clips import find_media
     from ppl_fast.data.images import folder_of
+    from ppl_fast.data.packed import PackedImages, packing
     from ppl_fast.data.video import Video
     from ppl_fast.data.video_frames import open_videos
 
+    limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+    if packed := packing(root):
+        inside = PackedImages(packed, image_size, framing=framing, keep=True, **limits)
+        lost = Losses("images", len(inside) + len(inside.skipped), max_bad_share, inside.skipped)
+        return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root)
     images, videos, others = find_media(root)
     if root.is_file() and videos:
         video = Video(root, max_pixels)
@@ -134,8 +142,7 @@ def _open_files(
     if views and not images:
         lines += views.report
     if images:
-        limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels, "beside": len(videos)}
-        dataset = ImageFolder(root, image_size, views=views, **limits)
+        dataset = ImageFolder(root, image_size, views=views, beside=len(videos), **limits)
         dataset.ignored = others  # not the videos
         lines.append(dataset.report())
         losses.skipped.extend(dataset.skipped)

@@ -32,6 +32,7 @@ class Origins:
             all of it.
         video: the video that all n are frames of; None for images.
         picture: gives the i-th original; None where they are no longer at hand.
+        end: how many images of its source there are up to the batch's end, those that do not decode counted.
     """
 
     names: list[str]
@@ -42,6 +43,7 @@ class Origins:
     boxes: NDArray[np.float64] | None = None
     video: Video | None = None
     picture: Callable[[int], Image] | None = None
+    end: int = 0
 
     def __len__(self) -> int:
         return len(self.names)

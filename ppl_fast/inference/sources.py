@@ -1,15 +1,14 @@
-"""What poses are estimated of: folders, videos, tensors and data sets, each read batch by batch and in order."""
+"""What poses are estimated of, each read batch by batch and in order: tensors, data sets and folders of images here."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -18,10 +17,7 @@ from ppl_fast.inference.poses import Origins
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ppl_fast.data.boxes import Box
-    from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
-    from ppl_fast.data.video import Frame, Video
 
 
 @dataclass
@@ -51,9 +47,16 @@ class Losses:
 
     def check(self) -> None:
         """Raise a ValueError where too many are skipped."""
-        from ppl_fast.data.video_frames import check_share
+        from ppl_fast.data.image_set import check_share
 
         check_share(self.skipped, self.count, self.max_bad_share, self.kind)
+
+
+def restore(losses: Losses | None, skipped: list[tuple[str, str]]) -> None:
+    """Add what is not noted yet."""
+    for entry in skipped:
+        if losses is not None and entry not in losses.skipped:
+            losses.add(*entry)
 
 
 class Source(ABC):
@@ -73,8 +76,12 @@ class Source(ABC):
     losses: Losses | None = None
 
     @abstractmethod
-    def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
+    def read(self, batch_size: int, start: int = 0) -> Iterator[tuple[Origins, Tensor]]:
         """Batches in order, no sooner than they are asked for.
+
+        Args:
+            batch_size: images that are taken together, those that do not decode counted.
+            start: images that are left out at the beginning.
 
         Returns:
             Pairs: where the images come from, and float32 (n, 3, S, S) in [-1, 1] on the CPU.
@@ -86,6 +93,18 @@ class Source(ABC):
     @abstractmethod
     def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """Names and (W, H) of the images; of a video, its own."""
+
+    @abstractmethod
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Names and paths of the images that are not read yet; of a video, its own.
+
+        Raises:
+            TypeError: they are no files.
+        """
+
+    @abstractmethod
+    def resume(self, start: int, done: bool, skipped: list[tuple[str, str]]) -> None:
+        """Take note that the images up to `start`, or all, have been read before, and what was left out until then."""
 
 
 class Images(Source):
@@ -107,10 +126,12 @@ class Images(Source):
         self.images, self.workers, self.name, self.length = images, workers, name, len(images)
         self.losses, self._some, self._first = losses, False, ""
 
-    def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
+    def read(self, batch_size: int, start: int = 0) -> Iterator[tuple[Origins, Tensor]]:
         """See `Source.read`."""
         tries = cast("Dataset[Try]", _Tries(self.images, strict=self.losses is None))
-        for batch in DataLoader(tries, batch_size=batch_size, num_workers=self.workers, collate_fn=list):
+        left = range(start, len(self.images))
+        for batch in DataLoader(tries, batch_size=batch_size, sampler=left, num_workers=self.workers, collate_fn=list):
+            start += len(batch)
             good = [each for each in batch if each.failure is None]
             self._some |= bool(good)
             for each in batch:
@@ -118,7 +139,7 @@ class Images(Source):
                     self._lose(each)
             if good:
                 pixels: Tensor = default_collate([each.pixels for each in good])
-                yield self._origins([each.number for each in good], pixels), pixels
+                yield self._origins([each.number for each in good], pixels, start), pixels
 
     def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """See `Source.originals`; images without sizes of their own have that of the first."""
@@ -126,6 +147,19 @@ class Images(Source):
         height, width = self.images[0].shape[-2:] if sizes is None else (0, 0)
         for row, name in enumerate(self._names([*range(len(self.images))])):
             yield name, (width, height) if sizes is None else sizes[row]
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """See `Source.files`."""
+        root, names = getattr(self.images, "root", None), getattr(self.images, "paths", None)
+        if not isinstance(root, Path) or names is None or not root.is_dir():
+            raise TypeError("poses can be kept of files alone, got images that are none")
+        return ((name, root / name) for name in names)
+
+    def resume(self, start: int, done: bool, skipped: list[tuple[str, str]]) -> None:
+        """See `Source.resume`."""
+        self._some |= start > 0
+        left = set() if done or not skipped else {*self._names([*range(start, len(self.images))])}
+        restore(self.losses, [entry for entry in skipped if entry[0] not in left])
 
     def _lose(self, failed: Try) -> None:
         name, self._first = self._names([failed.number])[0], self._first or failed.failure or ""
@@ -141,7 +175,7 @@ class Images(Source):
         names = getattr(self.images, "paths", None)
         return [f"{i:06d}" if names is None else names[i] for i in rows]
 
-    def _origins(self, rows: list[int], pixels: Tensor) -> Origins:
+    def _origins(self, rows: list[int], pixels: Tensor, end: int) -> Origins:
         known = ("original_sizes", "original", "boxes")
         sizes, original, boxes = (getattr(self.images, name, None) for name in known)
 
@@ -161,6 +195,7 @@ class Images(Source):
             times=[None] * len(pixels),
             boxes=None if boxes is None else boxes[rows],
             picture=picture,
+            end=end,
         )
 
 
@@ -189,64 +224,3 @@ class _Tries:
             if self.strict:
                 raise
             return Try(index, None, str(error), str(error.__cause__ or error))
-
-
-class Frames(Source):
-    """The frames of a video, decoded as they are asked for.
-
-    Args:
-        video: the file.
-        image_size: S, that frames are resized to.
-        name: of the video, such as its path below a folder.
-        losses: see `Source`; of a video that does not decode to its end, the frames up to there stay.
-        views: what is seen of each frame; None for all of it.
-    """
-
-    unit = "frame"
-
-    def __init__(
-        self,
-        video: Video,
-        image_size: int,
-        name: str | None = None,
-        losses: Losses | None = None,
-        views: Views | None = None,
-    ):
-        self.views = views
-        self.video, self.image_size, self.name, self.length = video, image_size, name or video.path.name, video.length
-        self.losses = losses
-
-    def read(self, batch_size: int) -> Iterator[tuple[Origins, Tensor]]:
-        """See `Source.read`."""
-        from ppl_fast.data.boxes import NOTHING, seen
-        from ppl_fast.data.pixels import normalised
-
-        frames = self.video.frames() if self.losses is None else self._as_far_as_possible(self.losses)
-        while batch := list(islice(frames, batch_size)):
-            pictures = [frame.image for frame in batch]
-            boxes = [self._box(frame.number) for frame in batch]
-            pixels = torch.stack([seen(*each, self.image_size) for each in zip(pictures, boxes, strict=True)])
-            origins = Origins(
-                names=[self.name] * len(batch),
-                sizes=np.asarray([self.video.size] * len(batch), dtype=np.int64),
-                frames=[frame.number for frame in batch],
-                times=[frame.time for frame in batch],
-                durations=[frame.duration for frame in batch],
-                boxes=None if self.views is None else np.stack([NOTHING if box is None else box for box in boxes]),
-                video=self.video,
-                picture=pictures.__getitem__,
-            )
-            yield origins, normalised(pixels)
-
-    def originals(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """See `Source.originals`."""
-        yield self.name, self.video.size
-
-    def _box(self, number: int) -> Box | None:
-        return None if self.views is None else self.views.box(f"{self.name}/{number:06d}", self.video.size)
-
-    def _as_far_as_possible(self, losses: Losses) -> Iterator[Frame]:
-        try:
-            yield from self.video.frames()
-        except ValueError as error:
-            losses.add(self.name, f"{error}; the frames up to there are kept")

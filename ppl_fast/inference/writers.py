@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,14 @@ from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from ppl_fast.inference.exchange import dlc_writer, npz_writer, sleap_writer
+from ppl_fast.inference.beside import behind
+from ppl_fast.inference.exchange import MANY, dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
+from ppl_fast.inference.tables import parquet_writer
 
 if TYPE_CHECKING:
     from ppl_fast.inference.estimation import Estimation
+    from ppl_fast.models import KeypointModel
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,6 +41,7 @@ class Schema:
         weights: (E,) float64, of the links, at least 0.
         moving: whether there are frames of videos.
         single: whether they are those of one video by itself.
+        videos: their names.
     """
 
     links: NDArray[np.int64]
@@ -45,12 +49,19 @@ class Schema:
     names: list[str] | None = None
     moving: bool = False
     single: bool = False
+    videos: tuple[str, ...] = ()
 
     def titles(self, count: int) -> list[str]:
         """The names of so many keypoints, or numbered ones."""
         from ppl_fast.data.predictions import numbered
 
         return numbered(count) if self.names is None else self.names
+
+
+def schema_of(model: KeypointModel, **whole: Any) -> Schema:
+    """The schema of a model's keypoints."""
+    weights = model.link_weights().detach().cpu().double().numpy()
+    return Schema(links=model.links.cpu().numpy().astype(np.int64), weights=weights, **whole)
 
 
 Write = Callable[[Poses], None]
@@ -143,9 +154,11 @@ def fitting(name: str) -> str:
 
 
 FORMATS: dict[str, Format] = {"csv": csv_writer, "coco": coco_writer, "overlay": overlay_writer}
-FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer}
+FORMATS |= {"dlc": dlc_writer, "sleap": sleap_writer, "npz": npz_writer, "parquet": parquet_writer}
 SUFFIXES = {"csv": (".csv",), "dlc": (".csv", ".h5"), "sleap": (".h5",), "coco": (".json",), "npz": (".npz",)}
-STRICT = ("dlc", "sleap", "npz")  # take no other suffix; the others are refused those of a format, here or below
+SUFFIXES |= {"parquet": (".parquet",)}
+STRICT = ("dlc", "sleap", "npz", "parquet")  # take no other suffix; the others are refused those of a format
+EACH = ("dlc", "sleap")  # of a single track: several take a file each
 OTHERS = (
     ".csv", ".tsv", ".json", ".npz", ".npy", ".h5", ".hdf5", ".slp", ".nc", ".mat", ".pkl", ".xlsx", ".parquet",
     ".yaml", ".gz", ".zip", *IMAGE_SUFFIXES, *VIDEO_SUFFIXES,
@@ -157,10 +170,12 @@ LONGEST_NAME = 200  # bytes; file systems end at 255, and a temporary name is lo
 def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     """Write all poses of an estimation, batch by batch, to one or more files.
 
+    The files are written by a thread of their own, up to `poses.depth` batches behind the model.
+
     Args:
         poses: what `estimate` gave, not yet iterated.
         outputs: a path by format, `csv="poses.csv", coco="poses.json", overlay="drawn"`; None leaves one out. See
-            `FORMATS`.
+            `FORMATS`. Of dlc and sleap, `poses/{}.csv` is a file for each video, by its name without the suffix.
 
     Returns:
         The number of poses.
@@ -179,11 +194,18 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
     check_paths(poses.media.root, paths, alone=poses.schema.single)
     count = 0
     with ExitStack() as whole:
+        whole.callback(poses.close)
         writers = [whole.enter_context(FORMATS[name](path, poses.schema)) for name, path in paths.items()]
-        for batch in poses:
+
+        def take(batch: Poses) -> None:
             for each in writers:
                 each(batch)
+
+        hand = whole.enter_context(behind(take, poses.depth, poses.waits))
+        for batch in poses:
+            hand(batch)
             count += len(batch)
+            del batch
     return count
 
 
@@ -215,6 +237,8 @@ def check_paths(
             raise ValueError(f"{name} must name a folder for a folder of images and videos, got {path}")
         if kind == "overlay" and alone and suffix in OTHERS and suffix not in (".png", ".mkv", ".mov", ".mp4"):
             raise ValueError(f"{name} must end in .png for an image, or in .mkv, .mov, .mp4 for a video, got {path}")
+        if MANY in path.name and kind in SUFFIXES and kind not in EACH:
+            raise ValueError(f"{name} writes {kind.upper()}, all into one file; {MANY} is for {' and '.join(EACH)}")
         if suffix not in SUFFIXES.get(kind, suffix) and (suffix in OTHERS or kind in STRICT):
             fitting = [other for other, suffixes in SUFFIXES.items() if suffix in suffixes]
             takes = f"; {suffix} is for {' or '.join(fitting)}" if fitting else ""

@@ -21,7 +21,7 @@ __all__ += ["KeypointModel", "LinkModel", "load_pretrained", "optimize"]
 
 
 def load_pretrained(directory: str | os.PathLike[str]) -> KeypointModel:
-    """The model that `save_pretrained` wrote into a directory, of whichever class.
+    """The model that `save_pretrained` wrote into a directory, or org/name on the hub, of whichever class.
 
     Raises:
         FileNotFoundError: there are no such files.

@@ -26,11 +26,18 @@ class Detector(nn.Module):
     The arguments are `Regressor`'s.
     """
 
-    def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4):
+    def __init__(
+        self,
+        num_keypoints: int,
+        base: int = 64,
+        levels: int = 4,
+        map_stride: int = 4,
+        trunk: tuple[nn.Module, int] | None = None,
+    ):
         super().__init__()
-        self.trunk, features = image_trunk(base, levels, map_stride)
+        self.trunk, features = trunk or image_trunk(base, levels, map_stride)
         self.maps = conv(features, num_keypoints)
-        init_kaiming(self)
+        init_kaiming(self, spare=trunk and trunk[0])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (B, N, 2), (x, y) in [-1, 1], and attention (B, N, h, w) of images (B, 3, H, W)."""
@@ -57,14 +64,15 @@ class AutoLink(LinkModel):
 
     Config: ClassVar[type[AutoLinkConfig]] = AutoLinkConfig
     architecture = "autolink"
-    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction,)
+    terms: tuple[term.Term, ...] = (term.reconstruction,)
 
     settings: AutoLinkConfig
 
     def __init__(self, num_keypoints: int = 16, image_size: int = 128, thickness: float = 1e-3, **options: Any):
         super().__init__(num_keypoints, image_size, thickness, **options)
         s = self.settings
-        self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride)
+        trunk = self.new_trunk(options.get("trunk"), s.detector_size)
+        self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride, trunk)
         self.translator = self.new_translator()
 
     def trunk(self) -> tuple[nn.Module, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
 from ppl_fast import _check
-from ppl_fast.models import checkpoint, registry
+from ppl_fast.models import checkpoint, hub, registry
 from ppl_fast.models.blank import blank
 from ppl_fast.models.blocks import check_gathered
 from ppl_fast.models.output import MemoryReport, Prior
@@ -187,7 +187,7 @@ class KeypointModel(nn.Module):
         images, size = self.checked(images)[0], self.settings.image_size
         if visible is None:
             return images
-        expected = (len(images), 1, size, size)
+        expected = (images.shape[0], 1, size, size)  # as a size, which may stay free while it is traced
         _check.tensor(type(self).__name__, "visible", visible, expected, dtypes=(torch.bool,), like=images)
         return images * visible
 
@@ -229,17 +229,30 @@ class KeypointModel(nn.Module):
         checkpoint.save(directory, self.architecture, self.config, self.state_dict())
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str], **overrides: Any) -> Self:
+    def from_pretrained(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        **overrides: Any,
+    ) -> Self:
         """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved, in eval mode.
 
         Args:
-            directory: holds `model.safetensors` and `config.json`.
+            directory: holds `model.safetensors` and `config.json`; or where it is no folder, the name org/name of a
+                model on the Hugging Face Hub.
+            revision: branch, tag or commit on the hub; None for its main branch.
+            cache_dir: of what comes from the hub, in place of huggingface_hub's own.
             overrides: options in place of the saved ones that do not change the architecture.
 
         Raises:
-            FileNotFoundError: there are no such files.
+            FileNotFoundError: there are no such files, and no such model on the hub.
+            ImportError: the extra `hub` is not installed.
+            OSError: the hub cannot be reached, and the cache does not have the model.
             ValueError: a file is broken, or of another architecture; the sentence names it.
         """
+        directory = hub.local(directory, revision, cache_dir)
         name, saved = checkpoint.read_config(directory)
         where = os.path.join(directory, checkpoint.CONFIG)
         found = registry.find(name) or (cls if name in (cls.architecture, cls.__name__) else None)

@@ -76,10 +76,14 @@ class MixerLayer(nn.Module):
         return x + z
 
 
-def init_kaiming(module: nn.Module) -> None:
-    """Kaiming normal weights for LeakyReLU(0.2) and zero biases, for every convolution and linear layer inside."""
+def init_kaiming(module: nn.Module, spare: nn.Module | None = None) -> None:
+    """Kaiming normal weights for LeakyReLU(0.2) and zero biases, for every convolution and linear layer inside.
+
+    What is inside of `spare` keeps its weights.
+    """
+    spared = set() if spare is None else {*spare.modules()}
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if layer not in spared and isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=SLOPE)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -70,7 +70,7 @@ class ExtendedPPL(Extension, PPL):
 
     Config: ClassVar[type[ExtendedPPLConfig]] = ExtendedPPLConfig
     architecture = "extended-ppl"
-    terms: ClassVar[tuple[term.Term, ...]] = (
+    terms: tuple[term.Term, ...] = (
         term.reconstruction,
         term.boundary,
         term.memory,
@@ -110,7 +110,7 @@ class ExtendedAutoLink(Extension, AutoLink):
 
     Config: ClassVar[type[ExtendedAutoLinkConfig]] = ExtendedAutoLinkConfig
     architecture = "extended-autolink"
-    terms: ClassVar[tuple[term.Term, ...]] = (
+    terms: tuple[term.Term, ...] = (
         term.reconstruction,
         term.separation,
         term.equivariance,

@@ -13,6 +13,7 @@ from ppl_fast.models.blocks import check_gathered, random_blocks
 from ppl_fast.models.perceptual import load_perceptual
 from ppl_fast.models.terms import Pass, Term
 from ppl_fast.models.translator import TRANSLATORS
+from ppl_fast.models.trunks import own_trunk
 from ppl_fast.ops import default_links, link_heatmap
 from ppl_fast.options.config import LinkModelConfig
 
@@ -21,11 +22,11 @@ class LinkModel(KeypointModel):
     """A subclass adds what finds keypoints, `translator` (from `new_translator`) and `forward`.
 
     What a pass consists of is cut into steps that an extension may override: `masks`, `seen`, `drawn`, `appearance`;
-    and `terms` lists the terms of the loss.
+    and `terms` lists the terms of the loss, for a class or for one model: `model.terms = (*model.terms, mine)`.
     """
 
     Config: ClassVar[type[LinkModelConfig]]
-    terms: ClassVar[tuple[Term, ...]] = ()
+    terms: tuple[Term, ...] = ()
 
     settings: LinkModelConfig
     kept_weights: Tensor | None
@@ -44,6 +45,11 @@ class LinkModel(KeypointModel):
         """A translator as the options have it."""
         s = self.settings
         return TRANSLATORS[s.translator](s.scaled(s.translator_base), s.translator_levels)
+
+    def new_trunk(self, given: object, size: int) -> tuple[nn.Module, int] | None:
+        """The trunk that is given, or that the options name, for images of side `size`, and C; None for its own."""
+        s = self.settings
+        return own_trunk(type(self).__name__, s.trunk, given, size, s.map_stride)
 
     # On disk, alpha is a scalar, as the published models have it
 
@@ -143,7 +149,7 @@ class LinkModel(KeypointModel):
         return distance
 
     def with_losses(self, found: Pass) -> Any:
-        """The output of a pass with its terms, each times its weight among the options, and the sum of those."""
+        """The output of a pass with its terms, each times its weight among the options, or 1, and the sum of those."""
         values = {name: value for term in self.terms for name, value in term(self, found).items()}
-        weighed = {name: getattr(self.settings, f"{name}_weight") * value for name, value in values.items()}
+        weighed = {name: getattr(self.settings, f"{name}_weight", 1.0) * value for name, value in values.items()}
         return found.out._replace(losses=weighed, loss=torch.stack(list(weighed.values())).sum())

@@ -38,7 +38,7 @@ class PPL(LinkModel):
     Config: ClassVar[type[PPLConfig]] = PPLConfig
     architecture = "ppl"
     iterative = True
-    terms: ClassVar[tuple[term.Term, ...]] = (term.reconstruction, term.boundary, term.memory, term.link_length)
+    terms: tuple[term.Term, ...] = (term.reconstruction, term.boundary, term.memory, term.link_length)
 
     settings: PPLConfig
 
@@ -46,7 +46,8 @@ class PPL(LinkModel):
         super().__init__(num_keypoints, image_size, thickness, **options)
         s = self.settings
         self.memory = HierarchicalMemory(s.num_keypoints, **s.memory_options())
-        self.regressor = Regressor(s.num_keypoints, **s.regressor_options())
+        trunk = self.new_trunk(options.get("trunk"), s.image_size)
+        self.regressor = Regressor(s.num_keypoints, **s.regressor_options(), trunk=trunk)
         self.translator = self.new_translator()
 
     def trunk(self) -> tuple[nn.Module, int]:

@@ -55,20 +55,29 @@ class Regressor(nn.Module):
         levels: number of down-blocks.
         map_stride: image pixels per map cell, a power of two up to 2**levels.
         head: "affine", "residual" or "position" (see ExtendedPPLConfig).
+        trunk: another trunk and its features C, as it is, in the place of one of base, levels and map_stride.
     """
 
-    def __init__(self, num_keypoints: int, base: int = 64, levels: int = 4, map_stride: int = 4, head: str = "affine"):
+    def __init__(
+        self,
+        num_keypoints: int,
+        base: int = 64,
+        levels: int = 4,
+        map_stride: int = 4,
+        head: str = "affine",
+        trunk: tuple[nn.Module, int] | None = None,
+    ):
         super().__init__()
         self.head = head
-        self.trunk, features = image_trunk(base, levels, map_stride)
+        self.trunk, features = trunk or image_trunk(base, levels, map_stride)
         self.maps = conv(features, num_keypoints)
         if head == "position":
-            init_kaiming(self)
+            init_kaiming(self, spare=trunk and trunk[0])
             return
         self.embed = nn.Linear(2, features)
         hidden, last = nn.Linear(3 * features, features), nn.Linear(features, 6)
         self.affine = nn.Sequential(hidden, nn.LeakyReLU(0.01), last)
-        init_kaiming(self)
+        init_kaiming(self, spare=trunk and trunk[0])
         if head == "residual":
             # Keypoints start near the expected positions, apart from one another.
             with torch.no_grad():

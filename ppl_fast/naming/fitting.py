@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast.evaluation import joint_errors, mean_over
+from ppl_fast.inference import predict
+from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
@@ -71,9 +73,7 @@ def name_joints(
             f"name_joints: labelled must show a joint in at least 2 images, got {len(labelled)} images that show "
             f"{int(labelled.shown.sum())} joints"
         )
-    device = next(model.parameters()).device
-    found = [model.estimate(part.to(device)) for part in labelled.images.split(64)]
-    keypoints = torch.cat(found).cpu().double().numpy()
+    keypoints = predict(model, labelled.images, progress=False)
     fitted = linear.fit(keypoints, labelled.joints, labelled.shown)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
@@ -101,7 +101,7 @@ def steps_of(count: int, schedule: Schedule | None) -> int:
 def _network(
     model: LinkModel, labelled: Labelled, rows: Tensor, schedule: Schedule, advanced: Callable[[], object]
 ) -> JointNetwork:
-    device = next(model.parameters()).device
+    device = device_of(model)
     joints = torch.from_numpy(np.nan_to_num(labelled.joints))
     shown = torch.from_numpy(labelled.shown)
     images, joints, shown = (each[rows].to(device) for each in (labelled.images, joints, shown))
@@ -119,8 +119,9 @@ def _network_left_out(
         if not len(others):
             continue
         network = _network(model, labelled, others, replace(schedule, seed=schedule.seed + 1 + int(number)), advanced)
-        device = next(network.parameters()).device
-        joints = predicted(network, labelled.images[torch.from_numpy(held)].to(device)).cpu().double().numpy()
+        joints = (
+            predicted(network, labelled.images[torch.from_numpy(held)].to(device_of(network))).cpu().double().numpy()
+        )
         known = labelled.shown[others.numpy()].any(axis=0)
         found[0, held] = np.where(known[:, None], joints, np.nan)
     return found

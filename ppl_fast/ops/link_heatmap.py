@@ -58,7 +58,7 @@ def poisoned_samples(keypoints: Tensor, weights: Tensor, thickness: float) -> Te
 def _to_compute(keypoints: Tensor, weights: Tensor, links: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     compute = torch.promote_types(keypoints.dtype, torch.float32)
     x = keypoints.to(compute)
-    return x, weights.to(compute).expand(len(x), len(links)), x[:, links]
+    return x, weights.to(compute).expand(x.shape[0], links.shape[0]), x[:, links]
 
 
 def link_heatmap_reference(
@@ -69,8 +69,8 @@ def link_heatmap_reference(
     winner_type = torch.int16 if len(links) <= 32767 else torch.int32
     poisoned = poisoned_samples(x, w, thickness)[:, None, None, None]
     if w.numel() == 0:
-        winner = torch.full((len(x), height, width), -1, dtype=winner_type, device=x.device)
-        return keypoints.new_zeros((len(x), 1, height, width)).masked_fill(poisoned, math.nan), winner
+        winner = torch.full((x.shape[0], height, width), -1, dtype=winner_type, device=x.device)
+        return keypoints.new_zeros((x.shape[0], 1, height, width)).masked_fill(poisoned, math.nan), winner
     _, r = _residuals(_pixels(height, width, x), ends[:, :, None, None])
     logs = w.clamp(min=0).log()[..., None, None] - r.square().sum(-1) / thickness
     best = logs.amax(1, keepdim=True)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+OWN_TRUNK = "own"  # the option `trunk` where the constructor was given a module
+
+
 # Equality and text are written once below: generated for each class, they are half of what the classes cost at import.
 @dataclass(frozen=True, eq=False, repr=False)
 class KeypointConfig:
@@ -101,6 +104,12 @@ class LinkModelConfig(KeypointConfig):
     link_spread: float = option(1.0, "standard deviation of factor * parameter at the start")
     map_stride: int = option(4, "image pixels per cell of the keypoints' attention maps (a power of two)", low=2)
 
+    trunk: str | None = option(
+        None,
+        "a backbone of timm by name, as resnet18, in the place of the model's own layers from images to features; the "
+        "constructor takes a module, too, which is recorded as the word own",
+    )
+
     translator: str = option(
         "unet",
         "unet: the published one; light: another, with strided convolutions, additive skips, and convolution before "
@@ -127,6 +136,13 @@ class LinkModelConfig(KeypointConfig):
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> Self:
+        """See `KeypointConfig.from_dict`; a module in the place of the name of a trunk becomes the word for it."""
+        if callable(options.get("trunk")):
+            options = {**options, "trunk": OWN_TRUNK}
+        return super().from_dict(options)
 
     def _check_stride(self, levels: str) -> None:
         if self.map_stride & (self.map_stride - 1) or self.map_stride > 2 ** getattr(self, levels):

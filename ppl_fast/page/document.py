@@ -22,6 +22,7 @@ from ppl_fast.options.footage import Framing
 from ppl_fast.page.learned import curves, described, priors
 from ppl_fast.page.measured import evaluations
 from ppl_fast.page.memory import held, memory_of
+from ppl_fast.page.named import beside
 from ppl_fast.page.numbers import finite
 from ppl_fast.page.pictures import pictures
 from ppl_fast.page.rounds import rounds_of
@@ -112,9 +113,10 @@ def collect(
     frames = integer("collect", "frames", frames, low=1)
     run = Path(run)
     model = (load_model(run) if model is None else model).eval()
-    memory = memory_of(model)
+    memory, sure = memory_of(model), beside(run, model)
     facts = described(model, run)
     data: dict[str, Any] = facts | {
+        "joints": sure.described(),
         "prior": priors(model, run, facts["step"]),
         "training": curves(run),
         "memory": None if memory is None else held(memory),
@@ -128,7 +130,7 @@ def collect(
         shown = pictures(
             model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, iterations=iterations,
             batch_size=batch_size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels,
-            framing=load_framing(run) if framing is None else framing, progress=progress,
+            framing=load_framing(run) if framing is None else framing, progress=progress, sure=sure,
         )  # fmt: skip
         data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, shown.names, ROUNDS)}
         skipped = shown.skipped

@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +22,20 @@ from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised
 from ppl_fast.data.video import Frame, Video
 from ppl_fast.inference import Estimation, Media, Poses, Source, open_source
-from ppl_fast.inference.estimation import device_of
-from ppl_fast.inference.sources import Frames, Images
+from ppl_fast.inference.frames import Frames
+from ppl_fast.inference.posing import Posing, device_of
+from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import Framing
 from ppl_fast.page.memory import memory_of, recall
+from ppl_fast.page.named import CONFIDENCE, Noting, Sureness
 from ppl_fast.page.numbers import rounded
 
 # (longer side in pixels, quality of JPEG), tried in this order until a picture fits into its share of the page.
 LADDER = ((512, 85), (448, 80), (384, 80), (320, 75), (256, 70), (208, 65), (160, 60), (128, 50))
 IN_TEXT = 4 / 3  # bytes of base64 for a byte
-# What tells plausible poses from others. A confidence of each keypoint would be another entry: `better` "high", and in
-# each picture's `measures` one number a keypoint.
+NOT_ASKED = Sureness()
+# What tells plausible poses from others, beside confidence: in each picture's `measures` one number a keypoint.
 MEMORY_MEASURE = {
     "key": "memory",
     "label": "Distance to the memory",
@@ -125,6 +128,7 @@ def pictures(
     max_pixels: int = MAX_PIXELS,
     framing: Framing | None = None,
     progress: bool = False,
+    sure: Sureness = NOT_ASKED,
 ) -> Shown:
     """The poses of a source, each with its picture; what shows the model nothing is left out.
 
@@ -141,6 +145,7 @@ def pictures(
         max_pixels: likewise.
         framing: likewise.
         progress: likewise.
+        sure: the named joints, and whether there is confidence.
 
     Raises:
         ValueError, OSError, ImportError: see `ppl_fast.inference.estimate`.
@@ -149,7 +154,8 @@ def pictures(
     limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
     found = open_source(source, size, workers=workers, framing=framing, **limits)
     media, clips = thinned(found, most)
-    batches = Estimation(model, media, iterations=iterations, batch_size=batch_size, progress=progress)
+    posing = Posing(model, iterations, confidence=sure.confidence, joints=sure.joints)
+    batches = Estimation(posing, media, batch_size=batch_size, progress=progress)
     total = sum(part.length or most for part in media.parts)
     wanted = set(np.linspace(0, total - 1, min(some, total)).round().astype(int).tolist())
     encoder = Encoder(budget / max(total, 1))
@@ -158,8 +164,8 @@ def pictures(
     empty: Counter[str] = Counter()
     for batch in batches:
         clip = _clip_of(batch, clips)
-        for row, entry in enumerate(_entries(model, batch)):
-            if not np.isfinite(batch.keypoints[row]).all():
+        for row, entry in enumerate(_entries(model, batch, sure.joints)):
+            if any(None in point for point in entry["points"]):
                 empty[clips[clip]["name"]] += 1
                 continue
             picture = batch.image(row)
@@ -167,15 +173,17 @@ def pictures(
                 box = None if batch.boxes is None else batch.boxes[row]
                 kept[readable(batch.unique_names[row])] = normalised(seen(picture, box, size))
             shown.append(entry | {"clip": clip, "image": encoder(picture)})
-    measures = [MEMORY_MEASURE] if memory_of(model) is not None else []
+    measures = [*sure.measures(), *([MEMORY_MEASURE] if memory_of(model) is not None else [])]
     images = torch.stack(list(kept.values())) if kept else torch.zeros(0, 3, size, size)
     data = {"clips": clips, "measures": measures, "pictures": shown, "iterations": iterations}
     nothing = [(name, f"{count} of what was chosen of it show no animal") for name, count in empty.items()]
     return Shown(data, images, list(kept), media.skipped + nothing)
 
 
-def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
+def _entries(model: KeypointModel, poses: Poses, joints: Noting | None = None) -> list[dict[str, Any]]:
     """Of each pose of a batch what the page shows; where there is a memory, also what it makes of the pose."""
+    if joints is not None:
+        return _named(_entries(model, _keypoints_of(joints, poses, model.settings.image_size)), poses)
     memory = memory_of(model)
     entries: list[dict[str, Any]] = [
         {
@@ -184,7 +192,7 @@ def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
             "time": poses.times[row],
             "size": poses.sizes[row].tolist(),
             "points": rounded(poses.keypoints[row], 2),
-            "measures": {},
+            "measures": {} if poses.confidence is None else {CONFIDENCE["key"]: rounded(poses.confidence[row], 4)},
         }
         for row, name in enumerate(poses.names)
     ]
@@ -195,7 +203,29 @@ def _entries(model: KeypointModel, poses: Poses) -> list[dict[str, Any]]:
         for row, entry in enumerate(entries):
             entry["recalled"] = rounded(places[row], 2)
             entry["codes"] = held.codes[row].tolist()
-            entry["measures"] = {MEMORY_MEASURE["key"]: rounded(held.distances[row], 5)}
+            entry["measures"][MEMORY_MEASURE["key"]] = rounded(held.distances[row], 5)
+    return entries
+
+
+def _keypoints_of(joints: Noting, poses: Poses, image_size: int) -> Poses:
+    """The poses of keypoints that joints were made of."""
+    normalised = joints.keypoints
+    if poses.boxes is not None:
+        nothing = np.isnan(poses.boxes).any(axis=1).reshape(-1, 1, 1)
+        normalised = np.where(nothing, np.nan, normalised)
+    return replace(
+        poses,
+        keypoints=poses.in_pixels(normalised, image_size),
+        normalised=normalised,
+        confidence=joints.confidence,
+    )
+
+
+def _named(entries: list[dict[str, Any]], poses: Poses) -> list[dict[str, Any]]:
+    """Entries with the joints beside the keypoints."""
+    for row, entry in enumerate(entries):
+        sure = {} if poses.confidence is None else {CONFIDENCE["key"]: rounded(poses.confidence[row], 4)}
+        entry["joints"] = {"points": rounded(poses.keypoints[row], 2), "measures": sure}
     return entries
 
 

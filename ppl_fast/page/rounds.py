@@ -8,7 +8,7 @@ import torch
 
 from ppl_fast.data import to_pixels
 from ppl_fast.evaluation import occlude
-from ppl_fast.inference.estimation import device_of
+from ppl_fast.inference.posing import device_of
 from ppl_fast.models import KeypointModel
 from ppl_fast.page.numbers import rounded
 from ppl_fast.page.pictures import data_uri, jpeg

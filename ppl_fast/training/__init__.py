@@ -9,10 +9,10 @@ from ppl_fast.training.signals import TrainingInterrupted
 
 __all__ = ["PRESETS", "TrainConfig", "TrainingInterrupted", "load_framing", "load_model", "train"]
 
-_HOMES = {"load_framing": "run", "load_model": "run", "train": "trainer"}
+_HOMES = {"load_framing": "run", "load_model": "run", "train": "entry"}
 
 if TYPE_CHECKING:
+    from ppl_fast.training.entry import train
     from ppl_fast.training.run import load_framing, load_model
-    from ppl_fast.training.trainer import train
 else:
     __getattr__ = on_first_use(__name__, _HOMES, "train")  # configurations are read without torch and accelerate

@@ -33,6 +33,11 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
 
 
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where the checkpoint of so many finished steps lies."""
+    return run / "checkpoints" / f"{_STEP_PREFIX}{step:07d}"
+
+
 def save_checkpoint(
     run: Path, model: KeypointModel, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
 ) -> Path:
@@ -53,7 +58,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    final = run / "checkpoints" / f"{_STEP_PREFIX}{state['step']:07d}"
+    final = checkpoint_path(run, state["step"])
     for left in final.parent.glob(f".{_STEP_PREFIX}*.tmp"):  # by a run that was killed; a run has one writer
         shutil.rmtree(left, ignore_errors=True)
     if final not in list_checkpoints(run):

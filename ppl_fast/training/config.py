@@ -83,6 +83,13 @@ class TrainConfig:
         "auto", "auto, the accelerator that torch finds; cpu; or another device, as cuda:1, mps, xpu", everyday=True
     )
     channels_last: bool = option(False, "keep images and convolution weights in channels-last layout")
+    accumulate: int = option(
+        1, "parts that a process takes its images of a step in, one after another, where they do not fit at once", low=1
+    )
+    sync_batchnorm: bool = option(False, "BatchNorm over the images of all processes, not of each by itself")
+    timeout: int = option(
+        1800, "seconds that several processes wait for each other, also while one reads the images or draws", low=1
+    )
     threads: int = option(0, "CPU threads of the training process; 0 leaves the choice to torch")
     log_every: int = option(20, "steps between records in log.jsonl and TensorBoard", low=1)
     checkpoint_every: int = option(1000, "steps between checkpoints", low=1)

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from ppl_fast import _devices
 from ppl_fast.data import open_set
@@ -69,10 +71,16 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     alone = dict.fromkeys(LAUNCHER) | {DEVICE_VARIABLE: str(device)}  # accelerate reads no other word about the device
     with _environment(alone) if processes == 1 else nullcontext():
-        accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
-    if config.batch_size % accelerator.num_processes:
+        accelerator = Accelerator(
+            mixed_precision=config.precision,
+            cpu=cpu,
+            gradient_accumulation_steps=config.accumulate,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))],
+        )
+    if config.batch_size % (accelerator.num_processes * config.accumulate):
+        parts = f" times the {config.accumulate} parts of accumulate" if config.accumulate > 1 else ""
         raise ValueError(
-            f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes, "
+            f"TrainConfig: batch_size must be a multiple of the {accelerator.num_processes} processes{parts}, "
             f"got {config.batch_size}"
         )
     return accelerator

@@ -1,16 +1,13 @@
-"""The training loop: images in, a run directory out.
+"""The training loop: steps, and what of them is logged, saved and drawn.
 
 Everything random in step t (masks, and what else the model draws) comes from a generator seeded by (seed, t, process),
 and the data order is a function of (seed, t), so that a resumed run repeats the straight one without saved generators.
 """
 
 import math
-import os
-import shlex
 import time
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,108 +19,17 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.models import MODELS, KeypointModel
-from ppl_fast.models.blank import check_trainable
-from ppl_fast.options import migration, registry
-from ppl_fast.training.checkpoint import list_checkpoints, load_optimizer, save_checkpoint
-from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.models import KeypointModel
+from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
+from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.forecast import Forecast
-from ppl_fast.training.logging import RunLog, tensorboard_takes
+from ppl_fast.training.logging import RunLog
 from ppl_fast.training.pace import Pace
-from ppl_fast.training.pictures import check_drawing, draw_pictures, keep_boxes, shown_images
-from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
-from ppl_fast.training.setup import new_accelerator, open_images
+from ppl_fast.training.pictures import draw_pictures, shown_images
+from ppl_fast.training.processes import anywhere
+from ppl_fast.training.run import fingerprint, is_run
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
-from ppl_fast.training.warm_start import warm_start
-
-FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
-
-
-def train(
-    model_config: dict[str, Any],
-    train_config: TrainConfig,
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    resume: bool | Literal["auto"] = False,
-    architecture: str = "ppl",
-    start: str | os.PathLike[str] | None = None,
-) -> KeypointModel:
-    """Train a model on images and leave everything in a run directory.
-
-    Args:
-        model_config: options of the model.
-        train_config: options of the loop.
-        data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
-            labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
-        out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
-            latest), checkpoints/, log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and,
-            of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and boxes.png.
-        resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
-            yet. "auto" is the same.
-        architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
-            given under it as well; the extension is then trained, and recorded.
-        start: a run, checkpoint or saved model whose weights to begin with, as far as they fit; what is new is said.
-
-    Returns:
-        The trained model, in evaluation mode.
-
-    Raises:
-        TypeError, ValueError, OSError: unusable options, images, run directory or checkpoint, before any work starts;
-            OSError also where a checkpoint cannot be written.
-        FloatingPointError: the loss is no longer finite.
-        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
-    """
-    run = Path(out)
-    registry.check(architecture, "train")
-    architecture, model_config = migration.resolve(architecture, model_config)
-    model_class = MODELS[architecture]
-    if train_config.picture_every:
-        check_drawing()
-    begun, resume = is_run(run), bool(resume)
-    checkpoint = starting_point(run, resume)
-    if train_config.threads:
-        torch.set_num_threads(train_config.threads)
-    accelerator = new_accelerator(train_config)
-    torch.manual_seed(train_config.seed)
-    if checkpoint is None:
-        check_trainable(model_class, model_config, "train")
-        state, model = FRESH, model_class(**model_config)
-    else:
-        state, model = restored(checkpoint, model_config, model_class)
-    try:
-        dataset = open_images(data, model.config["image_size"], train_config)
-    except (ValueError, OSError) as error:
-        if begun or not resume:
-            raise
-        raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
-    model.load_perceptual()
-    begins = warm_start(model, start) if start is not None and checkpoint is None else ""
-    trainer = Trainer(train_config, model, dataset, run, state, accelerator)
-    tell = say if accelerator.is_main_process else lambda text: None
-    tell(dataset.report() + (f"\n{begins}" if begins else ""))
-    tell(f"training on {accelerator.device}, reconstruction loss: {model.loss_name()}")
-    if resume and not begun:
-        tell(f"no run in {run} yet: it begins")
-    if train_config.tensorboard and not tensorboard_takes(run):
-        tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
-    if checkpoint:
-        with blaming(checkpoint):
-            load_optimizer(checkpoint, model, trainer.optimizer)
-        tell(f"resuming at step {trainer.step} from {checkpoint}")
-        if state["images"] != fingerprint(dataset.paths):
-            tell(f"note: {data} no longer holds the images the run began with, so their order changes")
-    if trainer.step >= train_config.steps:
-        tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
-        return model.eval()
-    main = accelerator.is_main_process
-    with claimed(run, resume, checkpoint) if main else nullcontext():
-        if main:
-            write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
-            keep_boxes(run, dataset, draw=train_config.picture_every > 0)
-        trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
-    tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
-    trained: KeypointModel = accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    return trained.eval()
+from ppl_fast.training.sync_batchnorm import synchronize
 
 
 class Trainer:
@@ -158,12 +64,20 @@ class Trainer:
         optimizer = torch.optim.AdamW(
             self.bare_model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
+        if config.sync_batchnorm and accelerator.num_processes > 1:
+            synchronize(self.bare_model)
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
         if state["scaler"] and accelerator.scaler:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
         self._pace = Pace()
+
+    def trained(self) -> KeypointModel:
+        """The model as it is now, without what wraps it in training, in evaluation mode."""
+        model: KeypointModel = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        synchronize(model, on=False)
+        return model.eval()
 
     def fit(self, resume_command: str) -> None:
         """Run the steps that are left; log, save and draw on the way."""
@@ -176,7 +90,10 @@ class Trainer:
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
         self._options = (self.run / "config.yaml").read_bytes() if is_run(self.run) else None
         hidden = hide or bool(no_bar())
-        with StopSignals() as stop, tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden) as bar:
+        with (
+            StopSignals(accelerator.num_processes > 1) as stop,
+            tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden) as bar,
+        ):
             try:
                 self._loop(loader, bar, stop)
             finally:
@@ -184,11 +101,11 @@ class Trainer:
                     self.log.close()
         self.accelerator.wait_for_everyone()
         if self.step < config.steps:
-            newest = list_checkpoints(self.run)[-1]
-            raise TrainingInterrupted(f"stopped at step {self.step}, saved {newest}; resume with: {resume_command}")
+            saved = checkpoint_path(self.run, self.step)  # by the main process; others need not see it
+            raise TrainingInterrupted(f"stopped at step {self.step}, saved {saved}; resume with: {resume_command}")
 
     def _loop(self, loader: DataLoader[Any], bar: tqdm, stop: StopSignals) -> None:
-        config = self.config
+        config, accelerator = self.config, self.accelerator
         self.model.train()  # a restored one is in eval mode
         if self.log and not self.log.priors:
             self._log_prior(self.log)
@@ -197,10 +114,10 @@ class Trainer:
         while self.step < config.steps:
             self._advance(next(batches))
             bar.update()
-            said = forecast.after_step(config.steps - self.step) if self.accelerator.device.type == "cpu" else None
-            if said and self.accelerator.is_main_process:
+            said = forecast.after_step(config.steps - self.step) if accelerator.device.type == "cpu" else None
+            if said and accelerator.is_main_process:
                 say(said)
-            last = self._anywhere(bool(stop.received)) or self.step == config.steps
+            last = anywhere(bool(stop.received), accelerator) or self.step == config.steps
             save = last or self.step % config.checkpoint_every == 0
             draw = config.picture_every > 0 and (last or self.step % config.picture_every == 0)
             if save or draw or self.step % config.log_every == 0:
@@ -220,15 +137,20 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(self.step)
         self.bare_model.progressed(self.step / config.steps)
-        tensors = batch if isinstance(batch, tuple) else (batch,)
-        out = self.model(*(t.to(accelerator.device, non_blocking=True, memory_format=self.layout) for t in tensors))
-        accelerator.backward(out.loss)
-        if config.clip_norm:
-            accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        for name, value in {"loss": out.loss, **out.losses}.items():
-            self._totals[name] = self._totals.get(name, 0) + value.detach().float()
+        tensors, parts = batch if isinstance(batch, tuple) else (batch,), config.accumulate
+        for first in range(parts):  # each takes every `parts`-th image, as each of several processes does
+            part = (tensor[first::parts] for tensor in tensors)
+            with accelerator.accumulate(self.model):
+                out = self.model(
+                    *(t.to(accelerator.device, non_blocking=True, memory_format=self.layout) for t in part)
+                )
+                accelerator.backward(out.loss)
+                if config.clip_norm and accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, value in {"loss": out.loss, **out.losses}.items():
+                self._totals[name] = self._totals.get(name, 0) + value.detach().float() / parts
         self.step += 1
 
     def _record(self) -> dict[str, Any]:
@@ -290,9 +212,3 @@ class Trainer:
             "scaler": scaler.state_dict() if scaler else None,
         }
         save_checkpoint(self.run, self.bare_model, self.optimizer, state, self.config.keep_checkpoints)
-
-    def _anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set in any process: all must stop after the same step."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum"))

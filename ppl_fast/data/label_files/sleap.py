@@ -1,4 +1,4 @@
-"""Labels of SLEAP: projects (`.slp`) and analysis files (`.h5`), both HDF5.
+"""Labels of SLEAP: projects (`.slp`, `.pkg.slp` with packed images) and analysis files (`.h5`), all HDF5.
 
 (0, 0) is the centre of the top left pixel from format 1.1 of projects on, "midpixel coordinates" as SLEAP's writer
 (`sleap.io.format.hdf5`) calls them; before, it was that pixel's outer corner, half a pixel away, and SLEAP moves what a
@@ -9,7 +9,7 @@ A frame of a video goes by the video's name and its number, `walk.mp4/000012`, a
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from ppl_fast._documents import parse_json
 from ppl_fast._pickles import short
 from ppl_fast.data.hdf import RECORDS, Content, MissingError, content
 from ppl_fast.data.label_files.deeplabcut import choose
+from ppl_fast.data.label_files.sleap_videos import json_object, last, videos_of
 from ppl_fast.data.labels import Labels
 
 CENTRED = 1.1  # format of projects from which on integers are the centres of pixels
 BY_HAND = 0  # type of an instance that a person labelled
+NO_TRACK = -1  # in the place of a track's number
 BONE = 1  # type of an edge; others say which joints mirror each other
 FRAMES_FIRST = '["frame", "track", "node", "xy"]'  # what sleap-io notes where it was asked for that order
 MOST_LABELS = 1 << 24
@@ -65,15 +67,14 @@ def read_analysis(path: Path, individual: str | None = None) -> Labels:
         visible = np.isfinite(keypoints).all(axis=2)
         shown = np.flatnonzero(visible.any(axis=1))
         name = found.text("video_path") if "video_path" in found else ""
-        name = _last(name) or path.stem.removesuffix(".analysis")
+        name = last(name) or path.stem.removesuffix(".analysis")
         edges = found.read("edge_inds") if "edge_inds" in found else np.empty((0, 2))
         bones = [(int(i), int(j)) for i, j in edges.reshape(-1, 2)]
         return Labels([f"{name}/{frame:06d}" for frame in shown], keypoints[shown], visible[shown], names, bones)
 
 
 def _project(found: Content, individual: str | None) -> Labels:
-    version, about = found.note("metadata", "format_id"), _object(found.note("metadata", "json"))
-    names, bones = _skeleton(about)
+    version, about = found.note("metadata", "format_id"), json_object(found.note("metadata", "json"))
     frames, instances, points = (found.read(name, RECORDS) for name in ("frames", "instances", "points"))
     if len(points) > MOST_LABELS:
         raise ValueError(f"points must be at most {MOST_LABELS}, got {len(points)}")
@@ -84,13 +85,14 @@ def _project(found: Content, individual: str | None) -> Labels:
     if not by_frame:
         raise ValueError("it holds nothing that was labelled by hand")
     chosen = _chosen(by_frame, tracks, individual)
+    names, bones = _skeleton(about, sorted({int(instance["skeleton"]) for instance in chosen}))
     where, files = {int(frame["frame_id"]): frame for frame in frames}, []
-    videos = [_object(text) for text in found.texts("videos_json")]
+    videos = videos_of(found)
     keypoints = np.full((len(chosen), len(names), 2), np.nan)
     visible = np.zeros((len(chosen), len(names)), dtype=bool)
     for row, instance in enumerate(chosen):
         frame = where[int(instance["frame_id"])]
-        files.append(_file(videos[int(frame["video"])], int(frame["frame_idx"])))
+        files.append(videos[int(frame["video"])].frame(int(frame["frame_idx"])))
         of = points[int(instance["point_id_start"]) : int(instance["point_id_end"])]
         if len(of) != len(names):
             raise ValueError(f"{files[-1]} must have {len(names)} points, got {len(of)}")
@@ -105,7 +107,7 @@ def _chosen(by_frame: dict[int, list[Any]], tracks: list[str], individual: str |
     """Of each frame the instance that counts."""
     used = sorted({int(each["track"]) for group in by_frame.values() for each in group})
     several = any(len(group) > 1 for group in by_frame.values())
-    if individual is None and not several and len(used) == 1:
+    if individual is None and not several and len({*used} - {NO_TRACK}) <= 1:
         return [group[0] for group in by_frame.values()]
     named = {tracks[number]: number for number in used if 0 <= number < len(tracks)}
     if not named:
@@ -115,42 +117,22 @@ def _chosen(by_frame: dict[int, list[Any]], tracks: list[str], individual: str |
     return [group[0] for group in found.values() if group]
 
 
-def _skeleton(about: dict[str, Any]) -> tuple[list[str], list[tuple[int, int]]]:
-    """Names of the joints of the one skeleton, and its bones."""
-    skeletons = about["skeletons"]
-    if len(skeletons) != 1:
-        raise ValueError(f"it must have one skeleton, got {len(skeletons)}")
-    places = [node["id"] for node in skeletons[0]["nodes"]]
+def _skeleton(about: dict[str, Any], used: list[int]) -> tuple[list[str], list[tuple[int, int]]]:
+    """Names of the joints of the one skeleton that is used, and its bones."""
+    if len(used) != 1:
+        raise ValueError(f"its labels must be of one skeleton, got {len(used)}")
+    skeleton = about["skeletons"][used[0]]
+    if not skeleton.get("nodes"):
+        raise ValueError(f"its labels must be of one skeleton, got {len(about['skeletons'])}, that one without nodes")
+    places = [node["id"] for node in skeleton["nodes"]]
     names = [str(about["nodes"][place]["name"]) for place in places]
     bones = []
-    for link in skeletons[0].get("links") or []:
+    for link in skeleton.get("links") or []:
         kind = link["type"]  # jsonpickle's: the first of a kind is written out, others refer to it by its number
         number = kind["py/reduce"][1]["py/tuple"][0] if "py/reduce" in kind else kind["py/id"]
         if number == BONE:
             bones.append((places.index(link["source"]), places.index(link["target"])))
     return names, bones
-
-
-def _file(video: dict[str, Any], frame: int) -> str:
-    """The name of an image, or of a frame of a video."""
-    named = (video.get("backend") or {}).get("filename") or video.get("filename")
-    listed = (video.get("backend") or {}).get("image_filenames") or named
-    if isinstance(listed, list):
-        return str(listed[frame])
-    if named == ".":
-        raise ValueError("its images are packed into it; save it as a project that refers to the videos")
-    return f"{_last(str(named))}/{frame:06d}"
-
-
-def _last(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).name
-
-
-def _object(raw: Any) -> dict[str, Any]:
-    found = parse_json(raw)
-    if not isinstance(found, dict):
-        raise ValueError(f"expected an object of JSON, got {short(found)}")
-    return found
 
 
 def _list(text: str) -> list[Any]:

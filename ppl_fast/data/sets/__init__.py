@@ -18,6 +18,7 @@ from ppl_fast.data.images import ImageFolder, folder_of, list_files
 from ppl_fast.data.kinds import MAX_PIXELS, kind_of
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
+from ppl_fast.data.packed import PackedImages, packing
 from ppl_fast.data.sets.cub import CUB, CUB001, CUB002, CUB003, CUBThree
 from ppl_fast.data.sets.folders import Dogs, Hands, Horses, Zebras, flowers
 from ppl_fast.data.sets.footage import in_media
@@ -103,8 +104,9 @@ def open_set(
 
     Args:
         spec: a folder of images and videos, with labels beside them where there are any (see `load_labels`), such as a
-            project of DeepLabCut or Lightning Pose; or one video; or `NAME:ROOT`, a name in `SETS` and the folder that
-            holds the data set. What exists as a folder is one, whatever its name.
+            project of DeepLabCut or Lightning Pose; or one video, or a SLEAP project that packs its images
+            (`.pkg.slp`); or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set. What exists as a
+            folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
             than train for Taichi alone; test. A plain folder is the same for all, but that of its videos only the
@@ -137,6 +139,9 @@ def open_set(
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
     options |= {"framing": framing or Framing()}
+    if packed := packing(root):
+        inside = partial(load_labels, packed if labels is None else labels, individual)
+        return LabelledSet(PackedImages(packed, image_size, **options), packed.name, read_labels=inside)
     read = partial(_beside, root, labels, individual)
     if not _has_videos(root):
         return LabelledSet(_image_folder(root, image_size, **options), root.name, read_labels=read)

@@ -6,6 +6,9 @@ const NAMES = page.colours.map((_, i) => page.names?.[i] ?? String(i));
 
 // What all drawings show: the heaviest links, numbers, and the keypoint that is picked out, or -1.
 const drawing = { links: page.linksShown, numbers: true, picked: -1 };
+// What a pose is made of: keypoints, or the joints that were named from them, of which one is picked out by itself.
+const KEYPOINTS = { what: "keypoint", names: NAMES, colours: page.colours, links: page.links };
+const JOINTS = page.joints && { what: "joint", picked: -1, ...page.joints };
 const redraws = []; // functions that draw anew what depends on it
 
 const SVG = document.querySelector("svg").namespaceURI;
@@ -31,7 +34,9 @@ const digits = (number, count = 4) => (number === null ? "–" : number.toFixed(
 const known = (point) => point[0] !== null && point[1] !== null;
 
 /** The class of what belongs to these keypoints: faded where another one is picked out. */
-const fadedUnless = (...keypoints) => (drawing.picked < 0 || keypoints.includes(drawing.picked) ? "" : "faded");
+const fadedUnless = (...keypoints) => fadedOf(KEYPOINTS, keypoints);
+const pickedOf = (parts) => parts.picked ?? drawing.picked;
+const fadedOf = (parts, numbers) => (pickedOf(parts) < 0 || numbers.includes(pickedOf(parts)) ? "" : "faded");
 
 /** Numbers of the links that are drawn, the faintest first. */
 function heaviest(opacities) {
@@ -42,18 +47,19 @@ function heaviest(opacities) {
 /**
  * Draw a pose into a group of its own.
  * points: (x, y) a keypoint; opacities: a link each; unit: a hundredth of the picture's side, in the points' units.
- * kind "ghost" or "dashed" draws lines and rings alone.
+ * kind "ghost" or "dashed" draws lines and rings alone; parts JOINTS draws joints with all of their bones.
  */
-function drawPose(svg, points, opacities, unit, kind = "") {
+function drawPose(svg, points, opacities, unit, kind = "", parts = KEYPOINTS) {
+  const { names, colours, links, what } = parts;
   const group = shape(svg, "g", { class: `pose ${kind}` });
-  for (const e of heaviest(opacities)) {
-    const [i, j] = page.links[e];
+  for (const e of parts === KEYPOINTS ? heaviest(opacities) : links.keys()) {
+    const [i, j] = links[e];
     if (!known(points[i]) || !known(points[j])) continue;
     const [[x1, y1], [x2, y2]] = [points[i], points[j]];
-    const line = shape(group, "line", { x1, y1, x2, y2, class: fadedUnless(i, j), "stroke-width": 1.3 * unit });
+    const line = shape(group, "line", { x1, y1, x2, y2, class: fadedOf(parts, [i, j]), "stroke-width": 1.3 * unit });
     line.setAttribute("stroke-opacity", Math.max(opacities[e], 0.12));
     if (kind === "dashed") line.setAttribute("stroke-dasharray", `${unit} ${2 * unit}`);
-    const mixed = `color-mix(in oklab, ${page.colours[i]}, ${page.colours[j]})`;
+    const mixed = `color-mix(in oklab, ${colours[i]}, ${colours[j]})`;
     if (!kind) line.style.stroke = `color-mix(in oklab, ${mixed} 75%, var(--lift))`;
   }
   const places = drawing.numbers && !kind ? numberPlaces(points, unit, svg.viewBox.baseVal) : [];
@@ -64,11 +70,11 @@ function drawPose(svg, points, opacities, unit, kind = "") {
       shape(group, "circle", { cx, cy, r: 1.4 * unit, "stroke-width": 0.5 * unit, class: fadedUnless(i) });
       return;
     }
-    const mark = shape(group, "g", { class: `keypoint ${fadedUnless(i)}` });
-    shape(mark, "title").textContent = page.names ? `${i}: ${NAMES[i]}` : `keypoint ${i}`;
+    const mark = shape(group, "g", { class: `keypoint ${fadedOf(parts, [i])}` });
+    shape(mark, "title").textContent = names[i] === String(i) ? `${what} ${i}` : `${i}: ${names[i]}`;
     shape(mark, "circle", { cx, cy, r: 2.1 * unit, class: "outer" });
     shape(mark, "circle", { cx, cy, r: 1.8 * unit, class: "inner" });
-    shape(mark, "circle", { cx, cy, r: 1.4 * unit }).style.fill = page.colours[i];
+    shape(mark, "circle", { cx, cy, r: 1.4 * unit }).style.fill = colours[i];
     if (!places[i]) return;
     const [x, y] = places[i];
     shape(mark, "text", { x, y, "font-size": 3.6 * unit, "stroke-width": 0.9 * unit }).textContent = String(i);

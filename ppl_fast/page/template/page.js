@@ -12,7 +12,8 @@ const PARTS = {
 };
 
 function start() {
-  const keypoints = `${page.colours.length} keypoints, ${page.imageSize} x ${page.imageSize} pixels`;
+  const named = JOINTS ? `${JOINTS.names.length} named joints from ` : "";
+  const keypoints = `${named}${page.colours.length} keypoints, ${page.imageSize} x ${page.imageSize} pixels`;
   const trained = page.step === null ? "" : `, ${thousands(page.step)} steps`;
   byId("name").textContent = page.name;
   byId("facts").textContent = `${page.architecture}: ${keypoints}${trained}`;

@@ -1,0 +1,74 @@
+"""What one core decodes: images a second of processor time, from JPEG files of several sizes to a model's square.
+
+`python benchmarks/decoding.py [--out FILE]`; processor time of one thread, which leaves out what others take
+meanwhile. 2,000 images a second on 16 cores are 125 a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from loading import draw_photographs
+from run import machine, write
+
+from ppl_fast.data import ImageFolder, training_loader
+from ppl_fast.data.image_file import load_upright
+from ppl_fast.data.pixels import normalised, resized
+
+SIZE = 128
+SIDES = {256: 16, 512: 16, 1024: 8, 2048: 4}  # of the files, and how many there are
+
+
+def per_second(function, count: int, rounds: int) -> float:
+    """Of `count` images that a call takes, by processor time; the first call is not counted."""
+    taken = []
+    for _ in range(rounds + 1):
+        begun = time.process_time()
+        function()
+        taken.append(time.process_time() - begun)
+    return count / median(taken[1:])
+
+
+def rows_of(folder: Path, side: int, rounds: int) -> dict[str, float]:
+    """Whole images resized, those that JPEG reduces on decoding, and batches of the training loader."""
+    files = ImageFolder(folder, SIZE)
+    count = len(files)
+
+    def whole() -> None:
+        for name in files.paths:
+            normalised(resized(load_upright(folder / name), SIZE))
+
+    def reduced() -> None:
+        for number in range(count):
+            files[number]
+
+    def batches() -> None:
+        next(iter(training_loader(files, count, seed=0)))
+
+    ways = {"whole": whole, "reduced": reduced, "training_loader": batches}
+    row = {way: round(per_second(function, count, rounds), 1) for way, function in ways.items()}
+    print(f"{side:>5} x {side:<5}" + "".join(f"{way}: {rate:8.1f} a second   " for way, rate in row.items()))
+    return {"side": side, "size": SIZE, **row}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser.add_argument("--rounds", type=int, default=5, help="calls of each way")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        for side, count in SIDES.items():
+            rows.append(rows_of(draw_photographs(Path(made, str(side)), count, side), side, arguments.rounds))
+    if arguments.out:
+        write({"machine": machine(), "rows": rows}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

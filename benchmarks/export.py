@@ -1,0 +1,115 @@
+"""A run in ONNX Runtime, float32 and int8: how far int8 moves keypoints, and one thread's processor time an image.
+
+`python benchmarks/export.py RUN IMAGES [--out FILE]`; IMAGES is a folder, the first 100 of which the ranges of int8 are
+taken from, the next 100 measured. One pass, without confidence. Both run in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from run import machine, write
+
+from ppl_fast.data import open_set
+from ppl_fast.export import export
+from ppl_fast.training import load_model
+
+COUNT, BATCH = 100, 10
+# What is left in float32 beside all that is no convolution: the maps, whose softmax gives the positions.
+WAYS = {"int8": [], "int8, maps in float32": ["maps"]}
+
+
+class Reader(CalibrationDataReader):
+    """Batches of images."""
+
+    def __init__(self, images: np.ndarray):
+        self.batches = iter(np.split(images, COUNT // BATCH))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next batch, None after the last."""
+        return next(({"images": batch} for batch in self.batches), None)
+
+
+def quantize(file: Path, images: np.ndarray, kept: list[str]) -> Path:
+    """Convolutions in int8, each channel by a scale of its own; those whose weight's name has a word of `kept` stay."""
+    import onnx
+
+    out, prepared = file.with_name(f"int8-{'-'.join(kept)}.onnx"), file.with_name("prepared.onnx")
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    convolutions = [node for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+    excluded = [node.name for node in convolutions if any(word in node.input[1] for word in kept)]
+    if kept and not excluded:
+        raise AssertionError(f"no convolution named by {kept} among {[node.input[1] for node in convolutions]}")
+    quantize_static(
+        prepared,
+        out,
+        Reader(images),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv"],
+        nodes_to_exclude=excluded,
+    )
+    return out
+
+
+def session(file: Path) -> onnxruntime.InferenceSession:
+    """One of one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(file, options)
+
+
+def measure(run: str, folder: str, rounds: int) -> list[dict]:
+    """One row for each way."""
+    model = load_model(run)
+    opened = open_set(folder, model.config["image_size"]).dataset
+    images = np.stack([opened[i].numpy() for i in range(2 * COUNT)])
+    with tempfile.TemporaryDirectory() as there:
+        file = Path(there, "float32.onnx")
+        export(model, file, confidence=False)
+        files = {"float32": file} | {way: quantize(file, images[:COUNT], kept) for way, kept in WAYS.items()}
+        sessions, sizes = {way: session(each) for way, each in files.items()}, {}
+        sizes = {way: each.stat().st_size / 1e6 for way, each in files.items()}
+    taken: dict[str, list[float]] = {way: [] for way in sessions}
+    found: dict[str, np.ndarray] = {}
+    for turn in range(rounds + 1):  # the first is not counted
+        for way, each in sessions.items():
+            begun = time.process_time()
+            parts = [each.run(None, {"images": part})[0] for part in np.split(images[COUNT:], COUNT // BATCH)]
+            if turn:
+                taken[way].append((time.process_time() - begun) * 1e3 / COUNT)
+            found[way] = np.concatenate(parts)
+    rows = []
+    for way, times in taken.items():
+        off = np.linalg.norm(found[way] - found["float32"], axis=2) / 2
+        row = {"way": way, "cpu_ms_an_image": round(median(times), 3), "file_mb": round(sizes[way], 2)}
+        row |= {"moved_mean": round(float(off.mean()), 5), "moved_p99": round(float(np.quantile(off, 0.99)), 5)}
+        rows.append(row | {"times_float32": round(median(taken["float32"]) / median(times), 2)})
+        print(rows[-1])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="run directory")
+    parser.add_argument("images", help=f"folder of at least {2 * COUNT} images")
+    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser.add_argument("--rounds", type=int, default=5, help="passes of each way over the images")
+    arguments = parser.parse_args()
+    rows = measure(arguments.run, arguments.images, arguments.rounds)
+    if arguments.out:
+        write({"machine": machine(), "run": Path(arguments.run).name, "rows": rows}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""From images and options to a run directory: what `train` checks, begins and resumes, before and after the loop."""
+
+import os
+import shlex
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from ppl_fast._console import say
+from ppl_fast.data.image_set import ImageSet
+from ppl_fast.models import MODELS, KeypointModel
+from ppl_fast.models.blank import check_trainable
+from ppl_fast.options import migration, registry
+from ppl_fast.training.checkpoint import load_optimizer
+from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.logging import tensorboard_takes
+from ppl_fast.training.pictures import check_drawing, keep_boxes
+from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
+from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
+from ppl_fast.training.setup import new_accelerator, open_images
+from ppl_fast.training.trainer import Trainer
+from ppl_fast.training.warm_start import warm_start
+
+FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
+OF_THE_MACHINE = ("device", "threads", "workers", "cache")  # options in which processes may differ
+
+
+def train(
+    model_config: dict[str, Any],
+    train_config: TrainConfig,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    resume: bool | Literal["auto"] = False,
+    architecture: str = "ppl",
+    start: str | os.PathLike[str] | None = None,
+) -> KeypointModel:
+    """Train a model on images and leave everything in a run directory.
+
+    Started by torchrun, several processes train one model together (docs/scaling.md).
+
+    Args:
+        model_config: options of the model.
+        train_config: options of the loop.
+        data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
+            labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
+        out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
+            latest), checkpoints/, log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and,
+            of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and boxes.png.
+        resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
+            yet. "auto" is the same.
+        architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
+            given under it as well; the extension is then trained, and recorded.
+        start: a run, checkpoint or saved model whose weights to begin with, as far as they fit; what is new is said.
+
+    Returns:
+        The trained model, in evaluation mode.
+
+    Raises:
+        TypeError, ValueError, OSError: unusable options, images, run directory or checkpoint, before any work starts;
+            OSError also where a checkpoint cannot be written.
+        ConnectionError: another of several processes ended, or did not answer in time.
+        FloatingPointError: the loss is no longer finite.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved, the message says how to resume.
+    """
+    run = Path(out)
+    registry.check(architecture, "train")
+    architecture, model_config = migration.resolve(architecture, model_config)
+    model_class = MODELS[architecture]
+    if train_config.picture_every:
+        check_drawing()
+    begun, resume = is_run(run), bool(resume)
+    checkpoint = starting_point(run, resume)
+    if train_config.threads:
+        torch.set_num_threads(train_config.threads)
+    accelerator = new_accelerator(train_config)
+    torch.manual_seed(train_config.seed)
+    with noticing_loss(train_config.timeout, run):
+        if checkpoint is None:
+            check_trainable(model_class, model_config, "train")
+            state, model = FRESH, model_class(**model_config)
+        else:
+            state, model = restored(checkpoint, model_config, model_class)
+        size = model.config["image_size"]
+        dataset = once_a_machine(
+            lambda: _images(data, size, train_config, run, resume and not begun), accelerator, train_config.timeout
+        )
+        check_alike(_facts(state, model, train_config, dataset))
+        model.load_perceptual()
+        begins = warm_start(model, start) if start is not None and checkpoint is None else ""
+        trainer = Trainer(train_config, model, dataset, run, state, accelerator)
+        tell = say if accelerator.is_main_process else lambda text: None
+        tell(dataset.report() + (f"\n{begins}" if begins else ""))
+        tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
+        if resume and not begun:
+            tell(f"no run in {run} yet: it begins")
+        if train_config.tensorboard and not tensorboard_takes(run):
+            tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
+        if checkpoint:
+            with blaming(checkpoint):
+                load_optimizer(checkpoint, model, trainer.optimizer)
+            tell(f"resuming at step {trainer.step} from {checkpoint}")
+            if state["images"] != fingerprint(dataset.paths):
+                tell(f"note: {data} no longer holds the images the run began with, so their order changes")
+        if trainer.step >= train_config.steps:
+            tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+            return trainer.trained()
+        main = accelerator.is_main_process
+        with claimed(run, resume, checkpoint) if main else nullcontext():
+            if main:
+                write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
+                keep_boxes(run, dataset, draw=train_config.picture_every > 0)
+            trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
+        tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
+        return trainer.trained()
+
+
+def _images(data: str | os.PathLike[str], image_size: int, config: TrainConfig, run: Path, expected: bool) -> ImageSet:
+    """The images to train on; where a run to resume was `expected`, their absence is told together with its."""
+    try:
+        return open_images(data, image_size, config)
+    except (ValueError, OSError) as error:
+        if not expected:
+            raise
+        raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
+
+
+def _facts(state: dict[str, Any], model: KeypointModel, config: TrainConfig, dataset: ImageSet) -> dict[str, Any]:
+    """What all processes must have in common, by name; options of the machine may differ."""
+    options = {
+        f"option model.{name}": value for name, value in model.config.items() if name not in model.Config.machine
+    }
+    options |= {f"option train.{name}": value for name, value in asdict(config).items() if name not in OF_THE_MACHINE}
+    images = f"{len(dataset)} of digest {fingerprint(dataset.paths)}"
+    return {"step": state["step"], "images": images, "architecture": model.architecture, **options}
+
+
+def _devices_of(accelerator: Accelerator) -> str:
+    """On what, and in how many processes, is trained; where a launcher started each by itself, this alone tells."""
+    count = accelerator.num_processes
+    return f"{accelerator.device} in one process" if count == 1 else f"{accelerator.device.type} in {count} processes"
