@@ -193,8 +193,7 @@ template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
                           cudaStream_t stream);
 
-// Soft mode on tensor cores (memory_attention_soft_tensor_cuda.cu), where it pays: for enough tokens and prototypes.
-bool has_soft_tensor_cores(const Banks<float>& a, int device);
+// Soft mode's forward on tensor cores (memory_attention_soft_tensor_cuda.cu).
 template <class T>
 struct SoftOut {
   T* values;
@@ -204,10 +203,18 @@ struct SoftOut {
 void launch_soft_tensor_fwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftOut<float>& out,
                             const Tensor& like, cudaStream_t stream);
 
-// Prototypes that a block takes: all, or few enough that some 500 blocks share the work (two on each multiprocessor of
-// a large GPU); it depends on shapes alone.
+// Blocks that fill a large GPU, two on each multiprocessor; the emulator is full sooner, so that small sizes make
+// blocks take several steps, too.
+#ifndef PPL_FAST_EMULATE_CUDA
+inline int64_t enough_blocks() { return 512; }
+#else
+using cuda_emulator::enough_blocks;
+#endif
+
+// Prototypes that a block takes: all, or few enough that enough blocks share the work; it depends on shapes alone.
 inline int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
-  const int64_t steps = ceil_div(k, step), shares = std::min(steps, ceil_div(512, std::max<int64_t>(1, blocks)));
+  const int64_t steps = ceil_div(k, step);
+  const int64_t shares = std::min(steps, ceil_div(enough_blocks(), std::max<int64_t>(1, blocks)));
   return ceil_div(steps, shares) * step;
 }
 

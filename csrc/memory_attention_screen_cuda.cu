@@ -1,13 +1,13 @@
 // memory_attention on CUDA: hard mode with many prototypes, on tensor cores, with the choice that differences make. A
 // block takes 64 tokens of a bank past its share of the prototypes, 128 at a time. With c the bank's first prototype,
-// t' = t - c and p' = p - c, products in tf32 give |p'|^2 - 2 t'.p' to within a bound that follows from the norms; the
-// prototypes that may be nearest within it are compared by squared differences in float32, a warp a pair: for normal
-// data 4.3 of a share of 1,024. Where the bound tells nothing (near ties, overflow, NaN) that is all: slow, not wrong.
-// B = 64, m = 34, k = 16,384, d = 512: the prototypes are read once, 1.1 GB = 0.27 ms on an H200 (4.3 TB/s); 37 GFLOP
-// in tf32, 0.15 ms at 250 TFLOP/s; 6,300 instructions (sm_90) for a warp's part of 128 prototypes, 0.3 ms at two thirds
-// of the full rate: some 0.35 ms, where differences alone take 1.1. Predicted: this has not run on a GPU. Not taken:
-// copies that pass the registers by (c is subtracted on the way, or 56 operations more a piece), three tf32 products
-// for float32's accuracy, which cancellation would still spoil.
+// t' = t - c and p' = p - c, products in tf32 (memory_attention_tensor_cuda.cuh) give |p'|^2 - 2 t'.p' to within a
+// bound that follows from the norms; the prototypes that may be nearest within it are compared by squared differences
+// in float32, a warp a pair: for normal data 4.3 of a share of 1,024. Where the bound tells nothing (near ties,
+// overflow, NaN) that is all: slow, not wrong. B = 64, m = 34, k = 16,384, d = 512: the prototypes are read once, 1.1
+// GB = 0.27 ms on an H200 (4.3 TB/s); 37 GFLOP in tf32, 0.15 ms at 250 TFLOP/s; 6,300 instructions (sm_90) for a warp's
+// part of 128 prototypes, 0.3 ms at two thirds of the full rate: some 0.35 ms, where differences alone take 1.1.
+// Predicted: this has not run on a GPU. Not taken: copies that pass the registers by (c is subtracted on the way, or 56
+// operations more a piece), three tf32 products for float32's accuracy, which cancellation would still spoil.
 #include "memory_attention_tensor_cuda.cuh"
 
 namespace ppl_fast {

@@ -1,12 +1,13 @@
-// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes. A block takes 16 tokens
-// of a bank past its prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online
-// softmax and leave the weights in shared memory; then each thread has columns of d, and adds the weighted prototypes
-// to 16 tokens in registers. The values so far wait in the output itself (in L2), where there are more than 64
-// prototypes. The backward recomputes the weights the same way, once with tokens and once with prototypes as the 16
-// rows: both gradients are summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us
-// at 4.3 TB/s, 25 MB backward, 6 us; by what is issued (sm_90, benchmarks/cycle_model.py) 8.3 us forward and 12.6 + 7.1
-// backward, at an H200's full rate. Predicted: this has not run on a GPU. Not taken: keeping the values so far in
-// shared memory, which would bound d.
+// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes; what pays on tensor
+// cores of the forward is memory_attention_soft_tensor_cuda.cu's. A block takes 16 tokens of a bank past its
+// prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online softmax and leave the
+// weights in shared memory; then each thread has columns of d, and adds the weighted prototypes to 16 tokens in
+// registers. The values so far wait in the output itself (in L2), where there are more than 64 prototypes. The backward
+// recomputes the weights the same way, once with tokens and once with prototypes as the 16 rows: both gradients are
+// summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us at 4.3 TB/s, 25 MB backward,
+// 6 us; by what is issued (sm_90, benchmarks/cycle_model.py) 8.3 us forward and 12.6 + 7.1 backward, at an H200's full
+// rate. Predicted: this has not run on a GPU. Not taken: keeping the values so far in shared memory, which would bound
+// d.
 #include "memory_attention_cuda.cuh"
 
 #include <type_traits>
@@ -48,7 +49,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const Rows<T> tokens = a.token_rows(a.tokens, bank, b0, kNear);
   T* const values = out.values + (b0 * a.m + bank) * a.d;
   Choice<T> best = {T(INFINITY), 0};
-  T least = T(INFINITY), total = 0;  // the same in all 16 threads of a token
+  // The same in all 16 threads of a token. Relative to a finite number, a distance that overflows has the weight 0.
+  T least = Limits<T>::largest, total = 0;
   for (int64_t first = 0; first < a.k; first += kFar) {
     const Rows<T> prototypes = a.prototype_rows(bank, first, a.k, kFar);
     T distance[1][4];
@@ -201,6 +203,13 @@ const ReportedKernels kReported{
     PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>),
 };
 
+// Whether a forward is taken to tensor cores: float32, as which half types come, with more than 16 tokens a bank, 256
+// prototypes or more, and rows of tokens that lie no further apart than a tile's offsets allow, where the code that is
+// loaded has their products. Differences take the rest, and every backward.
+bool pays_on_tensor_cores(const Banks<float>& a, int device) {
+  return a.b > kNear && a.k >= 2 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores<float>(device);
+}
+
 }  // namespace
 
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
@@ -211,7 +220,7 @@ void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temp
     T* const least = write<T>(softmax);
     const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + a.b * a.m};
     if constexpr (std::is_same_v<T, float>)
-      if (has_soft_tensor_cores(a, tokens.get_device_index()))
+      if (pays_on_tensor_cores(a, tokens.get_device_index()))
         return launch_soft_tensor_fwd(a, make_softmax<float>(temperature), out, tokens, stream);
     launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
            stream, a, make_softmax<T>(temperature), out);

@@ -1,12 +1,13 @@
-// memory_attention on CUDA: soft mode with many prototypes, on tensor cores. A block takes 64 tokens of a bank past its
-// share of the prototypes, 128 at a time. D = |t'|^2 + |p'|^2 - 2 t'.p', the product from factors split in two, within
-// 2^-21 |t'| |p'| and what float32's sums leave: no worse than differences but where D < (|t'|^2 + |p'|^2) / 4. There,
-// and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D) sharpness), n the nearest so
-// far, takes the products' place, and a warp adds 32 tokens x 32 columns of weighted prototypes, split alike, to sums
-// in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, d = 512, k = 256, 1,024, 4,096: by
-// what is issued (benchmarks/cycle_model.py) 24, 81, 288 us on an H200 (differences: 63, 254, 1,014); 40, 139, 496 on
-// an A100 (123, 492, 1,967). Predicted: this has not run on a GPU. Not taken: sums in registers (d would be bounded),
-// a pass for the nearest before, factors cut off instead of rounded (four times the error).
+// memory_attention on CUDA: soft mode's forward with many prototypes, on tensor cores. A block takes 64 tokens of a
+// bank past its share of the prototypes, 128 at a time. D = |t'|^2 + |p'|^2 - 2 t'.p', the product from factors split
+// in two, within 2^-21 |t'| |p'| and what float32's sums leave: no worse than differences but where D < (|t'|^2 +
+// |p'|^2) / 4. There, and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D)
+// sharpness), n the nearest so far, takes the products' place, and a warp adds 32 tokens x 32 columns of weighted
+// prototypes, split alike, to sums in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, d =
+// 512, k = 256, 1,024, 4,096: by what is issued (benchmarks/cycle_model.py) 24, 81, 288 us on an H200 (differences: 63,
+// 254, 1,014); 40, 139, 496 on an A100 (123, 492, 1,967). Predicted: this has not run on a GPU. Not taken: sums in
+// registers (d would be bounded), a pass for the nearest before, shares of 64 prototypes at k = 256 (136 blocks leave
+// two to some multiprocessor), factors cut off instead of rounded (four times the error).
 #include "memory_attention_tensor_cuda.cuh"
 
 namespace ppl_fast {
@@ -164,7 +165,7 @@ __global__ void __launch_bounds__(kPairThreads, 2)
   for (int r = warp; r < tokens.count; r += kWarps) {
     const float norm = squared_distance(tokens.at + r * tokens.stride, centre, a.d);
     if (lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.total[r] = 0;
-    if (lane == 0) shared.best[r] = {INFINITY, int(begin)};
+    if (lane == 0) shared.best[r] = {Limits<float>::largest, int(begin)};  // relative to which infinity weighs nothing
   }
   for (int64_t first = begin; first < end; first += kScreenStep) {
     const Rows<float> prototypes = a.prototype_rows(bank, first, end, kScreenStep);
@@ -219,10 +220,6 @@ const ReportedKernels kReported{
 };
 
 }  // namespace
-
-bool has_soft_tensor_cores(const Banks<float>& a, int device) {
-  return a.b > kSide && a.k >= 2 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores<float>(device);
-}
 
 void launch_soft_tensor_fwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftOut<float>& out,
                             const Tensor& like, cudaStream_t stream) {

@@ -20,6 +20,12 @@ def random_tokens(b, m, k, d, temperature=None) -> Callable[[torch.Generator], d
     return make
 
 
+def _too_far_to_square(arguments):
+    prototypes = arguments["prototypes"].clone()
+    prototypes[:, :64] *= 1e30  # infinitely far in float32, so of no weight: all that a kernel takes first
+    return prototypes
+
+
 def _twin_prototypes(arguments):
     prototypes = arguments["prototypes"].clone()
     prototypes[:, 4:] = prototypes[:, :4]  # every prototype twice: the lower index must be chosen
@@ -39,6 +45,7 @@ CASES = [
     Case("soft-odd-sizes", random_tokens(5, 3, 7, 13, temperature=2.0)),
     Case("soft-many-prototypes", random_tokens(18, 2, 150, 33, temperature=5.0)),
     Case("soft-many-tokens-and-prototypes", random_tokens(18, 2, 270, 20, temperature=5.0)),  # tensor cores take it
+    Case("soft-far", with_changes(random_tokens(5, 2, 70, 16, 5.0), prototypes=_too_far_to_square)),
     Case("soft-cold", random_tokens(5, 2, 70, 16, temperature=1e-2)),
     *(
         Case(f"soft-{name}", random_tokens(5, 2, k, 16, temperature=temperature))
