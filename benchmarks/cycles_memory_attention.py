@@ -6,6 +6,8 @@ from cycle_model import Workload
 # has two rows of the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
 FEW, PAIRS = 12, 14
 SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.375, 4) * 4), *(0, 2))
+# 16 shares of 256 prototypes, two steps of 128 each; 1.5 pairs a token and share are compared.
+SOFT_SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.19, 4) * 4), *(4, 16), *(8, 0))
 # Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
 CYCLES = [
     Workload(
@@ -31,6 +33,14 @@ CYCLES = [
     Workload(
         "memory_attention soft backward, prototypes", "memory_attention_soft_cuda", "soft_bwd_prototypes_kernelIf", 272,
         (1, 8, 8, 8, 8, 2, 64, 0, 0), 11.0e6, {2: PAIRS, 4: PAIRS, 6: 1},
+    ),
+    Workload(
+        "memory_attention soft forward, k = 4,096", "memory_attention_soft_tensor_cuda", "soft_tensor_kernel", 4352,
+        SOFT_SCREENED, 361e6,
+    ),
+    Workload(
+        "memory_attention soft forward, k = 4,096, sum of shares", "memory_attention_soft_tensor_cuda",
+        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, 4, 0), 76e6,
     ),
     # 16 shares of 256 prototypes, two steps of 128 each; 3 pairs a token and share are compared.
     Workload(

@@ -28,7 +28,8 @@ struct Limits<float> {
   static constexpr float epsilon = 1.1920929e-7f;
   static constexpr float log2_tiny = -126.0f;     // log2 of the smallest normal number
   static constexpr float tiny = 1.17549435e-38f;  // the smallest normal number
-  static constexpr float root = 1.8446743e19f;    // of the largest number
+  static constexpr float largest = 3.4028235e38f;
+  static constexpr float root = 1.8446743e19f;  // of the largest number
 };
 
 template <>
@@ -36,6 +37,7 @@ struct Limits<double> {
   static constexpr double epsilon = 2.220446049250313e-16;
   static constexpr double log2_tiny = -1022.0;
   static constexpr double tiny = 2.2250738585072014e-308;
+  static constexpr double largest = 1.7976931348623157e308;
   static constexpr double root = 1.3407807929942596e154;
 };
 

@@ -123,13 +123,6 @@ __global__ void __launch_bounds__(kRowThreads)
       [&](int64_t i, S value) { out[i] = value; });
 }
 
-// Prototypes that a block takes: all, or few enough that some 500 blocks share the work (two on each multiprocessor of
-// a large GPU); it depends on shapes alone.
-int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
-  const int64_t steps = ceil_div(k, step), shares = std::min(steps, ceil_div(512, std::max<int64_t>(1, blocks)));
-  return ceil_div(steps, shares) * step;
-}
-
 template <class Shape, class S>
 void launch_hard_fwd(const Banks<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
   using T = Compute<S>;

@@ -99,6 +99,24 @@ __device__ void pair_sums(typename Shape::Shared& shared, const Rows<S>& x, cons
     }
 }
 
+// The sum over d of pair(x, y) of two rows for each 16 threads, in the order of pair_sums with four pairs a thread: of
+// equal rows the sums are equal.
+template <class T, class Pair>
+__device__ T sum_in_order(const T* x, const T* y, int64_t d, Pair pair) {
+  constexpr int chains = PairShape<T, 1, 4>::chains;
+  static_assert(chains == PairShape<T, 1, 4>::vector);
+  const int chain = threadIdx.x % kSide, first = threadIdx.x % kWarp / kSide * kSide;
+  T part = 0, sum = 0;
+  if (chain < chains)
+#pragma unroll 8
+    for (int64_t i = chain; i < d; i += chains) part = pair(part, x[i], y[i]);
+  for (int c = 0; c < chains; ++c) {
+    const T next = __shfl_sync(kAllLanes, part, first + c);
+    sum = c == 0 ? next : sum + next;
+  }
+  return sum;
+}
+
 // store(i, load(i)) for those of the d elements that are this lane's, one of `lanes`; loads travel four together.
 template <class S, class Load, class Store>
 __device__ void for_elements(int64_t d, int lane, int lanes, Load load, Store store) {
@@ -174,6 +192,31 @@ void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cud
 template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
                           cudaStream_t stream);
+
+// Soft mode's forward on tensor cores (memory_attention_soft_tensor_cuda.cu).
+template <class T>
+struct SoftOut {
+  T* values;
+  int64_t* indices;
+  T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
+};
+void launch_soft_tensor_fwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftOut<float>& out,
+                            const Tensor& like, cudaStream_t stream);
+
+// Blocks that fill a large GPU, two on each multiprocessor; the emulator is full sooner, so that small sizes make
+// blocks take several steps, too.
+#ifndef PPL_FAST_EMULATE_CUDA
+inline int64_t enough_blocks() { return 512; }
+#else
+using cuda_emulator::enough_blocks;
+#endif
+
+// Prototypes that a block takes: all, or few enough that enough blocks share the work; it depends on shapes alone.
+inline int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
+  const int64_t steps = ceil_div(k, step);
+  const int64_t shares = std::min(steps, ceil_div(enough_blocks(), std::max<int64_t>(1, blocks)));
+  return ceil_div(steps, shares) * step;
+}
 
 // Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,

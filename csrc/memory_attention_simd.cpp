@@ -79,7 +79,8 @@ bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
       const T shrink = best[r].meet(distance, columns, j, a.sharpness);
       if (!a.soft) continue;
       if (shrink != 1) scale(values + r * stride, shrink, a.d), best[r].sum *= shrink;
-      softmax_weights(distance, columns, best[r].distance, a.sharpness, weight);
+      const T least = best[r].distance < Limits<T>::largest ? best[r].distance : Limits<T>::largest;  // not infinity
+      softmax_weights(distance, columns, least, a.sharpness, weight);
       for (int64_t c = 0; c < columns; ++c) {
         best[r].sum += weight[c];
         add_scaled(values + r * stride, weight[c], prototypes + (j + c) * a.d, a.d);

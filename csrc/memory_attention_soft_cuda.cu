@@ -1,13 +1,16 @@
-// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes. A block takes 16 tokens
-// of a bank past its prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online
-// softmax and leave the weights in shared memory; then each thread has columns of d, and adds the weighted prototypes
-// to 16 tokens in registers. The values so far wait in the output itself (in L2), where there are more than 64
-// prototypes. The backward recomputes the weights the same way, once with tokens and once with prototypes as the 16
-// rows: both gradients are summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us
-// at 4.3 TB/s, 25 MB backward, 6 us; by what is issued (sm_90, benchmarks/cycle_model.py) 8.3 us forward and 12.6 + 7.1
-// backward, at an H200's full rate. Predicted: this has not run on a GPU. Not taken: keeping the values so far in
-// shared memory, which would bound d.
+// memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes; what pays on tensor
+// cores of the forward is memory_attention_soft_tensor_cuda.cu's. A block takes 16 tokens of a bank past its
+// prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online softmax and leave the
+// weights in shared memory; then each thread has columns of d, and adds the weighted prototypes to 16 tokens in
+// registers. The values so far wait in the output itself (in L2), where there are more than 64 prototypes. The backward
+// recomputes the weights the same way, once with tokens and once with prototypes as the 16 rows: both gradients are
+// summed in order, without atomics. B = 64, m = 34, k = 16, d = 512: 15 MB forward, 3.5 us at 4.3 TB/s, 25 MB backward,
+// 6 us; by what is issued (sm_90, benchmarks/cycle_model.py) 8.3 us forward and 12.6 + 7.1 backward, at an H200's full
+// rate. Predicted: this has not run on a GPU. Not taken: keeping the values so far in shared memory, which would bound
+// d.
 #include "memory_attention_cuda.cuh"
+
+#include <type_traits>
 
 namespace ppl_fast {
 namespace {
@@ -38,13 +41,6 @@ __device__ void add_weighted(const T (&weight)[kFar][kNear], const Rows<T>& x, i
 }
 
 template <class T>
-struct SoftOut {
-  T* values;
-  int64_t* indices;
-  T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
-};
-
-template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     memory_attention_soft_fwd_kernel(Banks<T> a, Softmax<T> softmax, SoftOut<T> out) {
   auto& shared = shared_memory<SoftShared<T>>();
@@ -53,7 +49,8 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const Rows<T> tokens = a.token_rows(a.tokens, bank, b0, kNear);
   T* const values = out.values + (b0 * a.m + bank) * a.d;
   Choice<T> best = {T(INFINITY), 0};
-  T least = T(INFINITY), total = 0;  // the same in all 16 threads of a token
+  // The same in all 16 threads of a token. Relative to a finite number, a distance that overflows has the weight 0.
+  T least = Limits<T>::largest, total = 0;
   for (int64_t first = 0; first < a.k; first += kFar) {
     const Rows<T> prototypes = a.prototype_rows(bank, first, a.k, kFar);
     T distance[1][4];
@@ -107,23 +104,6 @@ struct SoftGrad {
   }
 };
 
-// x . y of two rows for each 16 threads, summed in the order of pair_sums: of equal rows the two are equal.
-template <class T>
-__device__ T product_in_order(const T* x, const T* y, int64_t d) {
-  constexpr int chains = Shape<T>::chains;
-  static_assert(chains == Shape<T>::vector);
-  const int chain = threadIdx.x % kSide, first = threadIdx.x % kWarp / kSide * kSide;
-  T part = 0, sum = 0;
-  if (chain < chains)
-#pragma unroll 8
-    for (int64_t i = chain; i < d; i += chains) part = add_product(part, x[i], y[i]);
-  for (int c = 0; c < chains; ++c) {
-    const T next = __shfl_sync(kAllLanes, part, first + c);
-    sum = c == 0 ? next : sum + next;
-  }
-  return sum;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     memory_attention_soft_bwd_tokens_kernel(Banks<T> a, Softmax<T> softmax, SoftGrad<T> g) {
@@ -136,7 +116,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const int mine = min(ty, tokens.count - 1);
   const int64_t own = (b0 + mine) * a.m + bank;
   const T* const nearest = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
-  const T g_dot_nearest = product_in_order(grads.at + mine * grads.stride, nearest, a.d);
+  const T g_dot_nearest = sum_in_order(grads.at + mine * grads.stride, nearest, a.d, Product());
   if (tx == 0) shared.pull[ty] = 2 * g.grad_distances[own], shared.nearest[ty] = nearest;
   T q = 0;
   for (int64_t first = 0; first < a.k; first += kFar) {
@@ -223,6 +203,13 @@ const ReportedKernels kReported{
     PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>),
 };
 
+// Whether a forward is taken to tensor cores: float32, as which half types come, with more than 16 tokens a bank, 256
+// prototypes or more, and rows of tokens that lie no further apart than a tile's offsets allow, where the code that is
+// loaded has their products. Differences take the rest, and every backward.
+bool pays_on_tensor_cores(const Banks<float>& a, int device) {
+  return a.b > kNear && a.k >= 2 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores<float>(device);
+}
+
 }  // namespace
 
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
@@ -232,6 +219,9 @@ void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temp
     const auto a = make_banks<T>(tokens, prototypes);
     T* const least = write<T>(softmax);
     const SoftOut<T> out = {write<T>(values), write<int64_t>(indices), write<T>(distances), least, least + a.b * a.m};
+    if constexpr (std::is_same_v<T, float>)
+      if (pays_on_tensor_cores(a, tokens.get_device_index()))
+        return launch_soft_tensor_fwd(a, make_softmax<float>(temperature), out, tokens, stream);
     launch(memory_attention_soft_fwd_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads, sizeof(SoftShared<T>),
            stream, a, make_softmax<T>(temperature), out);
   });

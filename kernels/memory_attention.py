@@ -21,6 +21,7 @@ HARD = {"BLOCK_T": 8, "BLOCK_K": 16, "BLOCK_D": 64, "CHUNK": 64, "num_warps": 4}
 SOFT = {"BLOCK_T": 16, "BLOCK_K": 16, "BLOCK_D": 32, "num_warps": 8}
 SUMS = {"BLOCK_T": 16, "BLOCK_K": 16, "CHUNK": 64, "num_warps": 4}
 LOG2E = tl.constexpr(1.4426950408889634)
+LARGEST = tl.constexpr(3.4028234663852886e38)  # number in float32
 
 
 @triton.jit
@@ -65,9 +66,9 @@ def memory_attention_fwd_kernel(
         block_least, block_nearest = tl.min(squared, 1, return_indices=True)
         nearest = tl.where(block_least < least, start + block_nearest, nearest)  # strictly: the lowest index on ties
         before, least = least, tl.minimum(least, block_least)
-        if SOFT:  # differences first: see csrc/memory_attention.h
-            p = tl.exp2((least[:, None] - squared) * sharpness)
-            shrink = tl.exp2((least - before) * sharpness)
+        if SOFT:  # differences first: see csrc/memory_attention.h; of a finite number, so that infinity weighs nothing
+            p = tl.exp2((tl.minimum(least, LARGEST)[:, None] - squared) * sharpness)
+            shrink = tl.exp2((tl.minimum(least, LARGEST) - tl.minimum(before, LARGEST)) * sharpness)
             weight = weight * shrink + tl.sum(p, 1)
             vectors = tl.load(at[:, None] + c, mask=(j < k)[:, None] & (c < d), other=0).to(tl.float32)
             mixed = mixed * shrink[:, None] + tl.dot(p, vectors, input_precision=PRECISION)

@@ -164,6 +164,7 @@ def test_registers_leave_the_occupancy_that_the_kernels_count_on():
         assert registers["link_heatmap_bwd_sums_kernel<float>", arch] <= 64
         assert registers["memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>", arch] <= 128
         assert registers["memory_attention_screen_kernel<float>", arch] <= 128
+        assert registers["memory_attention_soft_tensor_kernel", arch] <= 128
 
 
 def sass(source: str, kernel: str, arch: str) -> list[str]:
@@ -208,6 +209,13 @@ def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
     loop = instructions[max(b for b in barriers if b < products[0]) : products[-1]]
     assert sum("LDS.128" in i for i in loop) == 8
     assert len(loop) <= 180
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_soft_mode_multiplies_split_factors(arch):
+    """Three products for one: of 16 elements of 32 tokens and 32 prototypes, and of 8 prototypes and 32 columns."""
+    instructions = sass("memory_attention_soft_tensor_cuda", "memory_attention_soft_tensor_kernel", arch)
+    assert sum("HMMA.1688.F32.TF32" in i for i in instructions) == 3 * (16 + 8)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -281,4 +289,4 @@ except RuntimeError as error:
     if not torch.cuda.is_available():
         assert re.match(r"kernel_info: affine_warp_bwd_own_kernel<float>: .*(driver|device)", answer), answer
     else:
-        assert answer == "17"
+        assert answer == "19"

@@ -104,6 +104,12 @@ def test_unwritten_shared_memory_is_not_a_number(name):
     assert {int(v) & 0xFFFFFFFF for v in out} == {0xFFFFFFFF}
 
 
+def test_tensor_cores_cut_off_what_a_sum_does_not_hold():
+    """Two additions of three quarters of the last bit: none is left of them, where float32 rounds each up to one."""
+    assert set(run("sum_on_tensor_cores", False, "forwards")[0]) == {2}
+    assert set(run("sum_on_tensor_cores", True, "forwards")[0]) == {0}
+
+
 @pytest.mark.parametrize("name", list(SANITIZED))
 def test_an_access_out_of_bounds_stops_the_sanitized_emulator(name):
     code = (

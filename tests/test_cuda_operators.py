@@ -263,6 +263,7 @@ from cases import CASES, Case
 from cases.memory_attention import random_tokens
 from op_tester import check
 CASES["memory_attention"].append(Case("tensor-cores", random_tokens(20, 1, 1060, 9)))
+CASES["memory_attention"].append(Case("soft-tensor-cores", random_tokens(20, 1, 300, 9, 5.0)))
 with cuda_emulator.emulation("shuffled", "sanitized"):
     for op, cases in CASES.items():
         for case in cases:

@@ -8,15 +8,17 @@ from test_cuda_compiles import ROOT, compile_alone, pytestmark
 __all__ = ["pytestmark"]  # slow, and skipped where there is no nvcc
 
 
-@pytest.mark.parametrize(("arch", "products"), [("75", 0), ("80", 16)])
-def test_only_code_for_sm_80_multiplies_in_tf32(arch, products, tmp_path):
-    """Three kernels, by storage type; where there are no such products, code that comes to them must stop."""
-    source, ptx = ROOT / "csrc" / "memory_attention_screen_cuda.cu", tmp_path / "kernels.ptx"
+@pytest.mark.parametrize("arch", ["75", "80"])
+@pytest.mark.parametrize(("mode", "entries", "products"), [("screen", 3, 3 * 16), ("soft_tensor", 2, 3 * (16 + 8))])
+def test_only_code_for_sm_80_multiplies_in_tf32(mode, entries, products, arch, tmp_path):
+    """Hard mode's kernel by storage type, or soft mode's and what adds its shares; where there are no such products,
+    code that comes to them must stop."""
+    source, ptx = ROOT / "csrc" / f"memory_attention_{mode}_cuda.cu", tmp_path / "kernels.ptx"
     compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
     text = ptx.read_text()
-    assert text.count(".entry") == 3
-    assert text.count("mma.sync") == 3 * products
-    assert ("trap;" in text) == (products == 0)
+    assert text.count(".entry") == entries
+    assert text.count("mma.sync") == (products if arch == "80" else 0)
+    assert ("trap;" in text) == (arch == "75")
 
 
 @pytest.mark.parametrize(("arch", "overlaps"), [("80", False), ("90", True)])

@@ -37,9 +37,11 @@ def test_what_is_measured_is_gated_on_the_kernels_that_it_launches(workload):
 
 @needs_emulator
 def test_a_case_of_another_path_is_told_apart():
-    (many,) = [w for w in MEASURED if "k=4096" in w.label]
+    hard, soft = [w for w in MEASURED if "k=4096" in w.label]
     with cuda_emulator.emulation() as library:
-        assert launched(many, many.tiny, library) != launched(many, many.small, library)
+        for many in (hard, soft):
+            assert launched(many, many.tiny, library) != launched(many, many.small, library)
+        assert launched(hard, hard.small, library) != launched(soft, soft.small, library)
 
 
 def test_links_come_in_as_many_goes_where_a_case_gates_what_is_measured():

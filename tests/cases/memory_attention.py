@@ -20,6 +20,12 @@ def random_tokens(b, m, k, d, temperature=None) -> Callable[[torch.Generator], d
     return make
 
 
+def _too_far_to_square(arguments):
+    prototypes = arguments["prototypes"].clone()
+    prototypes[:, :64] *= 1e30  # infinitely far in float32, so of no weight: all that a kernel takes first
+    return prototypes
+
+
 def _twin_prototypes(arguments):
     prototypes = arguments["prototypes"].clone()
     prototypes[:, 4:] = prototypes[:, :4]  # every prototype twice: the lower index must be chosen
@@ -38,6 +44,8 @@ CASES = [
     Case("soft", random_tokens(9, 5, 16, 64, temperature=40.0)),
     Case("soft-odd-sizes", random_tokens(5, 3, 7, 13, temperature=2.0)),
     Case("soft-many-prototypes", random_tokens(18, 2, 150, 33, temperature=5.0)),
+    Case("soft-many-tokens-and-prototypes", random_tokens(18, 2, 270, 20, temperature=5.0)),  # tensor cores take it
+    Case("soft-far", with_changes(random_tokens(5, 2, 70, 16, 5.0), prototypes=_too_far_to_square)),
     Case("soft-cold", random_tokens(5, 2, 70, 16, temperature=1e-2)),
     *(
         Case(f"soft-{name}", random_tokens(5, 2, k, 16, temperature=temperature))
@@ -56,6 +64,13 @@ SMOOTH = random_tokens(4, 3, 5, 6, temperature=2.0)  # hard values pass their gr
 TRITON_LAUNCHES = ["memory_attention_fwd_kernel"], ["memory_attention_bwd_hard_kernel", "prototype_sums_kernel"]
 CUDA_SHAPES = [
     random_tokens(b, 1, k, 4, temperature)
-    for b, k, temperature in ((2, 16, None), (2, 130, None), (17, 300, None), (17, 1024, None), (2, 5, 1.0))
+    for b, k, temperature in (
+        (2, 16, None),
+        (2, 130, None),
+        (17, 300, None),
+        (17, 1024, None),
+        (2, 5, 1.0),
+        (17, 256, 1.0),
+    )
 ]
 CUDA_LAUNCHES = 1, 2  # the second kernel of the backward sums the prototypes' gradients

@@ -47,6 +47,7 @@ inline int compiled_for() {
   static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
   return given ? std::atoi(given) : 90;
 }
+int64_t enough_blocks();  // how many a launch need not pass: 512, or what cuda_emulator_set_enough_blocks has set
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);
@@ -123,6 +124,23 @@ inline float __uint_as_float(uint32_t bits) {
   return x;
 }
 
+namespace cuda_emulator {
+// What tensor cores add up: whatever is below the last of 24 bits of the largest addend is cut off, and of the sum,
+// too. Some GPUs keep a few bits more; no kernel may count on them.
+inline float truncated_sum(const double (&addends)[9]) {
+  double most = 0, plain = 0;
+  for (const double x : addends) most = std::fmax(most, std::fabs(x)), plain += x;
+  if (!std::isfinite(plain) || most == 0) return float(plain);
+  const int last = std::max(std::ilogb(most) - 23, -149);
+  int64_t units = 0;
+  for (const double x : addends) units += int64_t(std::ldexp(x, -last));
+  const double sum = std::ldexp(double(units), last);
+  const float rounded = float(sum);
+  return std::fabs(double(rounded)) > std::fabs(sum) && std::isfinite(rounded) ? std::nextafter(rounded, 0.0f)
+                                                                               : rounded;
+}
+}  // namespace cuda_emulator
+
 // Products in tf32, which csrc/common.cuh has in PTX; a factor that is not in tf32 is refused.
 inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2], CUDA_EMULATOR_SITE) {
   if (cuda_emulator::compiled_for() < 80) cuda_emulator::fail("a trap: there is no tf32 before sm_80", {file, line});
@@ -140,8 +158,11 @@ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2],
     }
   }
   const int g = cuda_emulator::current_lane() / 4, t = cuda_emulator::current_lane() % 4;
-  for (int i = 0; i < 4; ++i)
-    for (int k = 0; k < 8; ++k) sums[i] += left[g + i / 2 * 8][k] * right[2 * t + i % 2][k];
+  for (int i = 0; i < 4; ++i) {
+    double addends[9] = {sums[i]};
+    for (int k = 0; k < 8; ++k) addends[k + 1] = double(left[g + i / 2 * 8][k]) * double(right[2 * t + i % 2][k]);
+    sums[i] = cuda_emulator::truncated_sum(addends);
+  }
 }
 
 using std::isfinite;

@@ -155,6 +155,16 @@ __global__ void overlapping_kernel_that_does_not_wait(Arguments a) {
   a.out[threadIdx.x] = 1;
 }
 
+__global__ void sum_on_tensor_cores(Arguments a) {  // twice adds three quarters of 1's last bit
+  float sums[4] = {1, 1, 1, 1};
+  for (int i = 0; i < 2; ++i) {
+    float part[4] = {};
+    mma_tf32(a.fault ? sums : part, {0x1.8p-26f, 0, 0, 0}, {1, 0});  // four lanes have one product each
+    for (int c = 0; c < 4; ++c) sums[c] += part[c];
+  }
+  a.out[threadIdx.x] = int((sums[0] - 1) * 0x1p23f);
+}
+
 __global__ void write_past_the_end(Arguments a) { a.out[threadIdx.x + (a.fault ? 1 : 0)] = 1; }
 
 __global__ void shared_memory_past_the_end(Arguments a) {
@@ -185,6 +195,7 @@ const struct {
     {"unwritten_static_shared_memory", unwritten_static_shared_memory},
     {"race_in_static_shared_memory", race_in_static_shared_memory},
     {"overlapping_kernel_that_does_not_wait", overlapping_kernel_that_does_not_wait},
+    {"sum_on_tensor_cores", sum_on_tensor_cores},
     {"write_past_the_end", write_past_the_end},
     {"shared_memory_past_the_end", shared_memory_past_the_end},
 };
