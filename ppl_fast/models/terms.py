@@ -83,13 +83,19 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
 
 
 def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
-    """Links and keypoints against what the reconstructions miss whose link heatmap was withheld."""
-    if "withheld" not in found.masks:
+    """Links and keypoints against where the subject is; else what the reconstructions miss without the link heatmap."""
+    if "withheld" not in found.masks and "known" not in found.masks:
         return {}
-    out, withheld = found.out, found.masks["withheld"]
-    missed, shares = losses.missed(found.images, out.reconstruction), withheld / withheld.sum().clamp_min(1)
-    even = model.settings.coverage_even
-    distances = losses.foreground(out.link_heatmap, missed), *losses.figure_distances(out.keypoints, missed, even=even)
+    out, masks = found.out, found.masks
+    subject, counted = losses.missed(found.images, out.reconstruction), masks.get("withheld")
+    if "known" in masks:
+        subject = masks["figure"].where(masks["known"].view(-1, 1, 1, 1), subject)
+        counted = masks["known"] if counted is None else masks["known"] | counted
+    shares, even = counted / counted.sum().clamp_min(1), model.settings.coverage_even
+    distances = (
+        losses.foreground(out.link_heatmap, subject),
+        *losses.figure_distances(out.keypoints, subject, even=even),
+    )
     names = ("foreground", "coverage", "stray")
     return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
 
