@@ -208,11 +208,11 @@ def select(op: str, backend: str, device: torch.device, dtype: torch.dtype = tor
     transform = _transforms.in_force()
     if transform == "formula":
         return _formula(op, backend)
-    if torch.compiler.is_compiling():  # a graph that saw the table without an entry is compiled again once it has one
+    compiling = torch.compiler.is_compiling()  # a graph that saw the table without an entry would be compiled twice
+    found = None if compiling else _selected.get((op, backend, device, dtype))
+    if found is None:
         found = _find(op, backend, device, dtype)
-    elif (found := _selected.get((op, backend, device, dtype))) is None:
-        found = _find(op, backend, device, dtype)
-        if not _devices.capturing(device.type):  # what was taken on trust is tested at the next call
+        if not (compiling or _devices.capturing(device.type)):  # what was taken on trust is tested at the next call
             _selected[op, backend, device, dtype] = found
     if transform == "kernels":
         return _transforms.through_kernels(_library.OPERATORS[op], found.name().removeprefix(f"ppl_fast::{op}"))
