@@ -134,7 +134,7 @@ def open_masks(masks: Given, media: Media) -> Masks:
         paths, report = {None: path}, ""
     else:
         raise ValueError(f"estimate: masks must be an image, or a folder of them; {path} is missing")
-    sizes = {name: tuple(size) for part in media.parts for name, size in part.originals()}
+    sizes = {name: (int(w), int(h)) for part in media.parts for name, (w, h) in part.originals()}
     check_sizes({name: found for name in sizes if (found := paths.get(name, paths.get(None)))}, sizes)
     return MaskImages(paths, report)
 
@@ -156,7 +156,7 @@ def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]
     paths, left = masks_by_name(folder, names, "estimate")
     lines = [f"masks for {len(paths)} of {len(names)} images and videos; the others count as whole"]
     lines += [f"masks that belong to none of them: {left}"] if left else []
-    return {**paths}, "\n".join(lines)
+    return dict(paths.items()), "\n".join(lines)
 
 
 def _colour(given: object) -> tuple[int, int, int]:

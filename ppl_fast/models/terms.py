@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -84,13 +85,12 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
 
 def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
     """Links and keypoints against where the subject is; else what the reconstructions miss without the link heatmap."""
-    if "withheld" not in found.masks and "known" not in found.masks:
+    out, which = found.out, [found.masks[name] for name in ("withheld", "known") if name in found.masks]
+    if not which:
         return {}
-    out, masks = found.out, found.masks
-    subject, counted = losses.missed(found.images, out.reconstruction), masks.get("withheld")
-    if "known" in masks:
-        subject = masks["figure"].where(masks["known"].view(-1, 1, 1, 1), subject)
-        counted = masks["known"] if counted is None else masks["known"] | counted
+    subject, counted = losses.missed(found.images, out.reconstruction), torch.stack(which).any(dim=0)
+    if "known" in found.masks:
+        subject = found.masks["figure"].where(found.masks["known"].view(-1, 1, 1, 1), subject)
     shares, even = counted / counted.sum().clamp_min(1), model.settings.coverage_even
     distances = (
         losses.foreground(out.link_heatmap, subject),
