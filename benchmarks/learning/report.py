@@ -28,6 +28,7 @@ COLUMNS = {  # of the table: where a cell has it
     "half hidden, 2 rounds": lambda m: m["occlusion"]["rows"][0]["ridge"][-1],
     "80 % hidden, 2 rounds": lambda m: m["occlusion"]["rows"][1]["ridge"][-1],
     "limb share": lambda m: m["limb_share"]["value"],
+    "on the subject": lambda m: m["subject_share"]["value"],
     "least squares": lambda m: m["regression"]["value"],
     "mean pose": lambda m: m["ridge"]["baseline"],
     "seconds": lambda m: m["cell"]["seconds"],

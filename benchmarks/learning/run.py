@@ -20,6 +20,7 @@ import torch
 from methods import METHODS
 from sets import FIGURES, LearningSet, open_set
 
+from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model
 from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.options import demo
@@ -82,7 +83,10 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) 
 
 def trained(method: Any, steps: int, seed: int, data: LearningSet, run: Path) -> tuple[KeypointModel, float]:
     """The model, and the seconds that its steps took."""
-    config = TrainConfig(steps=steps, seed=seed, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
+    if method.masks and data.masks is None:
+        raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
+    masks = str(data.masks[0]) if method.masks else None
+    config = TrainConfig(steps=steps, seed=seed, masks=masks, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
     model = train(method.model(), config, data.train, run, resume="auto", architecture=method.architecture)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return model, records[-1]["seconds"]
@@ -90,7 +94,8 @@ def trained(method: Any, steps: int, seed: int, data: LearningSet, run: Path) ->
 
 def measured(model: KeypointModel, data: LearningSet) -> dict[str, Any]:
     """By every protocol, whole and partly hidden."""
-    return evaluate_model(model, *data.fit, *data.judged, masks=MASKS, rounds=ROUNDS, progress=False)
+    subjects = data.masks and SubjectMasks(data.masks[1], data.judged[0])
+    return evaluate_model(model, *data.fit, *data.judged, masks=MASKS, rounds=ROUNDS, subjects=subjects, progress=False)
 
 
 def measured_pace(path: Path, methods: list[str]) -> dict[str, float]:

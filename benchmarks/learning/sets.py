@@ -27,11 +27,13 @@ class LearningSet:
         train: what a model is trained on, its labels unread.
         fit: labelled images (data set, labels) that the regression is fitted on.
         judged: labelled images that nobody has trained or fitted on.
+        masks: folders of masks of the images to train on and of those to judge by; None where there are none.
     """
 
     train: Path
     fit: tuple[Any, Any]
     judged: tuple[Any, Any]
+    masks: tuple[Path, Path] | None = None
 
 
 def open_set(name: str, seed: int, judged: str, size: int, cache: Path) -> LearningSet:
@@ -50,9 +52,16 @@ def open_set(name: str, seed: int, judged: str, size: int, cache: Path) -> Learn
     for split, count in (("train", IMAGES), (judged, JUDGED)):
         folders[split] = cache / f"{name}-{seed}-{split}-{size}"
         if not folders[split].exists():
-            make_figures(folders[split], count, size=size, seed=seed, difficulty=name, split=split)
+            make_figures(
+                folders[split], count, size=size, seed=seed, difficulty=name, split=split, masks=beside(folders[split])
+            )
     fit, part = ((ImageFolder(folders[s], size), load_labels(folders[s])) for s in ("train", judged))
-    return LearningSet(folders["train"], fit, part)
+    return LearningSet(folders["train"], fit, part, (beside(folders["train"]), beside(folders[judged])))
+
+
+def beside(folder: Path) -> Path:
+    """The folder of the figures' masks."""
+    return folder.with_name(f"{folder.name}-masks")
 
 
 def _project(root: Path, seed: int, judged: str, size: int, cache: Path) -> LearningSet:

@@ -20,7 +20,7 @@ Lightning Pose, a folder of images or videos with labels beside them (keypoints.
 COCO keypoint JSON), or a published data set such as human36m:ROOT, with its own splits and protocol.
 The regression from detected to labelled keypoints is fitted on --train-data; without it, a folder is divided.
 --beside measures a second run, such as AutoLink, on the same images."""
-SCORES = ("named", "regression", "ridge", "matching", "pck", "limb_share")
+SCORES = ("named", "regression", "ridge", "matching", "pck", "limb_share", "subject_share")
 CURVE = "_occlusion_curve.png"  # after the name of the metrics file
 
 
@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
         default="centre:0.14,random:0.14,blocks:0.5,blocks:0.8",
         help="what to hide, KIND:SHARE of the image area, KIND centre, random or blocks",
     )
+    about = "masks of DATA's images, white where the subject is: how many keypoints lie on it"
+    parser.add_argument("--subject-masks", type=str | None, default=None, metavar="DIR", help=about)
     parser.add_argument(
         "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
     )
@@ -111,6 +113,7 @@ def _models(options: Any) -> dict[str, KeypointModel]:
 def _measure(
     models: dict[str, KeypointModel], options: Any, masks: Sequence[tuple[str, float]]
 ) -> dict[str, dict[str, Any]]:
+    from ppl_fast.data.subjects import SubjectMasks
     from ppl_fast.evaluation import evaluate_model
 
     sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
@@ -120,6 +123,7 @@ def _measure(
         if seen not in sets:
             sets[seen] = _open_sets(options, *seen)
         images_and_labels: list[Any] = [part for labelled in sets[seen] for part in (labelled.dataset, labelled.labels)]
+        subjects = options.subject_masks and SubjectMasks(options.subject_masks, sets[seen][-1].dataset)
         if len(models) > 1:
             print(f"{name}:")
         results[name] = evaluate_model(
@@ -133,6 +137,7 @@ def _measure(
             occlusion_images=max(options.occlusion_images, 1),
             max_missing_share=options.max_missing_share,
             joints=named_joints(run, options),
+            subjects=subjects,
             batch_size=options.batch_size,
             workers=options.workers,
         )

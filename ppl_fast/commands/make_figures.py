@@ -24,6 +24,9 @@ def main(arguments: list[str]) -> int:
     )
     splits = Literal["train", "validation", "test"]
     parser.add_argument("--split", type=splits, default="train", help="decides the poses, beside the seed")
+    parser.add_argument(
+        "--masks", type=str | None, default=None, metavar="DIR2", help="new folder for masks, white where figures are"
+    )
     options = parse(parser, arguments).as_dict()
 
     from ppl_fast.data import make_figures

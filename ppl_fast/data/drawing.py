@@ -124,9 +124,13 @@ class Canvas:
 
     def over(self, background: np.ndarray) -> np.ndarray:
         """The figure over a background (S, S, 3) in [0, 1], averaged to its size: uint8 (S, S, 3)."""
-        coverage = self._average(self.covered.reshape(self.cells, self.cells, 1))
+        coverage = self.coverage()
         image = self._average(self.colour.reshape(self.cells, self.cells, 3)) + background * (1 - coverage)
         return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+    def coverage(self) -> np.ndarray:
+        """(S, S, 1) in [0, 1], the share of each pixel that the figure covers."""
+        return self._average(self.covered.reshape(self.cells, self.cells, 1))
 
     def _average(self, cells: np.ndarray) -> np.ndarray:
         """(S, S, channels) means of squares of cells; sums of slices, several times faster than mean over axes."""

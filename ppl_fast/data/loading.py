@@ -84,21 +84,24 @@ class _Partners:
         return self.by_clip[self.first + (self.place + steps) % self.size]
 
 
-class _Flipped(Dataset[torch.Tensor | Pairs]):
-    """Answers (index, flip, reference) with the image, and its reference if any, mirrored left to right where asked."""
+class _Flipped(Dataset[Any]):
+    """Answers (index, flip, reference) with the image, and what else there is, mirrored left to right where asked."""
 
-    def __init__(self, dataset: Pictures):
-        self.dataset = dataset
+    def __init__(self, dataset: Pictures, figures: Pictures | None):
+        self.dataset, self.figures = dataset, figures
 
-    def __getitem__(self, key: tuple[int, bool, int | None]) -> torch.Tensor | Pairs:
+    def __getitem__(self, key: tuple[int, bool, int | None]) -> torch.Tensor | Pairs | dict[str, torch.Tensor]:
         index, flip, reference = key
-        if reference is None:
-            return self._image(index, flip)
-        return Pairs(self._image(index, flip), self._image(reference, flip))
+        image = _mirrored(self.dataset[index], flip)
+        other = None if reference is None else _mirrored(self.dataset[reference], flip)
+        if self.figures is not None:
+            found = {"images": image, "figure": _mirrored(self.figures[index], flip)}
+            return found if other is None else found | {"reference": other}
+        return image if other is None else Pairs(image, other)
 
-    def _image(self, index: int, flip: bool) -> torch.Tensor:
-        image = self.dataset[index]
-        return image.flip(-1) if flip else image
+
+def _mirrored(image: torch.Tensor, flip: bool) -> torch.Tensor:
+    return image.flip(-1) if flip else image
 
 
 def training_loader(
@@ -112,6 +115,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     reference: str = "image",
+    figures: Pictures | None = None,
 ) -> DataLoader[Any]:
     """Endless shuffled training batches that a resumed run continues bit for bit.
 
@@ -127,10 +131,13 @@ def training_loader(
         reference: "video" pairs each image with another frame of its clip, which `dataset.clips` tells, as the
             published model does for Human3.6M and Taichi; a function of seed, epoch and image alone. Flips apply to
             both alike, and the one frame of a clip is its own reference. "image" gives images alone.
+        figures: `figures[i]` a tensor (1, S, S) that says where the subject of `dataset[i]` is, such as
+            `ppl_fast.data.subjects.SubjectMasks`.
 
     Returns:
         A loader that never ends; batches are float32 (batch_size / world_size, 3, S, S), or with
-        `reference="video"` tuples (images, references) of two such.
+        `reference="video"` tuples (images, references) of two such; with `figures`, dicts of the arguments of a
+        model's `forward`: "images", "figure" (batch_size / world_size, 1, S, S) and, if there is one, "reference".
 
     Raises:
         ValueError: no images, a number out of bounds, another reference, or a data set without clips for "video".
@@ -157,7 +164,7 @@ def training_loader(
         )
     batches = _Shuffle(len(dataset), batch_size, seed, start_step, flip, rank, world_size, clips)
     return DataLoader(
-        _Flipped(dataset),
+        _Flipped(dataset, figures),
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=_devices.loads_from_pinned_memory(),

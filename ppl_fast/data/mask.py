@@ -1,6 +1,7 @@
-"""Images of masks, white where something is hidden, and what of a resized image that concerns."""
+"""Images of masks, white where something is (what is hidden, or the subject), and what of a resized image that is."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -9,9 +10,46 @@ from PIL import Image
 from ppl_fast.data.boxes import Box, part
 from ppl_fast.data.image_file import opened, to_rgb, upright_size
 from ppl_fast.data.image_set import SMALLEST_SIDE, UNREADABLE
+from ppl_fast.data.images import list_files
 from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.names import normal
 
 WHITE = 128  # brightness from which on a pixel counts as white: masks that were saved as JPEG are not pure
+
+
+def masks_by_name(folder: Path, names: Sequence[str], owner: str) -> tuple[dict[str, Path], int]:
+    """The masks in a folder by the names of images, videos or frames, and how many masks belong to none of them.
+
+    A mask has the relative name of what it belongs to, with any suffix of images.
+
+    Raises:
+        ValueError: two masks for one, or none for any; `owner` starts the sentence.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for each in list_files(folder)[0]:
+        by_stem.setdefault(_stem(normal(each)), []).append(each)
+    paths: dict[str, Path] = {}
+    used = set()
+    for name in names:
+        found = by_stem.get(_stem(normal(name)), [])
+        same = [each for each in found if normal(each) == normal(name)] or found
+        if len(same) > 1:
+            raise ValueError(f"{owner}: masks in {folder} must hold one for {name}, got {' and '.join(sorted(same))}")
+        if same:
+            paths[name] = folder / same[0]
+            used.add(same[0])
+    if not paths:
+        raise ValueError(f"{owner}: masks in {folder} must have the names of images or videos, got none that does")
+    return paths, sum(map(len, by_stem.values())) - len(used)
+
+
+def check_sizes(paths: dict[str, Path], sizes: dict[str, tuple[int, int]]) -> None:
+    """Raise a ValueError unless each mask has the size (W, H) of what it belongs to, by name."""
+    of_masks = {path: mask_size(path) for path in {*paths.values()}}
+    for name, path in paths.items():
+        (width, height), (w, h) = of_masks[path], sizes[name]
+        if (width, height) != (w, h):
+            raise ValueError(f"mask {path} must have the size of {name}, {w} x {h} pixels, got {width} x {height}")
 
 
 def mask_size(path: Path) -> tuple[int, int]:
@@ -49,20 +87,32 @@ def load_mask(path: Path) -> np.ndarray:
     return values >= WHITE
 
 
-def visible_after_resizing(hidden: np.ndarray, size: int, box: Box | None = None) -> torch.Tensor:
-    """(1, S, S) bool: the pixels of a resized image that no hidden pixel of the original has a share in.
+def shares_after_resizing(white: np.ndarray, size: int, box: Box | None = None) -> torch.Tensor:
+    """(1, S, S) float32 in [0, 1]: the share that white pixels of the original have in each of a resized image.
 
     Args:
-        hidden: (H, W) bool, of the original.
+        white: (H, W) bool, of the original.
         size: S, to which images are resized as by `ppl_fast.data.boxes.seen`, by the same filter.
-        box: what is seen of the original, as there. What lies outside of the original is not hidden.
+        box: what is seen of the original, as there. What lies outside of the original is not white.
     """
-    shares = Image.fromarray(hidden.astype(np.float32))
+    shares = Image.fromarray(white.astype(np.float32))
     if box is None:
         shares = shares.resize((size, size), Image.Resampling.BILINEAR)
     else:
         shares = part(shares, box, size, outside=0.0)
-    return torch.from_numpy(np.asarray(shares) == 0)[None]
+    return torch.from_numpy(np.array(shares))[None]
+
+
+def visible_after_resizing(hidden: np.ndarray, size: int, box: Box | None = None) -> torch.Tensor:
+    """(1, S, S) bool: the pixels of a resized image that no hidden pixel of the original has a share in.
+
+    Arguments are those of `shares_after_resizing`.
+    """
+    return shares_after_resizing(hidden, size, box) == 0
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _broken(path: Path, error: Exception) -> ValueError:

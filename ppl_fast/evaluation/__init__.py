@@ -15,6 +15,7 @@ from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score, joint_errors, mean_over
+from ppl_fast.evaluation._subject import subject_share
 from ppl_fast.inference import predict
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "regression_error",
     "ridge",
     "side_by_side",
+    "subject_share",
     "unit_joints",
     "visible_pixels",
 ]

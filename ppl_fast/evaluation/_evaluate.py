@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from ppl_fast._options import plain
 from ppl_fast.data import Labels
@@ -20,6 +21,7 @@ from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, regression
 from ppl_fast.evaluation._ridge import fit_ridge, ridge
 from ppl_fast.evaluation._score import Score
+from ppl_fast.evaluation._subject import subject_share
 from ppl_fast.inference import predict
 from ppl_fast.inference.estimation import read
 from ppl_fast.inference.poses import Naming
@@ -45,6 +47,7 @@ def evaluate_model(
     occlusion_images: int = 256,
     max_missing_share: float = 0.5,
     joints: Naming | None = None,
+    subjects: Any = None,
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
@@ -70,14 +73,16 @@ def evaluate_model(
         occlusion_images: on at most how many test images, the first.
         max_missing_share: of the labels may name no image; more are an error.
         joints: named joints of the model, as `ppl_fast.naming.load_joints` reads them, to be measured too.
+        subjects: `ppl_fast.data.subjects.SubjectMasks` of the test data set, or of the training one where that is
+            divided: where the subjects are, for the share of keypoints on them.
         batch_size: images that go through the model at once.
         workers: processes that load images.
         progress: show a bar where there is a terminal.
 
     Returns:
         JSON-able metrics: "split" (text), "notes" (texts, where labels and images do not fit together), "iterations",
-        "images", "regression", "ridge", "matching", "pck", and where measurable "named", "limb_share" and
-        "occlusion"; each score is `Score.as_dict` with the protocol in it.
+        "images", "regression", "ridge", "matching", "pck", and where measurable "named", "limb_share",
+        "subject_share" and "occlusion"; each score is `Score.as_dict` with the protocol in it.
 
     Raises:
         ValueError: images and labels do not fit together, or what the protocols raise.
@@ -110,6 +115,9 @@ def evaluate_model(
         scores["limb_share"] = limb_share(
             test_keypoints, links, weights, test.joints, train_labels.skeleton, test.visible
         )
+    if subjects is not None:
+        masks_of = torch.cat(test.beside(subjects)).numpy()
+        scores["subject_share"] = subject_share(test_keypoints, masks_of)
     metrics: dict[str, Any] = {"split": split} | ({"notes": notes} if notes else {}) | {"iterations": iterations}
     metrics["images"] = {"train": len(train), "test": len(test)}
     metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from ppl_fast._files import readable
 from ppl_fast.data import Labels, from_pixels
@@ -28,6 +28,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.joints)
+
+    def beside(self, dataset: Dataset[Tensor]) -> list[Tensor]:
+        """What another data set, in step with that of the images, has for each of them."""
+        rows, subset = list(range(len(self))), self.images
+        while True:
+            rows = [subset.indices[row] for row in rows]
+            if not isinstance(subset.dataset, Subset):
+                return [dataset[row] for row in rows]
+            subset = subset.dataset
 
     def part(self, rows: slice) -> Split:
         """Some of them, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +123,7 @@ def open_masks(masks: Given, media: Media) -> Masks:
     if not isinstance(masks, (str, os.PathLike)):
         return Colour(_colour(masks))
     with needing("masks need", "data"):
-        from ppl_fast.data.mask import load_mask, mask_size
+        from ppl_fast.data.mask import check_sizes, load_mask
     path = Path(masks)
     if media.root is not None and path.resolve().is_relative_to(media.root.resolve()):
         raise ValueError(f"estimate: masks must lie outside of the images, got {path} for those in {media.root}")
@@ -134,12 +134,8 @@ def open_masks(masks: Given, media: Media) -> Masks:
         paths, report = {None: path}, ""
     else:
         raise ValueError(f"estimate: masks must be an image, or a folder of them; {path} is missing")
-    sizes = {each: mask_size(each) for each in {*paths.values()}}
-    for name, size in (each for part in media.parts for each in part.originals()):
-        found = paths.get(name, paths.get(None))
-        if found is not None and sizes[found] != tuple(size):
-            (width, height), (w, h) = sizes[found], size
-            raise ValueError(f"mask {found} must have the size of {name}, {w} x {h} pixels, got {width} x {height}")
+    sizes = {name: (int(w), int(h)) for part in media.parts for name, (w, h) in part.originals()}
+    check_sizes({name: found for name in sizes if (found := paths.get(name, paths.get(None)))}, sizes)
     return MaskImages(paths, report)
 
 
@@ -154,33 +150,13 @@ def given_masks(masks: Given | None) -> object:
 
 def _of_folder(folder: Path, media: Media) -> tuple[dict[str | None, Path], str]:
     """The masks of images and videos by their names, and how many have none."""
-    from ppl_fast.data.images import list_files
-    from ppl_fast.data.names import normal
+    from ppl_fast.data.mask import masks_by_name
 
-    by_stem: dict[str, list[str]] = {}
-    for each in list_files(folder)[0]:
-        by_stem.setdefault(_stem(normal(each)), []).append(each)
     names = [name for part in media.parts for name, _ in part.originals()]
-    paths: dict[str | None, Path] = {}
-    used = set()
-    for name in names:
-        found = by_stem.get(_stem(normal(name)), [])
-        same = [each for each in found if normal(each) == normal(name)] or found
-        if len(same) > 1:
-            raise ValueError(f"estimate: masks in {folder} must hold one for {name}, got {' and '.join(sorted(same))}")
-        if same:
-            paths[name] = folder / same[0]
-            used.add(same[0])
-    if not paths:
-        raise ValueError(f"estimate: masks in {folder} must have the names of images or videos, got none that does")
+    paths, left = masks_by_name(folder, names, "estimate")
     lines = [f"masks for {len(paths)} of {len(names)} images and videos; the others count as whole"]
-    left = sum(map(len, by_stem.values())) - len(used)
     lines += [f"masks that belong to none of them: {left}"] if left else []
-    return paths, "\n".join(lines)
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return dict(paths.items()), "\n".join(lines)
 
 
 def _colour(given: object) -> tuple[int, int, int]:

@@ -83,7 +83,9 @@ class AutoLink(LinkModel):
         """The detector's."""
         return self.detect(images)[0]
 
-    def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> AutoLinkOutput:
+    def forward(
+        self, images: Tensor, reference: Tensor | None = None, losses: bool = True, figure: Tensor | None = None
+    ) -> AutoLinkOutput:
         """Detect, reconstruct, and take the loss.
 
         Args:
@@ -91,13 +93,15 @@ class AutoLink(LinkModel):
             reference: (B, 3, S, S), what the translator takes appearance from. Default: the images, in training mode
                 with random blocks dropped.
             losses: whether to take the losses. Without, no weights of the perceptual loss are needed.
+            figure: (B, 1, S, S) in [0, 1], where the subject is, below 0 throughout for an image where that is unknown;
+                for extensions, whose links and keypoints are then drawn to it.
 
         Raises:
             TypeError, ValueError: images of the wrong type, shape, device or range.
             FileNotFoundError: the perceptual loss finds no weights.
         """
         images, reference = self.checked(images, reference)
-        masks = self.masks(images, reference)
+        masks = self.told(figure, images, self.masks(images, reference))
         keypoints, attention = self.detect(self.seen(images, masks))
         weights = self.link_weights()
         heatmap = self.draw(keypoints, weights)

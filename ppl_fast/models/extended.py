@@ -46,6 +46,26 @@ class Extension(LinkModel):
             found["withheld"] = torch.rand(len(images), device=images.device) < s.withhold
         return found | super().masks(images, reference)
 
+    def told(self, figure: Tensor | None, images: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """And "figure": (B, 1, S, S), where the subject is; "known": (B,) bool, where that is told.
+
+        From these samples nothing is withheld: there is no need to find out where the subject is.
+        """
+        if figure is None:
+            return masks
+        if not isinstance(figure, Tensor) or not figure.is_floating_point():
+            kind = figure.dtype if isinstance(figure, Tensor) else type(figure).__name__
+            raise TypeError(f"{type(self).__name__}: figure must be a float tensor, got {kind}")
+        shape = len(images), 1, *images.shape[2:]
+        if figure.shape != shape or figure.device != images.device:
+            raise ValueError(
+                f"{type(self).__name__}: figure must have shape {shape} on {images.device}, "
+                f"got {tuple(figure.shape)} on {figure.device}"
+            )
+        known = (figure >= 0).flatten(1).all(dim=1)
+        masks |= {"figure": figure.float(), "known": known}
+        return masks | {"withheld": masks["withheld"] & ~known} if "withheld" in masks else masks
+
     def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The images, some of them partly hidden."""
         if "occluded" not in masks:

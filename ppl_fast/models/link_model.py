@@ -107,6 +107,12 @@ class LinkModel(KeypointModel):
             return {}
         return {"reference": self.kept_blocks(images, self.settings.mask_ratio)}
 
+    def told(self, figure: Tensor | None, images: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is hidden, and where the subject is; a published model cannot be told that."""
+        if figure is not None:
+            raise TypeError(f"{type(self).__name__}: figure must be None; the extensions learn from where a subject is")
+        return masks
+
     def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """What the keypoints are found in: the images (B, 3, S, S)."""
         return images

@@ -96,7 +96,9 @@ class PPL(LinkModel):
 
     # Training
 
-    def forward(self, images: Tensor, reference: Tensor | None = None, losses: bool = True) -> PPLOutput:
+    def forward(
+        self, images: Tensor, reference: Tensor | None = None, losses: bool = True, figure: Tensor | None = None
+    ) -> PPLOutput:
         """Estimate, reconstruct, and take the losses, in the paper's order and letters.
 
         Args:
@@ -105,13 +107,15 @@ class PPL(LinkModel):
                 clip. Default: the images, in training mode with random blocks dropped.
             losses: whether to take the losses. Without, the memory does not move, and no weights of the perceptual
                 loss are needed.
+            figure: (B, 1, S, S) in [0, 1], where the subject is, below 0 throughout for an image where that is unknown;
+                for extensions, whose links and keypoints are then drawn to it.
 
         Raises:
             TypeError, ValueError: images of the wrong type, shape, device or range.
             FileNotFoundError: the perceptual loss finds no weights.
         """
         images, reference = self.checked(images, reference)
-        masks = self.masks(images, reference)
+        masks = self.told(figure, images, self.masks(images, reference))
         read = self.memory.vectors(images, learn=losses)
         T, W = self.memory.prior(read), self.link_weights()  # the priors: keypoints (N, 2), and links (E,)
         theta = self.regressor(self.seen(images, masks), T)

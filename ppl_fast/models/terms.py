@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -83,13 +84,18 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
 
 
 def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
-    """Links and keypoints against what the reconstructions miss whose link heatmap was withheld."""
-    if "withheld" not in found.masks:
+    """Links and keypoints against where the subject is; else what the reconstructions miss without the link heatmap."""
+    out, which = found.out, [found.masks[name] for name in ("withheld", "known") if name in found.masks]
+    if not which:
         return {}
-    out, withheld = found.out, found.masks["withheld"]
-    missed, shares = losses.missed(found.images, out.reconstruction), withheld / withheld.sum().clamp_min(1)
-    even = model.settings.coverage_even
-    distances = losses.foreground(out.link_heatmap, missed), *losses.figure_distances(out.keypoints, missed, even=even)
+    subject, counted = losses.missed(found.images, out.reconstruction), torch.stack(which).any(dim=0)
+    if "known" in found.masks:
+        subject = found.masks["figure"].where(found.masks["known"].view(-1, 1, 1, 1), subject)
+    shares, even = counted / counted.sum().clamp_min(1), model.settings.coverage_even
+    distances = (
+        losses.foreground(out.link_heatmap, subject),
+        *losses.figure_distances(out.keypoints, subject, even=even),
+    )
     names = ("foreground", "coverage", "stray")
     return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
 

@@ -71,6 +71,12 @@ class TrainConfig:
     )
     crop_margin: float = option(0.25, "share of a box's side that is added to it", high=10)
     crop_turn: bool = option(False, "turn the boxes of what moves along the body's axis")
+    masks: str | None = option(
+        None,
+        "folder of masks of another tool, white where the subject is, each of the name of its image: links and "
+        "keypoints are drawn there (needs an extension, as the preset small, with weights for it)",
+        everyday=True,
+    )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: bool = option(False, "keep the resized images in memory")

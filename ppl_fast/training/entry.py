@@ -21,7 +21,7 @@ from ppl_fast.training.logging import tensorboard_takes
 from ppl_fast.training.pictures import check_drawing, keep_boxes
 from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
-from ppl_fast.training.setup import new_accelerator, open_images
+from ppl_fast.training.setup import new_accelerator, open_images, subject_masks
 from ppl_fast.training.trainer import Trainer
 from ppl_fast.training.warm_start import warm_start
 
@@ -91,9 +91,10 @@ def train(
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
         begins = warm_start(model, start) if start is not None and checkpoint is None else ""
-        trainer = Trainer(train_config, model, dataset, run, state, accelerator)
+        figures = subject_masks(train_config, model, dataset)
+        trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)
         tell = say if accelerator.is_main_process else lambda text: None
-        tell(dataset.report() + (f"\n{begins}" if begins else ""))
+        tell("\n".join([dataset.report(), *([figures.report] if figures else []), *([begins] if begins else [])]))
         tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
         if resume and not begun:
             tell(f"no run in {run} yet: it begins")

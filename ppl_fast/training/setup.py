@@ -15,6 +15,8 @@ from ppl_fast import _devices
 from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
+from ppl_fast.data.subjects import SubjectMasks
+from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import Selection
 from ppl_fast.training.config import TrainConfig
 
@@ -39,6 +41,23 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
             return clip_folder(Path(data), image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset
     return images
+
+
+def subject_masks(config: TrainConfig, model: KeypointModel, images: ImageSet) -> SubjectMasks | None:
+    """Where the subject of each image is, if the options say so.
+
+    Raises:
+        ValueError: the masks do not fit the images, or the model has no use of them.
+    """
+    if config.masks is None:
+        return None
+    weighed = [getattr(model.settings, f"{name}_weight", 0.0) for name in ("foreground", "coverage", "stray")]
+    if not any(weighed):
+        raise ValueError(
+            "TrainConfig: masks need a model that is drawn to the subject: --preset small, or an extension with "
+            "foreground_weight, coverage_weight or stray_weight"
+        )
+    return SubjectMasks(config.masks, images)
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:

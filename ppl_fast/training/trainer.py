@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.models import KeypointModel
 from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
 from ppl_fast.training.config import TrainConfig
@@ -44,6 +45,7 @@ class Trainer:
         run: existing run directory.
         state: "step", the finished steps, and "seconds" of training behind them.
         accelerator: decides device, precision and processes.
+        figures: where the subject of each image is.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Trainer:
         run: Path,
         state: dict[str, Any],
         accelerator: Accelerator,
+        figures: SubjectMasks | None = None,
     ):
         self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
+        self.figures = figures
         self.step, self.seconds = state["step"], state["seconds"]
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.bare_model: KeypointModel = model.to(  # type: ignore[call-overload]  # torch's leave the format out
@@ -85,6 +89,7 @@ class Trainer:
         loader = training_loader(
             self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
             rank=accelerator.process_index, world_size=accelerator.num_processes, reference=config.reference,
+            figures=self.figures,
         )  # fmt: skip
         hide = not accelerator.is_main_process
         self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
@@ -129,20 +134,25 @@ class Trainer:
             if last:
                 return
 
-    def _advance(self, batch: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> None:
-        """One optimizer step on this process's share of a batch: images (B, 3, S, S), alone or with references."""
+    def _advance(self, batch: Any) -> None:
+        """One optimizer step on this process's share of a batch, as `training_loader` gives it."""
         config, accelerator = self.config, self.accelerator
         key = [config.seed, self.step, accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(self.step)
         self.bare_model.progressed(self.step / config.steps)
-        tensors, parts = batch if isinstance(batch, tuple) else (batch,), config.accumulate
+        if not isinstance(batch, dict):
+            batch = dict(zip(("images", "reference"), batch if isinstance(batch, tuple) else (batch,), strict=False))
+        parts = config.accumulate
         for first in range(parts):  # each takes every `parts`-th image, as each of several processes does
-            part = (tensor[first::parts] for tensor in tensors)
+            part = {name: tensor[first::parts] for name, tensor in batch.items()}
             with accelerator.accumulate(self.model):
                 out = self.model(
-                    *(t.to(accelerator.device, non_blocking=True, memory_format=self.layout) for t in part)
+                    **{
+                        name: t.to(accelerator.device, non_blocking=True, memory_format=self.layout)
+                        for name, t in part.items()
+                    }
                 )
                 accelerator.backward(out.loss)
                 if config.clip_norm and accelerator.sync_gradients:
