@@ -102,6 +102,12 @@ def stamp(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
+def cache_folder(kind: str) -> Path:
+    """Where what can be made again is kept between runs: a folder in $PPL_FAST_CACHE, or in the user's cache."""
+    own, general = (os.environ.get(name) for name in ("PPL_FAST_CACHE", "XDG_CACHE_HOME"))
+    return Path(own or Path(general or Path.home() / ".cache", "ppl_fast"), kind)
+
+
 def readable(name: str) -> str:
     r"""A file's name as text that every file and console takes: bytes of it that are no UTF-8 as `\xe9`."""
     try:

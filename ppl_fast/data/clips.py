@@ -1,12 +1,15 @@
 """A folder of clips as a data set of frames: sub-folders of images and video files, alike."""
 
 import os
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from PIL import Image
 
+from ppl_fast._files import stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box
 from ppl_fast.data.framing import Views
@@ -83,6 +86,11 @@ class ClipFolder(ImageFiles):
         count = len(self.clip_names)
         return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}"
 
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """Names of the files that are read, videos too, each with size and date."""
+        yield from ((name, *stamp(self.root / name)) for name in self.paths if name not in self._videos)
+        yield from ((name, *stamp(path)) for name, path in self._videos.files.items())
+
     def _size(self, name: str) -> tuple[int, int]:
         return self._videos.size(name) if name in self._videos else super()._size(name)
 
@@ -113,7 +121,7 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     return images, videos, [name for name in others if name not in videos]
 
 
-def _by_clip(names: list[str]) -> dict[str, list[str]]:
+def _by_clip(names: Sequence[str]) -> dict[str, list[str]]:
     """Clip to frames, both in natural order: in the folder part of the name, then in the rest."""
     paths = sorted(map(PurePosixPath, names), key=lambda path: (natural(str(path.parent)), natural(path.name)))
     return {str(clip): [str(path) for path in paths] for clip, paths in groupby(paths, key=lambda path: path.parent)}

@@ -3,10 +3,11 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast._files import readable
+from ppl_fast._files import readable, stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box, seen
 from ppl_fast.data.framing import Views
@@ -71,7 +72,7 @@ class ImageSet(Dataset[torch.Tensor]):
     def __init__(
         self,
         root: Path,
-        names: list[str],
+        names: Sequence[str],
         image_size: int,
         *,
         cache: bool = False,
@@ -87,7 +88,8 @@ class ImageSet(Dataset[torch.Tensor]):
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.root, self.image_size, self.views = root, image_size, views
         self.empty = [] if views is None else [name for name in names if not views.shows(name)]
-        names = names if views is None else [name for name in names if views.shows(name)]
+        if views is not None and self.empty:
+            names = self._some(names, [i for i, name in enumerate(names) if views.shows(name)])
         if self.empty and not names:
             raise ValueError(f"{kind}: none of the {len(self.empty)} images in {root} shows an animal")
         self._boxes: list[Box | None] = [None] * len(names)
@@ -95,11 +97,11 @@ class ImageSet(Dataset[torch.Tensor]):
         outcomes = self._inspect_all(names)
         sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
         good, self.original_sizes = list(sizes), list(sizes.values())
-        self.paths = [names[i] for i in good]
+        self.paths = names if len(good) == len(names) else self._some(names, good)
         self._boxes = [self._boxes[i] for i in good]
         self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-        check_share(self.skipped, len(names), max_bad_share, f"images in {self.root}", beside, f"{kind}: ")
+        check_share(self.skipped, len(names), max_bad_share, f"images in {self.place()}", beside, f"{kind}: ")
         if self._cache is not None and self.skipped:
             self._cache = self._cache[good]
 
@@ -112,10 +114,12 @@ class ImageSet(Dataset[torch.Tensor]):
         else:
             try:
                 pixels = self._pixels(self.paths[index], self._boxes[index])
+            except ConnectionError:
+                raise  # of a storage: the image may be whole
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({reason}); "
+                    f"{type(self).__name__}: {self.place(self.paths[index])} could not be decoded ({reason}); "
                     "remove or replace it and start again"
                 ) from error
         return normalised(pixels)
@@ -124,9 +128,20 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB at its original size; for overlays."""
         return self._picture(self.paths[index])
 
+    def place(self, name: str = "") -> str:
+        """Where an image is, or all are, for messages."""
+        return str(self.root / name)
+
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """Names of the files that are read, each with size and date."""
+        if self.root.is_file():
+            yield self.root.name, *stamp(self.root)
+        else:
+            yield from ((name, *stamp(self.root / name)) for name in self.paths)
+
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
-        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
+        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.place()}"]
         if self.views is not None:
             lines += self.views.report
         if self.empty:
@@ -136,6 +151,10 @@ class ImageSet(Dataset[torch.Tensor]):
         if self.ignored:
             lines.append(f"ignored {len(self.ignored)} that are no images: {first_few(self.ignored, 10)}")
         return readable("\n".join(lines))
+
+    def _some(self, names: Sequence[str], rows: Sequence[int]) -> Sequence[str]:
+        """The names of these numbers, as what holds all of them."""
+        return [names[i] for i in rows]
 
     def _size(self, name: str) -> tuple[int, int]:
         """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
@@ -153,19 +172,23 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB."""
         raise NotImplementedError
 
-    def _inspect_all(self, names: list[str]) -> list[tuple[int, int] | str]:
+    def _inspect_all(self, names: Sequence[str]) -> list[tuple[int, int] | str]:
         """Upright (W, H) of every readable image, or the reason as a string; fills the cache where there is one."""
+        known: dict[tuple[int, int], tuple[int, int]] = {}  # images of one size share one pair of numbers
 
         def inspect(i: int) -> tuple[int, int] | str:
             try:
                 size = self._size(names[i])
+                size = known.setdefault(size, size)
                 if self.views is not None:
                     self._boxes[i] = self.views.box(names[i], size)
                 if self._cache is not None:
                     self._cache[i] = self._pixels(names[i], self._boxes[i])
                 return size
+            except ConnectionError:
+                raise
             except UNREADABLE as error:
-                return _reason(error, str(self.root / names[i]))
+                return _reason(error, self.place(names[i]))
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers

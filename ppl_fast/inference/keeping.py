@@ -21,7 +21,7 @@ import torch
 
 import ppl_fast
 from ppl_fast._documents import read_json
-from ppl_fast._files import locked, replacing, stamp, write_text
+from ppl_fast._files import locked, replacing, write_text
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.media import Media
 from ppl_fast.inference.poses import COLLECTED, Poses, collect
@@ -153,7 +153,7 @@ def job_of(posing: Posing, media: Media, batch_size: int, **options: Any) -> dic
     Raises:
         TypeError: the source is no path; what has no files cannot be known again.
     """
-    files = [(name, *stamp(path)) for part in media.parts for name, path in part.files()]
+    files = [each for part in media.parts for each in part.stamps()]
     model = posing.model
     about = {
         "iterations": posing.iterations,
