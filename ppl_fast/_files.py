@@ -97,8 +97,11 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Bytes and date (ns) of a file, by which it is taken for the same as before."""
-    state = path.stat()
+    """Bytes and date (ns) of a file, by which it is taken for the same as before; -1 where it is not there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return -1, -1
     return state.st_size, state.st_mtime_ns
 
 

@@ -37,7 +37,8 @@ class ClipFolder(ImageFiles):
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         every: keep each n-th frame of every clip; short for a `choice`.
         choice: which frames are taken (`ppl_fast.data.selection.Selection`).
-        cache: keep the resized frames in memory, 3 * S * S bytes each.
+        cache: where to keep the resized frames, see `ImageSet`; "disk" keeps nothing where there are videos, whose
+            frames lie on disk as it is.
         max_bad_share: above this share of unreadable files the folder is refused.
         max_pixels: of an image or a frame, that may be decoded at once; see `ImageSet`.
         views: what of each image and frame is seen; see `ImageSet`.
@@ -60,7 +61,7 @@ class ClipFolder(ImageFiles):
         *,
         every: int = 1,
         choice: Selection | None = None,
-        cache: bool = False,
+        cache: str = "no",
         max_bad_share: float = 0.1,
         max_pixels: int = MAX_PIXELS,
         views: Views | None = None,
@@ -73,18 +74,21 @@ class ClipFolder(ImageFiles):
         names = [name for clip in _by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
         bounds = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
-        super().__init__(root, names, image_size, cache=cache, views=views, **bounds)
+        self._kept_anyway = cache == "disk" and bool(videos)
+        kept = "no" if self._kept_anyway else cache
+        super().__init__(root, names, image_size, cache=kept, views=views, **bounds)
         self.skipped += self._videos.skipped
         clips = _by_clip(self.paths)
         self.clip_names = list(clips)
         self.clips = [number for number, frames in enumerate(clips.values()) for _ in frames]
-        if cache:
+        if kept == "memory":
             self._videos.remove()
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored, and clips."""
         count = len(self.clip_names)
-        return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}"
+        kept = "\nframes of videos lie on disk as it is, for this run" if self._kept_anyway else ""
+        return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}{kept}"
 
     def stamps(self) -> Iterator[tuple[Any, ...]]:
         """Names of the files that are read, videos too, each with size and date."""

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast._files import readable, stamp
+from ppl_fast._digest import digest
+from ppl_fast._files import cache_folder, readable, stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box, seen
+from ppl_fast.data.caches import DiskCache, MemoryCache, Outcome, Put
 from ppl_fast.data.framing import Views
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised, resized
+from ppl_fast.options.footage import CACHES
 
 SMALLEST_SIDE = 8
 AT_ONCE = 16  # images that a thread measures in a row
@@ -40,13 +44,15 @@ class ImageSet(Dataset[torch.Tensor]):
 
     A subclass says by name how large an image is and how to get it, `_size` and `_picture`, and where there is a
     faster way to its resized form than by the whole image, `_load`.
-    All images are measured when the set is built, and with `cache` loaded; those that fail are skipped.
+    All images are measured when the set is built, and with a cache loaded; those that fail are skipped.
 
     Args:
         root: where the images are, for messages.
         names: one name an image, distinct, in order.
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
-        cache: keep the resized images in memory, 3 * S * S bytes each.
+        cache: where to keep the resized images, 3 * S * S bytes each: "no", nowhere; "memory"; or "disk", in the folder
+            images of `ppl_fast._files.cache_folder`, for all processes and for the next time; see
+            `ppl_fast.data.caches`.
         max_bad_share: above this share of unreadable images the set is refused.
         beside: videos that lie among the images, and count as files in that share.
         max_pixels: images that decode to more are unreadable; a JPEG is decoded at a reduced size where that will do.
@@ -75,7 +81,7 @@ class ImageSet(Dataset[torch.Tensor]):
         names: Sequence[str],
         image_size: int,
         *,
-        cache: bool = False,
+        cache: str = "no",
         max_bad_share: float = 0.1,
         beside: int = 0,
         max_pixels: int = MAX_PIXELS,
@@ -93,8 +99,9 @@ class ImageSet(Dataset[torch.Tensor]):
         if self.empty and not names:
             raise ValueError(f"{kind}: none of the {len(self.empty)} images in {root} shows an animal")
         self._boxes: list[Box | None] = [None] * len(names)
-        self._cache = torch.empty((len(names), 3, image_size, image_size), dtype=torch.uint8) if cache else None
-        outcomes = self._inspect_all(names)
+        self.paths = names
+        self._cache = self._new_cache(cache)
+        outcomes = self._inspect_all(names, None) if self._cache is None else self._filled(self._cache)
         sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
         good, self.original_sizes = list(sizes), list(sizes.values())
         self.paths = names if len(good) == len(names) else self._some(names, good)
@@ -102,8 +109,8 @@ class ImageSet(Dataset[torch.Tensor]):
         self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
         check_share(self.skipped, len(names), max_bad_share, f"images in {self.place()}", beside, f"{kind}: ")
-        if self._cache is not None and self.skipped:
-            self._cache = self._cache[good]
+        if self._cache is not None:
+            self._cache.keep(good)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -172,23 +179,53 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB."""
         raise NotImplementedError
 
-    def _inspect_all(self, names: Sequence[str]) -> list[tuple[int, int] | str]:
-        """Upright (W, H) of every readable image, or the reason as a string; fills the cache where there is one."""
+    def _new_cache(self, kind: str) -> MemoryCache | DiskCache | None:
+        if kind not in CACHES:
+            raise ValueError(f"{type(self).__name__}: cache must be one of {', '.join(CACHES)}, got {kind!r}")
+        if kind == "memory":
+            return MemoryCache(len(self.paths), self.image_size)
+        if kind == "no":
+            return None
+        views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows is None]
+        key = [type(self).__name__, self.place(), self.image_size, views]
+        path = cache_folder("images") / f"{digest(key)}.rgb"
+        return DiskCache(path, self._state(), len(self.paths), self.image_size)
+
+    def _state(self) -> str:
+        """A digest of what the resized images depend on: files as they are, names, what is seen, and the decoder."""
+        files = "\n".join(map(repr, chain(self.paths, self.stamps())))
+        views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows]
+        return digest([self.max_pixels, PIL.__version__, files, views])
+
+    def _filled(self, cache: MemoryCache | DiskCache) -> list[Outcome]:
+        """What came of each image, which is in the cache now."""
+        names = self.paths
+        outcomes = cache.filled(lambda put: self._inspect_all(names, put))
+        if isinstance(cache, DiskCache) and not cache.usable:
+            self._cache = None
+        if self.views is not None:
+            sizes = zip(names, outcomes, strict=True)
+            self._boxes = [None if isinstance(size, str) else self.views.box(name, size) for name, size in sizes]
+        return outcomes
+
+    def _inspect_all(self, names: Sequence[str], put: Put | None) -> list[Outcome]:
+        """Upright (W, H) of every readable image, or the reason as a string; each is put in the cache, if any."""
         known: dict[tuple[int, int], tuple[int, int]] = {}  # images of one size share one pair of numbers
 
-        def inspect(i: int) -> tuple[int, int] | str:
+        def inspect(i: int) -> Outcome:
             try:
                 size = self._size(names[i])
                 size = known.setdefault(size, size)
                 if self.views is not None:
                     self._boxes[i] = self.views.box(names[i], size)
-                if self._cache is not None:
-                    self._cache[i] = self._pixels(names[i], self._boxes[i])
-                return size
+                pixels = None if put is None else self._pixels(names[i], self._boxes[i])
             except ConnectionError:
                 raise
             except UNREADABLE as error:
                 return _reason(error, self.place(names[i]))
+            if put is not None and pixels is not None:
+                put(i, pixels)
+            return size
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers

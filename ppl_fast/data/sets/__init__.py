@@ -93,7 +93,7 @@ def open_set(
     image_size: int,
     *,
     split: str = "train",
-    cache: bool = False,
+    cache: str = "no",
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
     choice: Selection | None = None,
@@ -112,7 +112,7 @@ def open_set(
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
             than train for Taichi alone; test. A plain folder is the same for all, but that of its videos only the
             labelled frames are fitted and tested on.
-        cache: keep the resized images in memory.
+        cache: where to keep the resized images, see `ImageSet`.
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable.
         choice: which frames of a folder's clips and videos are trained on; None takes all.
