@@ -130,6 +130,19 @@ def spying(function, calls):
     return spied
 
 
+def test_a_batch_is_asked_for_at_once_where_storage_is_far(sources, monkeypatch):
+    memory, asked, single = type(fsspec.filesystem("memory")), [], []
+    near = loaded(open_set(MEMORY, SIDE).dataset, 0)
+    monkeypatch.setattr(memory, "async_impl", True)
+    monkeypatch.setattr(storage.Shard, "read", spying(storage.Shard.read, single))
+    ranges = memory.cat_ranges
+    monkeypatch.setattr(memory, "cat_ranges", lambda self, *a, **b: asked.append(len(a[0])) or ranges(self, *a, **b))
+    far = open_set(MEMORY, SIDE).dataset
+    assert all(map(torch.equal, loaded(far, 0), near)) and asked == [4, 4, 4] and not single
+    monkeypatch.setattr(memory, "cat_ranges", lambda self, paths, *_, **__: [OSError("busy")] * len(paths))
+    assert all(map(torch.equal, loaded(far, 0), near)) and len(single) == 12  # each by itself, which tells more
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_images_of_one(sources, tmp_path):
     shares = together(tmp_path / "two", watched, sources["tars"], tmp_path / "two" / "run", 3)
@@ -182,9 +195,11 @@ def test_shards_that_break_off_are_told(cut, contents, tmp_path):
     (tmp_path / "b.tar").write_bytes(hurt)
     with pytest.raises(ValueError, match="1 of 2 shards of .* are unusable.*b.tar"):
         open_set(tmp_path, SIDE)
-    shards = open_set(tmp_path, SIDE, max_bad_share=0.5).dataset
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 and no more")
+    shards = open_set(tmp_path, SIDE, max_bad_share=0.7).dataset
     assert len(shards) == (20 if cut == "end" else 19)
-    assert shards.skipped[-1][0] == "b.tar" and "the images up to there are used" in shards.skipped[-1][1]
+    assert [name for name, _ in shards.skipped[-2:]] == ["b.tar", "c.parquet"]
+    assert "the images up to there are used" in shards.skipped[-2][1]
 
 
 def test_a_shard_that_is_gone_is_no_damaged_image(contents, tmp_path):

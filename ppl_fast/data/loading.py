@@ -84,6 +84,12 @@ class _Partners:
         return self.by_clip[self.first + (self.place + steps) % self.size]
 
 
+def together(dataset: Any, rows: Sequence[int]) -> None:
+    """Let a data set that can ask for some images at once, as `ShardedImages.fetch`, before they are loaded."""
+    if hasattr(dataset, "fetch"):
+        dataset.fetch(rows)
+
+
 class _Flipped(Dataset[torch.Tensor | Pairs]):
     """Answers (index, flip, reference) with the image, and its reference if any, mirrored left to right where asked."""
 
@@ -95,6 +101,11 @@ class _Flipped(Dataset[torch.Tensor | Pairs]):
         if reference is None:
             return self._image(index, flip)
         return Pairs(self._image(index, flip), self._image(reference, flip))
+
+    def __getitems__(self, keys: list[tuple[int, bool, int | None]]) -> list[torch.Tensor | Pairs]:
+        """A batch."""
+        together(self.dataset, [row for index, _, other in keys for row in (index, other) if row is not None])
+        return [self[key] for key in keys]
 
     def _image(self, index: int, flip: bool) -> torch.Tensor:
         image = self.dataset[index]

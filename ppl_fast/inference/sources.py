@@ -216,6 +216,12 @@ class _Tries:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitems__(self, rows: list[int]) -> list[Try]:
+        from ppl_fast.data.loading import together
+
+        together(self.images, rows)
+        return [self[row] for row in rows]
+
     def __getitem__(self, index: int) -> Try:
         try:
             return Try(index, self.images[index])

@@ -79,7 +79,7 @@ class ShardedImages(ImageSet):
         before = np.cumsum([0, *lengths])
         ends = np.concatenate([each.ends + start for each, start in zip(indices, before, strict=False)])
         names = Names([each.name for each in self.shards], counts, b"".join(each.keys for each in indices), ends)
-        self._all = names
+        self._all, self._fetched = names, dict[int, bytes]()
         self._starts, self._lengths, self._sizes = (
             np.concatenate([getattr(each, what) for each in indices]) for what in ("starts", "lengths", "sizes")
         )
@@ -119,9 +119,24 @@ class ShardedImages(ImageSet):
     def _picture(self, name: str) -> Image.Image:
         return load_upright(self._content(name), self.max_pixels)
 
+    def fetch(self, rows: Sequence[int]) -> None:
+        """Ask for the files of some images at once where storage is far, to be there when each is loaded."""
+        if self._cache is not None:
+            return
+        wanted = {}
+        for row in {self._all.row(self.paths[i]) for i in rows}:
+            shard = self.shards[self._all.shard(row)]
+            if shard.is_far and not shard.is_table and self._lengths[row] <= LARGEST_IMAGE:
+                wanted[row] = shard, int(self._starts[row]), int(self._lengths[row])
+        if wanted:
+            found = next(iter(wanted.values()))[0].together([*wanted.values()])
+            self._fetched = {row: each for row, each in zip(wanted, found, strict=True) if each is not None}
+
     def _content(self, name: str) -> bytes:
         """The image file."""
         row = self._all.row(name)
+        if (fetched := self._fetched.get(row)) is not None:
+            return fetched
         number, start, length = self._all.shard(row), int(self._starts[row]), int(self._lengths[row])
         if self.shards[number].is_table:
             return self._tables.row(number, start)

@@ -26,7 +26,7 @@ from ppl_fast.data.image_file import upright_size
 from ppl_fast.data.image_set import SMALLEST_SIDE, UNREADABLE
 from ppl_fast.data.npz import members as arrays_of
 from ppl_fast.data.shards import tars
-from ppl_fast.data.shards.storage import Shard
+from ppl_fast.data.shards.storage import BrokenOff, Shard
 from ppl_fast.data.shards.tables import Table
 
 VERSION = 1  # of what is kept
@@ -84,7 +84,7 @@ def _made(shard: Shard) -> Index:
             names.append(path)
             places.append(place)
             sizes.append(_size(content))
-    except tars.BrokenOff as error:
+    except BrokenOff as error:
         broken = str(error)
     if not shard.is_table:
         names = tars.keys([name for name in names if name is not None])

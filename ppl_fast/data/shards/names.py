@@ -10,7 +10,23 @@ from typing import overload
 import numpy as np
 
 
-class Names(Sequence[str]):
+class _Held(Sequence[str]):
+    """Names by number, from 0 on, that `at` makes as they are asked for."""
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        found = range(len(self))[row]
+        return self.at(found) if isinstance(found, int) else [self.at(each) for each in found]
+
+    def at(self, row: int) -> str:
+        """One of them."""
+        raise NotImplementedError
+
+
+class Names(_Held):
     """Names SHARD/KEY in the order of the shards: some 20 bytes each, where a list and a dictionary take 200.
 
     Args:
@@ -30,14 +46,8 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        row = range(len(self))[row]
+    def at(self, row: int) -> str:
+        """One of them."""
         return self._name(self.shard(row), int(self._ends[row - 1]) if row else 0, int(self._ends[row]))
 
     def __iter__(self) -> Iterator[str]:
@@ -69,7 +79,7 @@ class Names(Sequence[str]):
         raise KeyError(name)
 
 
-class Some(Sequence[str]):
+class Some(_Held):
     """Some of many names.
 
     Args:
@@ -83,13 +93,8 @@ class Some(Sequence[str]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
+    def at(self, row: int) -> str:
+        """One of them."""
         return self._names[int(self._rows[row])]
 
 

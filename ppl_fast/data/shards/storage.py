@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -24,6 +24,10 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 # What tells one state of a file from another, besides its size; storages differ in which they have.
 _DATES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash", "created")
+
+
+class BrokenOff(ValueError):
+    """A shard ends before its end, or is none."""
 
 
 class Shard:
@@ -52,6 +56,25 @@ class Shard:
         """In bytes."""
         return int(self._info()["size"])
 
+    def together(self, wanted: Sequence[tuple[Shard, int, int]]) -> list[bytes | None]:
+        """Some bytes, (start, length), of each of several shards of this one's storage, asked for all at once.
+
+        None in the place of those that do not come; reading them alone tells why.
+        """
+        paths, starts, ends = [], [], []
+        for shard, start, length in wanted:
+            paths.append(shard._path)
+            starts.append(start)
+            ends.append(start + length)
+        with self.blamed():
+            found = self._files().cat_ranges(paths, starts, ends, on_error="return")
+        return [bytes(each) if isinstance(each, bytes | bytearray) else None for each in found]
+
+    @property
+    def is_far(self) -> bool:
+        """Whether reading it means to ask another machine, and several requests may be on their way."""
+        return bool(getattr(self._system, "async_impl", False))
+
     def stamp(self) -> str:
         """Size and date, by which it is taken for the same as before."""
         info = self._info()
@@ -71,7 +94,10 @@ class Shard:
         with self.blamed():
             if "://" not in self.address:
                 check_regular(self.address)
-            return dict(self._files().info(self._path))
+            info = dict(self._files().info(self._path))
+            if info.get("size") is None:
+                raise ValueError("its storage does not tell how long it is")
+            return info
 
     def _files(self) -> AbstractFileSystem:
         """The file system, in a forked process one of its own: connections are not to be shared."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppl_fast._extras import needing
-from ppl_fast.data.shards.storage import Shard
+from ppl_fast.data.shards.storage import BrokenOff, Shard
 
 NAMED = "image"  # the column that is meant where several hold bytes
 HELD = 1 << 28  # bytes of row groups that are held for the next rows; one is, however large
@@ -43,7 +43,7 @@ class Table:
         except ConnectionError:
             raise
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{shard.address} is no readable Parquet file: {error}") from error
+            raise BrokenOff(f"{shard.address} is no readable Parquet file: {error}") from error
         except ValueError as error:
             raise ValueError(f"{shard.address}: {error}") from error
         about = self._file.metadata

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ppl_fast.data.image_set import UNREADABLE
 from ppl_fast.data.kinds import IMAGE_SUFFIXES
-from ppl_fast.data.shards.storage import Shard
+from ppl_fast.data.shards.storage import BrokenOff, Shard
 
 LARGEST_IMAGE = 1 << 28  # bytes
 
@@ -20,10 +20,6 @@ class Member(NamedTuple):
     path: str
     start: int
     length: int
-
-
-class BrokenOff(ValueError):
-    """A shard ends before its end, or is none."""
 
 
 def members(shard: Shard) -> Iterator[tuple[Member, bytes]]:
