@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
-from loading import draw_photographs
+from loading import draw_photographs, per_second
 from run import machine, write
 
 from ppl_fast.data import ImageFolder, training_loader
@@ -22,16 +20,6 @@ from ppl_fast.data.pixels import normalised, resized
 
 SIZE = 128
 SIDES = {256: 16, 512: 16, 1024: 8, 2048: 4}  # of the files, and how many there are
-
-
-def per_second(function, count: int, rounds: int) -> float:
-    """Of `count` images that a call takes, by processor time; the first call is not counted."""
-    taken = []
-    for _ in range(rounds + 1):
-        begun = time.process_time()
-        function()
-        taken.append(time.process_time() - begun)
-    return count / median(taken[1:])
 
 
 def rows_of(folder: Path, side: int, rounds: int) -> dict[str, float]:

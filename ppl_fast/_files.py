@@ -97,9 +97,18 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Bytes and date (ns) of a file, by which it is taken for the same as before."""
-    state = path.stat()
+    """Bytes and date (ns) of a file, by which it is taken for the same as before; -1 where it is not there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return -1, -1
     return state.st_size, state.st_mtime_ns
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be made again is kept between runs: a folder in $PPL_FAST_CACHE, or in the user's cache."""
+    own, general = (os.environ.get(name) for name in ("PPL_FAST_CACHE", "XDG_CACHE_HOME"))
+    return Path(own or Path(general or Path.home() / ".cache", "ppl_fast"), kind)
 
 
 def readable(name: str) -> str:

@@ -56,6 +56,12 @@ def _start():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _caches(tmp_path_factory):
+    """What is kept between runs is kept between tests, those of other processes too, and not longer."""
+    os.environ["PPL_FAST_CACHE"] = str(tmp_path_factory.mktemp("kept"))
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """A folder of ten small images to train on; tests leave it as it is."""

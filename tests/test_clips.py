@@ -45,7 +45,7 @@ def test_every_nth_frame_of_each_clip(clips):
 
 
 def test_cache_pickle_and_loading_processes_give_the_same_frames(clips):
-    mapped, cached = ClipFolder(clips, 16), ClipFolder(clips, 16, cache=True)
+    mapped, cached = ClipFolder(clips, 16), ClipFolder(clips, 16, cache="memory")
     expected = torch.stack([mapped[i] for i in range(26)])
     assert torch.equal(expected, torch.stack([cached[i] for i in range(26)]))
     pickled = pickle.dumps(mapped)
@@ -63,7 +63,7 @@ def test_temporary_file_goes_with_the_data_set(clips, tmp_path, monkeypatch):
     assert len(os.listdir(tmp_path)) == 1
     del dataset
     assert os.listdir(tmp_path) == []
-    cached = ClipFolder(clips, 16, cache=True)
+    cached = ClipFolder(clips, 16, cache="memory")
     assert not any(files for _, _, files in os.walk(tmp_path))
     assert cached[12].shape == (3, 16, 16)
 

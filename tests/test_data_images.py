@@ -135,7 +135,7 @@ def test_unusable_images_are_skipped_with_reasons(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("cache", ["no", "memory", "disk"])
 def test_truncated_images_are_found_before_any_work(tmp_path, suffix, cache):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for i in range(9):
@@ -167,7 +167,7 @@ def test_damaged_body_names_the_file(tmp_path):
     assert folder.paths == ["good.png", "hurt.png"]
     with pytest.raises(ValueError, match="hurt.png could not be decoded"):
         folder[1]
-    cached = ImageFolder(tmp_path, 8, cache=True, max_bad_share=0.5)
+    cached = ImageFolder(tmp_path, 8, cache="memory", max_bad_share=0.5)
     assert cached.paths == ["good.png"] and [path for path, _ in cached.skipped] == ["hurt.png"]
 
 
@@ -219,7 +219,7 @@ def test_nothing_usable_is_refused_whatever_the_share(tmp_path):
 def test_cache_and_pickle_give_the_same_tensors(tmp_path):
     for name in ("a.png", "b.jpg"):
         save(tmp_path / name)
-    plain, cached = ImageFolder(tmp_path, 16), ImageFolder(tmp_path, 16, cache=True)
+    plain, cached = ImageFolder(tmp_path, 16), ImageFolder(tmp_path, 16, cache="memory")
     (tmp_path / "b.jpg").rename(tmp_path / "gone.jpg")
     copy = pickle.loads(pickle.dumps(cached))
     assert torch.equal(cached[1], copy[1])

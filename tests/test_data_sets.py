@@ -157,7 +157,7 @@ def test_cub(tmp_path):
 
 def test_cub_three(tmp_path):
     cub(tmp_path / "cub_three.h5", ("train", "test001", "test002", "test003"), count=2)
-    tested = open_set(f"cub_three:{tmp_path}", SIDE, split="test", cache=True)
+    tested = open_set(f"cub_three:{tmp_path}", SIDE, split="test", cache="memory")
     assert tested.dataset.paths == [f"test00{n}/0000{row}" for n in (1, 2, 3) for row in range(2)]
     assert len(tested.labels) == 6 and len(open_set(f"cub_three:{tmp_path}", SIDE).dataset) == 2
     second = open_set(f"cub_002:{tmp_path}", SIDE, split="test")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
 
+SOURCES = """folder of images and videos, searched recursively; one of them; a .pkg.slp; or shards, .tar or .parquet:
+one, a folder or a pattern of them, also at an address such as s3://bucket/train-{0000..0099}.tar"""
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
@@ -30,12 +33,12 @@ def main(arguments: list[str]) -> int:
     masks = _masks(options)
 
     with needing("ppl-fast estimate needs", "data"):
-        from ppl_fast.data.packed import check_media
+        from ppl_fast.data.sets import check_media
     from ppl_fast.inference import estimate, write
 
     kept = Path(f"{options.out}.parts") if options.resume else None
     model = ready_model(options.run, options)
-    check_media(Path(options.images))  # else outputs would be made for a source that is not there
+    check_media(options.images)  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
     confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
     poses = estimate(
@@ -98,7 +101,7 @@ def _parser() -> "ArgumentParser":
         "images",
         metavar="IMAGES",
         type=str,
-        help="folder of images and videos, searched recursively; one of them; or a .pkg.slp",
+        help=SOURCES,
     )
     parser.add_argument(
         "--out",
@@ -217,7 +220,7 @@ def _check_outputs(options: Any, source: Path) -> None:
         raise ValueError("--coco writes what --format coco writes to --out; give one of them")
     kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay"}
     outputs = {name: Path(path) for name, path in paths.items() if path}
-    check_paths(source, outputs, alone=source.is_file(), kinds=kinds)
+    check_paths(source, outputs, alone=source.is_file() and kind_of(source) != "other", kinds=kinds)
     film = source.is_file() and kind_of(source) == "video"
     picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
     overlay = options.overlay if film or picture else None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Learn keypoints, links and a pose prior from unlabelled images of one category: DATA is a folder, or a
 published data set such as human36m:ROOT, whose published options then take the place of the defaults below.
 A folder may be a project of DeepLabCut or Lightning Pose: its labelled frames and videos are trained on.
+DATA may also be shards, .tar as of WebDataset or .parquet: one, a folder or a pattern of them, train-{0000..0099}.tar,
+also at an address that fsspec reaches, as s3://bucket/folder.
 Without a GPU, or without VGG weights, begin with --preset small.
 PPL and AutoLink have extensions for learning without pretrained features, extended-ppl and extended-autolink: whatever
 --help-all marks "not in the paper". To give such an option is enough to choose the extension.
@@ -87,7 +89,7 @@ def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:
     """The parser of an architecture, with the options of a model to begin with as defaults."""
     usage = "DATA --out RUN [--architecture NAME] [--preset NAME] [--config FILE] [--resume] [options]"
     parser = command_parser("train", DESCRIPTION, usage)
-    parser.add_argument("data", nargs="?", type=str, help="folder of images, or NAME:ROOT")
+    parser.add_argument("data", nargs="?", type=str, help="folder of images, shards, or NAME:ROOT")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_argument(

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
 
     with needing("ppl-fast view needs", "data"):
-        from ppl_fast.data.packed import check_media
+        from ppl_fast.data.sets import check_media
         from ppl_fast.page import write_page
         from ppl_fast.page.document import check_path
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     model = ready_model(options.run, options)
     estimation: dict[str, Any] = {}
     if options.source is not None:
-        check_media(Path(options.source))  # else a folder would be made for a source that is not there
+        check_media(options.source)  # else a folder would be made for a source that is not there
         names = ("iterations", "batch_size", "workers", "max_bad_share", "max_pixels")
         estimation = {name: getattr(options, name) for name in names}
         estimation |= {"framing": framing_for(options), "progress": True}

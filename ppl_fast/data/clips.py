@@ -1,12 +1,15 @@
 """A folder of clips as a data set of frames: sub-folders of images and video files, alike."""
 
 import os
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from PIL import Image
 
+from ppl_fast._files import stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box
 from ppl_fast.data.framing import Views
@@ -34,7 +37,8 @@ class ClipFolder(ImageFiles):
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
         every: keep each n-th frame of every clip; short for a `choice`.
         choice: which frames are taken (`ppl_fast.data.selection.Selection`).
-        cache: keep the resized frames in memory, 3 * S * S bytes each.
+        cache: where to keep the resized frames, see `ImageSet`; "disk" keeps nothing where there are videos, whose
+            frames lie on disk as it is.
         max_bad_share: above this share of unreadable files the folder is refused.
         max_pixels: of an image or a frame, that may be decoded at once; see `ImageSet`.
         views: what of each image and frame is seen; see `ImageSet`.
@@ -57,7 +61,7 @@ class ClipFolder(ImageFiles):
         *,
         every: int = 1,
         choice: Selection | None = None,
-        cache: bool = False,
+        cache: str = "no",
         max_bad_share: float = 0.1,
         max_pixels: int = MAX_PIXELS,
         views: Views | None = None,
@@ -70,18 +74,26 @@ class ClipFolder(ImageFiles):
         names = [name for clip in _by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
         names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
         bounds = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
-        super().__init__(root, names, image_size, cache=cache, views=views, **bounds)
+        self._kept_anyway = cache == "disk" and bool(videos)
+        kept = "no" if self._kept_anyway else cache
+        super().__init__(root, names, image_size, cache=kept, views=views, **bounds)
         self.skipped += self._videos.skipped
         clips = _by_clip(self.paths)
         self.clip_names = list(clips)
         self.clips = [number for number, frames in enumerate(clips.values()) for _ in frames]
-        if cache:
+        if kept == "memory":
             self._videos.remove()
 
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored, and clips."""
         count = len(self.clip_names)
-        return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}"
+        kept = "\nframes of videos lie on disk as it is, for this run" if self._kept_anyway else ""
+        return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}{kept}"
+
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """Names of the files that are read, videos too, each with size and date."""
+        yield from ((name, *stamp(self.root / name)) for name in self.paths if name not in self._videos)
+        yield from ((name, *stamp(path)) for name, path in self._videos.files.items())
 
     def _size(self, name: str) -> tuple[int, int]:
         return self._videos.size(name) if name in self._videos else super()._size(name)
@@ -113,7 +125,7 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     return images, videos, [name for name in others if name not in videos]
 
 
-def _by_clip(names: list[str]) -> dict[str, list[str]]:
+def _by_clip(names: Sequence[str]) -> dict[str, list[str]]:
     """Clip to frames, both in natural order: in the folder part of the name, then in the rest."""
     paths = sorted(map(PurePosixPath, names), key=lambda path: (natural(str(path.parent)), natural(path.name)))
     return {str(clip): [str(path) for path in paths] for clip, paths in groupby(paths, key=lambda path: path.parent)}

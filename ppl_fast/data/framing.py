@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class Views:
 
 
 def views_of(
-    framing: Framing, root: Path, images: list[str], videos: dict[str, Path], max_pixels: int = MAX_PIXELS
+    framing: Framing, root: Path, images: Sequence[str], videos: dict[str, Path], max_pixels: int = MAX_PIXELS
 ) -> Views | None:
     """The views of footage; None where all of it is just squashed.
 

@@ -33,39 +33,39 @@ TWELVE, SIXTEEN = 4095, 65535
 _silence = threading.Lock()
 
 
-def upright_size(path: Path, size: int, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def upright_size(source: Path | bytes, size: int, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Upright (W, H), by the header where it tells.
 
     Args:
-        path: the file.
+        source: the file, or its content.
         size: that `load_resized` will be asked for.
         max_pixels: that may be decoded at once.
 
     Raises:
         Exception: one of `UNREADABLE`, for a broken, tiny or enormous image.
     """
-    with opened(path) as image:
+    with opened(source) as image:
         if min(image.size) < SMALLEST_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels, smaller than {SMALLEST_SIDE}")
         full = image.size
         drafted = _reduced(image, size, max_pixels)
-        if not _has_end(path, image.format or ""):
+        if not _has_end(source, image.format or ""):
             to_rgb(image)
         width, height = full if drafted else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def load_resized(path: Path, size: int, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+def load_resized(source: Path | bytes, size: int, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
     """The image as uint8 (3, size, size), upright RGB; arguments and errors are those of `upright_size`."""
-    with opened(path) as image:
+    with opened(source) as image:
         box = _reduced(image, size, max_pixels)
         small = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
         return as_tensor(_turned(small, _orientation(image)))
 
 
-def load_upright(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_upright(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image as RGB at its own size; arguments and errors are those of `upright_size`."""
-    with opened(path) as image:
+    with opened(source) as image:
         _check_pixels(image.size, image.size, max_pixels)
         return _turned(to_rgb(image), _orientation(image))
 
@@ -101,10 +101,14 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
+def _stream(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else _Bounded(source, check_regular(source))
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(source: Path | bytes) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, large ones and those with long notes too, and without Python's warnings."""
-    with _Bounded(path, check_regular(path)) as file, opened_stream(file) as image:
+    with _stream(source) as file, opened_stream(file) as image:
         yield image
 
 
@@ -207,9 +211,9 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image
 
 
-def _has_end(path: Path, form: str) -> bool:
+def _has_end(source: Path | bytes, form: str) -> bool:
     """Whether the file's last bytes are there; False may also mean that only decoding can tell."""
-    with open(path, "rb") as file:
+    with _stream(source) as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(12)

@@ -3,24 +3,29 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast._files import readable
+from ppl_fast._digest import digest
+from ppl_fast._files import cache_folder, readable, stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box, seen
+from ppl_fast.data.caches import DiskCache, MemoryCache, Outcome, Put
 from ppl_fast.data.framing import Views
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised, resized
+from ppl_fast.options.footage import CACHES
 
 SMALLEST_SIDE = 8
 AT_ONCE = 16  # images that a thread measures in a row
@@ -39,13 +44,15 @@ class ImageSet(Dataset[torch.Tensor]):
 
     A subclass says by name how large an image is and how to get it, `_size` and `_picture`, and where there is a
     faster way to its resized form than by the whole image, `_load`.
-    All images are measured when the set is built, and with `cache` loaded; those that fail are skipped.
+    All images are measured when the set is built, and with a cache loaded; those that fail are skipped.
 
     Args:
         root: where the images are, for messages.
         names: one name an image, distinct, in order.
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
-        cache: keep the resized images in memory, 3 * S * S bytes each.
+        cache: where to keep the resized images, 3 * S * S bytes each: "no", nowhere; "memory"; or "disk", in the folder
+            images of `ppl_fast._files.cache_folder`, for all processes and for the next time; see
+            `ppl_fast.data.caches`.
         max_bad_share: above this share of unreadable images the set is refused.
         beside: videos that lie among the images, and count as files in that share.
         max_pixels: images that decode to more are unreadable; a JPEG is decoded at a reduced size where that will do.
@@ -71,10 +78,10 @@ class ImageSet(Dataset[torch.Tensor]):
     def __init__(
         self,
         root: Path,
-        names: list[str],
+        names: Sequence[str],
         image_size: int,
         *,
-        cache: bool = False,
+        cache: str = "no",
         max_bad_share: float = 0.1,
         beside: int = 0,
         max_pixels: int = MAX_PIXELS,
@@ -87,21 +94,23 @@ class ImageSet(Dataset[torch.Tensor]):
             raise ValueError(f"{kind}: max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.root, self.image_size, self.views = root, image_size, views
         self.empty = [] if views is None else [name for name in names if not views.shows(name)]
-        names = names if views is None else [name for name in names if views.shows(name)]
+        if views is not None and self.empty:
+            names = self._some(names, [i for i, name in enumerate(names) if views.shows(name)])
         if self.empty and not names:
             raise ValueError(f"{kind}: none of the {len(self.empty)} images in {root} shows an animal")
         self._boxes: list[Box | None] = [None] * len(names)
-        self._cache = torch.empty((len(names), 3, image_size, image_size), dtype=torch.uint8) if cache else None
-        outcomes = self._inspect_all(names)
+        self.paths = names
+        self._cache = self._new_cache(cache)
+        outcomes = self._inspect_all(names, None) if self._cache is None else self._filled(self._cache)
         sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
         good, self.original_sizes = list(sizes), list(sizes.values())
-        self.paths = [names[i] for i in good]
+        self.paths = names if len(good) == len(names) else self._some(names, good)
         self._boxes = [self._boxes[i] for i in good]
         self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-        check_share(self.skipped, len(names), max_bad_share, f"images in {self.root}", beside, f"{kind}: ")
-        if self._cache is not None and self.skipped:
-            self._cache = self._cache[good]
+        check_share(self.skipped, len(names), max_bad_share, f"images in {self.place()}", beside, f"{kind}: ")
+        if self._cache is not None:
+            self._cache.keep(good)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -112,10 +121,12 @@ class ImageSet(Dataset[torch.Tensor]):
         else:
             try:
                 pixels = self._pixels(self.paths[index], self._boxes[index])
+            except ConnectionError:
+                raise  # of a storage: the image may be whole
             except UNREADABLE as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(
-                    f"{type(self).__name__}: {self.root / self.paths[index]} could not be decoded ({reason}); "
+                    f"{type(self).__name__}: {self.place(self.paths[index])} could not be decoded ({reason}); "
                     "remove or replace it and start again"
                 ) from error
         return normalised(pixels)
@@ -124,9 +135,20 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB at its original size; for overlays."""
         return self._picture(self.paths[index])
 
+    def place(self, name: str = "") -> str:
+        """Where an image is, or all are, for messages."""
+        return str(self.root / name)
+
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """Names of the files that are read, each with size and date."""
+        if self.root.is_file():
+            yield self.root.name, *stamp(self.root)
+        else:
+            yield from ((name, *stamp(self.root / name)) for name in self.paths)
+
     def report(self) -> str:
         """What was found, in a few lines fit for printing: used, skipped with reasons, ignored."""
-        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.root}"]
+        lines = [f"{len(self)} image{'s' * (len(self) != 1)} in {self.place()}"]
         if self.views is not None:
             lines += self.views.report
         if self.empty:
@@ -136,6 +158,10 @@ class ImageSet(Dataset[torch.Tensor]):
         if self.ignored:
             lines.append(f"ignored {len(self.ignored)} that are no images: {first_few(self.ignored, 10)}")
         return readable("\n".join(lines))
+
+    def _some(self, names: Sequence[str], rows: Sequence[int]) -> Sequence[str]:
+        """The names of these numbers, as what holds all of them."""
+        return [names[i] for i in rows]
 
     def _size(self, name: str) -> tuple[int, int]:
         """Upright (W, H); raises one of `UNREADABLE` for an image that cannot be used."""
@@ -153,19 +179,53 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB."""
         raise NotImplementedError
 
-    def _inspect_all(self, names: list[str]) -> list[tuple[int, int] | str]:
-        """Upright (W, H) of every readable image, or the reason as a string; fills the cache where there is one."""
+    def _new_cache(self, kind: str) -> MemoryCache | DiskCache | None:
+        if kind not in CACHES:
+            raise ValueError(f"{type(self).__name__}: cache must be one of {', '.join(CACHES)}, got {kind!r}")
+        if kind == "memory":
+            return MemoryCache(len(self.paths), self.image_size)
+        if kind == "no":
+            return None
+        views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows is None]
+        key = [type(self).__name__, self.place(), self.image_size, views]
+        path = cache_folder("images") / f"{digest(key)}.rgb"
+        return DiskCache(path, self._state(), len(self.paths), self.image_size)
 
-        def inspect(i: int) -> tuple[int, int] | str:
+    def _state(self) -> str:
+        """A digest of what the resized images depend on: files as they are, names, what is seen, and the decoder."""
+        files = "\n".join(map(repr, chain(self.paths, self.stamps())))
+        views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows]
+        return digest([self.max_pixels, PIL.__version__, files, views])
+
+    def _filled(self, cache: MemoryCache | DiskCache) -> list[Outcome]:
+        """What came of each image, which is in the cache now."""
+        names = self.paths
+        outcomes = cache.filled(lambda put: self._inspect_all(names, put))
+        if isinstance(cache, DiskCache) and not cache.usable:
+            self._cache = None
+        if self.views is not None:
+            sizes = zip(names, outcomes, strict=True)
+            self._boxes = [None if isinstance(size, str) else self.views.box(name, size) for name, size in sizes]
+        return outcomes
+
+    def _inspect_all(self, names: Sequence[str], put: Put | None) -> list[Outcome]:
+        """Upright (W, H) of every readable image, or the reason as a string; each is put in the cache, if any."""
+        known: dict[tuple[int, int], tuple[int, int]] = {}  # images of one size share one pair of numbers
+
+        def inspect(i: int) -> Outcome:
             try:
                 size = self._size(names[i])
+                size = known.setdefault(size, size)
                 if self.views is not None:
                     self._boxes[i] = self.views.box(names[i], size)
-                if self._cache is not None:
-                    self._cache[i] = self._pixels(names[i], self._boxes[i])
-                return size
+                pixels = None if put is None else self._pixels(names[i], self._boxes[i])
+            except ConnectionError:
+                raise
             except UNREADABLE as error:
-                return _reason(error, str(self.root / names[i]))
+                return _reason(error, self.place(names[i]))
+            if put is not None and pixels is not None:
+                put(i, pixels)
+            return size
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
             starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers

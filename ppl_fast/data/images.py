@@ -28,7 +28,7 @@ class ImageFiles(ImageSet):
     stretched to the square, antialiased, with half-pixel centres (see `ppl_fast.data.to_pixels`).
 
     When the set is built, every file's header is read and its end looked for, so that truncated files are found
-    before any work starts; with `cache` every image is decoded then. Files that fail are skipped and kept with
+    before any work starts; with a cache every image is decoded then. Files that fail are skipped and kept with
     the reason in `skipped`. A body that turns out to be damaged only when it is decoded later raises
     `ValueError` with the file's name: leaving it out silently would change the order of a resumed run.
 
@@ -57,7 +57,7 @@ class ImageFolder(ImageFiles):
     Args:
         root: the folder, or one image file.
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
-        cache: keep the decoded images in memory, 3 * S * S bytes each.
+        cache: where to keep the resized images; see `ImageSet`.
         max_bad_share: above this share of unreadable images the folder is refused.
         max_pixels: that may be decoded at once; see `ImageSet`.
 

@@ -84,6 +84,12 @@ class _Partners:
         return self.by_clip[self.first + (self.place + steps) % self.size]
 
 
+def together(dataset: Any, rows: Sequence[int]) -> None:
+    """Let a data set that can ask for some images at once, as `ShardedImages.fetch`, before they are loaded."""
+    if hasattr(dataset, "fetch"):
+        dataset.fetch(rows)
+
+
 class _Flipped(Dataset[Any]):
     """Answers (index, flip, reference) with the image, and what else there is, mirrored left to right where asked."""
 
@@ -98,6 +104,11 @@ class _Flipped(Dataset[Any]):
             found = {"images": image, "figure": _mirrored(self.figures[index], flip)}
             return found if other is None else found | {"reference": other}
         return image if other is None else Pairs(image, other)
+
+    def __getitems__(self, keys: list[tuple[int, bool, int | None]]) -> list[Any]:
+        """A batch."""
+        together(self.dataset, [row for index, _, other in keys for row in (index, other) if row is not None])
+        return [self[key] for key in keys]
 
 
 def _mirrored(image: torch.Tensor, flip: bool) -> torch.Tensor:

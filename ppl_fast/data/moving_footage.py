@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +20,7 @@ TOLD = 3  # frames without an animal that a report names
 
 
 def find(
-    root: Path, images: list[str], videos: dict[str, Path], turn: bool, max_pixels: int = MAX_PIXELS
+    root: Path, images: Sequence[str], videos: dict[str, Path], turn: bool, max_pixels: int = MAX_PIXELS
 ) -> tuple[list[Row], list[str]]:
     """The boxes of all images and frames that show an animal, and a line about each clip.
 
@@ -72,7 +72,7 @@ def _in_video(video: Video, still: Background, turn: bool) -> np.ndarray:
     return boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
 
 
-def _clips(images: list[str]) -> dict[str, list[str]]:
+def _clips(images: Sequence[str]) -> dict[str, list[str]]:
     """Names of images by their folder, in natural order."""
     names = sorted(images, key=lambda name: (str(PurePosixPath(name).parent), natural(name)))
     return {str(clip): list(group) for clip, group in groupby(names, key=lambda name: PurePosixPath(name).parent)}

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ppl_fast.data.clips import find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.hdf import NUMBERS, RUNS, Content, MissingError, content
 from ppl_fast.data.image_file import opened_stream, to_rgb
@@ -119,12 +118,6 @@ def packing(root: Path) -> Path | None:
         return None
     images, others = list_files(root)
     return None if images or any(kind_of(root / name) == "video" for name in others) else projects[0]
-
-
-def check_media(root: Path) -> None:
-    """Raise a ValueError unless there are images or videos, or a project that may pack some."""
-    if packing(root) is None:
-        find_media(root)
 
 
 def _rows(found: Content) -> dict[str, tuple[str, int]]:

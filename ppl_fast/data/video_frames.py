@@ -42,6 +42,7 @@ class VideoFrames:
         beside: images that lie among the videos, which count as files in the share of those that do not decode.
 
     Attributes:
+        files: the videos, by name.
         names: of all frames, video by video.
         skipped: (name, reason) of videos left out.
 
@@ -61,7 +62,7 @@ class VideoFrames:
         beside: int = 0,
     ):
         self.image_size, self._choice, self._views = image_size, choice, views
-        self.names: list[str] = []
+        self.files, self.names = videos, list[str]()
         self._places: dict[str, Place] = {}
         self._count = 0  # of the file's rows
         folder = tempfile.mkdtemp(prefix="ppl_fast_frames_")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_fast._files import stamp
 from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.sources import Losses, Source, restore
 
@@ -72,9 +72,9 @@ class Frames(Source):
         """See `Source.originals`."""
         yield self.name, self.video.size
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """See `Source.files`."""
-        yield self.name, self.video.path
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """See `Source.stamps`."""
+        yield self.name, *stamp(self.video.path)
 
     def resume(self, start: int, done: bool, skipped: list[tuple[str, str]]) -> None:
         """See `Source.resume`; what is wrong with a video shows at its end, which may be still to come."""

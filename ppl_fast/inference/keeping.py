@@ -7,21 +7,20 @@ batches of one source each, from its image START on, written whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 
 import ppl_fast
+from ppl_fast._digest import digest
 from ppl_fast._documents import read_json
-from ppl_fast._files import locked, replacing, stamp, write_text
+from ppl_fast._files import locked, replacing, write_text
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.media import Media
 from ppl_fast.inference.poses import COLLECTED, Poses, collect
@@ -153,7 +152,7 @@ def job_of(posing: Posing, media: Media, batch_size: int, **options: Any) -> dic
     Raises:
         TypeError: the source is no path; what has no files cannot be known again.
     """
-    files = [(name, *stamp(path)) for part in media.parts for name, path in part.files()]
+    files = [each for part in media.parts for each in part.stamps()]
     model = posing.model
     about = {
         "iterations": posing.iterations,
@@ -165,32 +164,3 @@ def job_of(posing: Posing, media: Media, batch_size: int, **options: Any) -> dic
     }
     weights = digest([type(model).__name__, model.config, model.state_dict()])
     return {"model": weights, "sources": digest(files)} | {name: str(value) for name, value in about.items()}
-
-
-def digest(value: Any) -> str:
-    """Of plain values, arrays, tensors, modules and dataclasses, and of lists and dictionaries of them."""
-    found = hashlib.sha256()
-    _digest(value, found)
-    return found.hexdigest()[:32]
-
-
-def _digest(value: Any, found: Any) -> None:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous()
-        value = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-    if isinstance(value, np.ndarray):
-        found.update(f"{value.dtype}{value.shape}".encode())
-        found.update(np.ascontiguousarray(value).tobytes())
-        return
-    if isinstance(value, torch.nn.Module):
-        value = [type(value).__name__, value.state_dict()]
-    elif is_dataclass(value) and not isinstance(value, type):
-        value = [type(value).__name__, {each.name: getattr(value, each.name) for each in fields(value)}]
-    if isinstance(value, dict):
-        value = [each for pair in value.items() for each in pair]
-    if isinstance(value, list | tuple):
-        found.update(f"[{len(value)}".encode())
-        for each in value:
-            _digest(each, found)
-        return
-    found.update(f"{type(value).__name__}:{value!r};".encode("utf-8", "surrogateescape"))

@@ -18,6 +18,7 @@ from ppl_fast.inference.sources import Images, Losses, Source
 if TYPE_CHECKING:
     from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
+    from ppl_fast.data.shards import Shard
     from ppl_fast.data.video import Video
     from ppl_fast.options.footage import Framing
 
@@ -67,8 +68,8 @@ def open_source(
 
     Args:
         source: the path of a folder of images and videos, searched recursively, of one image or video, or of a SLEAP
-            project that packs its images; a `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a
-            map-style data set of (3, S, S).
+            project that packs its images; shards, as `ppl_fast.data.shards.find_shards` takes them; a
+            `ppl_fast.data.video.Video`; a tensor (n, 3, S, S) in [-1, 1]; or a map-style data set of (3, S, S).
         image_size: S, that files are resized to; tensors and data sets have theirs.
         workers: processes that load images.
         max_bad_share: a folder is refused where more than this share of its images and videos is unusable.
@@ -81,6 +82,11 @@ def open_source(
         ImportError: an extra is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
+        with needing("estimate needs", "data"):
+            from ppl_fast.data.shards import find_shards
+        if shards := find_shards(source):
+            limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+            return _open_shards(shards, os.fspath(source), _size(image_size), workers, framing, limits)
         return _open_files(Path(source), _size(image_size), workers, max_bad_share, max_pixels, framing)
     if isinstance(source, Tensor):
         _check.tensor("estimate", "source", source, ("n", 3, "S", "S"))
@@ -150,6 +156,17 @@ def _open_files(
         parts += [Images(dataset, workers, losses=losses)] if len(dataset) else []
     parts += [Frames(video, image_size, name, losses, views) for name, video in opened.items()]
     return Media(parts, losses, "\n".join(lines), root)
+
+
+def _open_shards(
+    shards: list[Shard], spec: str, image_size: int, workers: int, framing: Framing | None, limits: dict[str, Any]
+) -> Media:
+    from ppl_fast.data.shards import ShardedImages
+
+    inside = ShardedImages(shards, image_size, spec=spec, framing=framing, keep=True, **limits)
+    lost = Losses("images", len(inside) + len(inside.skipped), limits["max_bad_share"], inside.skipped)
+    root = Path(spec) if os.path.exists(spec) else None
+    return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root)
 
 
 def _size(image_size: int | None) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from torch import Tensor
@@ -95,8 +94,8 @@ class Source(ABC):
         """Names and (W, H) of the images; of a video, its own."""
 
     @abstractmethod
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Names and paths of the images that are not read yet; of a video, its own.
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """Names of the files that are read, each with what tells its state from another.
 
         Raises:
             TypeError: they are no files.
@@ -148,12 +147,12 @@ class Images(Source):
         for row, name in enumerate(self._names([*range(len(self.images))])):
             yield name, (width, height) if sizes is None else sizes[row]
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """See `Source.files`."""
-        root, names = getattr(self.images, "root", None), getattr(self.images, "paths", None)
-        if not isinstance(root, Path) or names is None or not root.is_dir():
+    def stamps(self) -> Iterator[tuple[Any, ...]]:
+        """See `Source.stamps`."""
+        stamps: Callable[[], Iterator[tuple[Any, ...]]] | None = getattr(self.images, "stamps", None)
+        if stamps is None:
             raise TypeError("poses can be kept of files alone, got images that are none")
-        return ((name, root / name) for name in names)
+        return stamps()
 
     def resume(self, start: int, done: bool, skipped: list[tuple[str, str]]) -> None:
         """See `Source.resume`."""
@@ -216,6 +215,12 @@ class _Tries:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitems__(self, rows: list[int]) -> list[Try]:
+        from ppl_fast.data.loading import together
+
+        together(self.images, rows)
+        return [self[row] for row in rows]
 
     def __getitem__(self, index: int) -> Try:
         try:

@@ -50,7 +50,7 @@ LEARNING: dict[str, Any] = {
     "channels_last": True,
 }
 TRAIN: dict[str, Any] = LEARNING | {
-    "cache": True,
+    "cache": "memory",
     "workers": 0,
     "device": "cpu",
     "tensorboard": False,

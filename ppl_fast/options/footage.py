@@ -11,6 +11,7 @@ from ppl_fast._options import integer, plain
 WAYS = ("spread", "difference")
 FITS = ("squash", "pad", "crop")
 MOVING = "moving"
+CACHES = ("no", "memory", "disk")  # where resized images are kept
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Models, runs and config files from when PPL and AutoLink had the options of their extensions themselves.
+"""Models, runs and config files of before.
 
-They name the plain architecture and may hold any of those options. The rule for all of them, and for the command line:
-the extension is taken where one of its options differs from the default; else those options are left out.
+From when PPL and AutoLink had the options of their extensions themselves: they name the plain architecture and may hold
+any of those options. The rule for all of them, and for the command line: the extension is taken where one of its
+options differs from the default; else those options are left out. From when there was one cache: it was of memory.
 """
 
 from __future__ import annotations
@@ -35,3 +36,8 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
     if any(options[name] != default for name, default in further.items() if name in options):
         return wide, dict(options)
     return architecture, {name: value for name, value in options.items() if name not in further}
+
+
+def renewed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a config file as they are called now: `cache: true` is memory; false is what YAML makes of no."""
+    return {**options, **({"cache": "memory"} if options.get("cache") is True else {})}

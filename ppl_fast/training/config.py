@@ -11,8 +11,8 @@ from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
 from ppl_fast.options import CONFIGS, registry
-from ppl_fast.options.footage import FITS, MOVING, WAYS, Framing
-from ppl_fast.options.migration import extension
+from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
+from ppl_fast.options.migration import extension, renewed
 
 SECTIONS = ("architecture", "data", "model", "train")
 
@@ -79,7 +79,11 @@ class TrainConfig:
     )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
-    cache: bool = option(False, "keep the resized images in memory")
+    cache: str = option(
+        "no",
+        "where to keep the resized images: memory, of every process; disk, a file for all processes and runs",
+        choices=CACHES,
+    )
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)
     max_pixels: int = option(MAX_PIXELS, "pixels of an image or frame that may be decoded at once", low=64)
     precision: str = option(
@@ -181,6 +185,7 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
+        given = renewed(given)
         config = {name: value for name, value in config.items() if name != section}
         config |= {section: as_meant(options, given)} if given else {}
     return config

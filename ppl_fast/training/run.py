@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def load_framing(path: str | os.PathLike[str]) -> Framing:
     return Framing()
 
 
-def fingerprint(paths: list[str]) -> str:
+def fingerprint(paths: Sequence[str]) -> str:
     """Digest of the images' names in order: the data order repeats only for the same ones."""
     names = "\n".join(paths).encode("utf-8", "surrogatepass")  # names need not be UTF-8
     return hashlib.sha256(names).hexdigest()[:16]

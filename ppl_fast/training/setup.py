@@ -15,6 +15,7 @@ from ppl_fast import _devices
 from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
+from ppl_fast.data.shards import find_shards
 from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import Selection
@@ -38,6 +39,8 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
     else:
         options["choice"] = choice
         if config.reference == "video":
+            if find_shards(data):
+                raise ValueError(f"reference video needs frames of clips; the images in the shards {data} are of none")
             return clip_folder(Path(data), image_size, **options)
     images: ImageSet = open_set(data, image_size, **options).dataset
     return images

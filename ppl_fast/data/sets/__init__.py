@@ -25,6 +25,7 @@ from ppl_fast.data.sets.footage import in_media
 from ppl_fast.data.sets.human36m import Human36M, Human36MMasked
 from ppl_fast.data.sets.layout import LayoutError, Published
 from ppl_fast.data.sets.taichi import TaichiFrames, TaichiVideos
+from ppl_fast.data.shards import ShardedImages, find_shards
 from ppl_fast.options.footage import Framing, Selection
 
 __all__ = ["SETS", "SPLITS", "LabelledSet", "LayoutError", "known_name", "open_set"]
@@ -92,7 +93,7 @@ def open_set(
     image_size: int,
     *,
     split: str = "train",
-    cache: bool = False,
+    cache: str = "no",
     max_bad_share: float = 0.1,
     max_pixels: int = MAX_PIXELS,
     choice: Selection | None = None,
@@ -105,13 +106,13 @@ def open_set(
     Args:
         spec: a folder of images and videos, with labels beside them where there are any (see `load_labels`), such as a
             project of DeepLabCut or Lightning Pose; or one video, or a SLEAP project that packs its images
-            (`.pkg.slp`); or `NAME:ROOT`, a name in `SETS` and the folder that holds the data set. What exists as a
-            folder is one, whatever its name.
+            (`.pkg.slp`); or shards, as `ppl_fast.data.shards.find_shards` takes them; or `NAME:ROOT`, a name in `SETS`
+            and the folder that holds the data set. What exists as a folder is one, whatever its name.
         image_size: S; images are float32 (3, S, S) in [-1, 1].
         split: train: what models learn from; fit: labelled images for the regression from keypoints to joints, other
             than train for Taichi alone; test. A plain folder is the same for all, but that of its videos only the
             labelled frames are fitted and tested on.
-        cache: keep the resized images in memory.
+        cache: where to keep the resized images, see `ImageSet`.
         max_bad_share: above this share of unreadable images the set is refused.
         max_pixels: images that decode to more are unreadable.
         choice: which frames of a folder's clips and videos are trained on; None takes all.
@@ -135,6 +136,10 @@ def open_set(
         views = None if framing is None else views_of(framing, root, [], {}, max_pixels)
         dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
+    if shards := find_shards(spec):
+        images = ShardedImages(shards, image_size, spec=os.fspath(spec), framing=framing, **options)
+        beside = partial(load_labels, labels, individual) if labels is not None else lambda: None
+        return LabelledSet(images, os.fspath(spec), read_labels=beside)
     root = Path(spec)
     if ":" in str(spec) and not root.exists():
         raise ValueError(f"{spec}: no such folder, and no known data set; known are {', '.join(SETS)} (NAME:ROOT)")
@@ -148,6 +153,12 @@ def open_set(
     if split != "train" and (known := read()) is not None:
         return _labelled(root, image_size, known, options)
     return LabelledSet(clip_folder(root, image_size, choice=choice, **options), root.name, read_labels=read)
+
+
+def check_media(spec: str | os.PathLike[str]) -> None:
+    """Raise a ValueError unless there are images or videos, shards, or a project that may pack some."""
+    if not find_shards(spec) and packing(Path(spec)) is None:
+        find_media(Path(spec))
 
 
 def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ClipFolder:

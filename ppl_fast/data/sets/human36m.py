@@ -88,7 +88,7 @@ class Human36M(Published, ImageFiles):
         sizes = zip(self.paths, self.original_sizes, strict=True)
         for i, (path, size) in enumerate(tqdm(sizes, "reading labels", len(self), leave=False, disable=no_bar())):
             points[i] = from_fractions(_joints(self._beside(path, "Landmarks", ".mat")), size)
-        return Labels(self.paths, points, np.ones(points.shape[:2], bool), JOINTS, BONES)
+        return Labels([*self.paths], points, np.ones(points.shape[:2], bool), JOINTS, BONES)
 
     def _beside(self, path: str, folder: str, suffix: str) -> Path:
         """The file that belongs to a frame in one of the folders beside WithBackground."""
