@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._files import readable
-from ppl_fast.commands.options import check_outputs, command_parser, parse
+from ppl_fast.commands.options import add_run, check_outputs, command_parser, fetch, parse
 from ppl_fast.options.export import SUFFIXES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ torch._inductor.aoti_load_package and C++. What ppl-fast calibrate and ppl-fast 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("export", DESCRIPTION, "RUN --out FILE [--format onnx] [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser)
     parser.add_argument("--out", type=str, required=True, help="file to write: .onnx, or .pt2 for the others")
     parser.add_argument("--format", type=Literal[tuple(SUFFIXES)], default="onnx", help="of --out")
     parser.add_argument("--iterations", type=int, default=1, help="passes of inference, 1 more than rounds")
@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.training.run import find_model, load_framing, load_model
 
     check(options.out, options.format)
+    options.run = fetch(options.run)
     folder, device = find_model(options.run), pick(options.device)
     model = load_model(options.run)
     joints = None if options.keypoints else load_joints(folder, model)
