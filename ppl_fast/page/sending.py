@@ -76,7 +76,7 @@ def fill(
     load_joints(folder, model)
     hub.without_machine(folder, model)
     known = {} if whole is None else _training(Path(whole), folder, model)
-    of_run = whole if whole is not None and source == whole / "model" else None
+    of_run = whole if whole is not None and source.resolve() == (whole / "model").resolve() else None
     scores, notes = _scores(of_run, source) if of_run else ([], [])
     state = _state(of_run, source)
     pictures = _pictures(folder, model, of_run, poses)
