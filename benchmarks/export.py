@@ -14,52 +14,16 @@ from statistics import median
 
 import numpy as np
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from run import machine, write
 
 from ppl_fast.data import open_set
 from ppl_fast.export import export
+from ppl_fast.export.int8 import quantize
 from ppl_fast.training import load_model
 
 COUNT, BATCH = 100, 10
 # What is left in float32 beside all that is no convolution: the maps, whose softmax gives the positions.
 WAYS = {"int8": [], "int8, maps in float32": ["maps"]}
-
-
-class Reader(CalibrationDataReader):
-    """Batches of images."""
-
-    def __init__(self, images: np.ndarray):
-        self.batches = iter(np.split(images, COUNT // BATCH))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next batch, None after the last."""
-        return next(({"images": batch} for batch in self.batches), None)
-
-
-def quantize(file: Path, images: np.ndarray, kept: list[str]) -> Path:
-    """Convolutions in int8, each channel by a scale of its own; those whose weight's name has a word of `kept` stay."""
-    import onnx
-
-    out, prepared = file.with_name(f"int8-{'-'.join(kept)}.onnx"), file.with_name("prepared.onnx")
-    quant_pre_process(file, prepared, skip_symbolic_shape=True)
-    convolutions = [node for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
-    excluded = [node.name for node in convolutions if any(word in node.input[1] for word in kept)]
-    if kept and not excluded:
-        raise AssertionError(f"no convolution named by {kept} among {[node.input[1] for node in convolutions]}")
-    quantize_static(
-        prepared,
-        out,
-        Reader(images),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["Conv"],
-        nodes_to_exclude=excluded,
-    )
-    return out
 
 
 def session(file: Path) -> onnxruntime.InferenceSession:
@@ -77,7 +41,9 @@ def measure(run: str, folder: str, rounds: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as there:
         file = Path(there, "float32.onnx")
         export(model, file, confidence=False)
-        files = {"float32": file} | {way: quantize(file, images[:COUNT], kept) for way, kept in WAYS.items()}
+        files = {"float32": file} | {way: file.with_name(f"{way}.onnx") for way in WAYS}
+        for way, kept in WAYS.items():
+            quantize(file, files[way], images[:COUNT], kept)
         sessions, sizes = {way: session(each) for way, each in files.items()}, {}
         sizes = {way: each.stat().st_size / 1e6 for way, each in files.items()}
     taken: dict[str, list[float]] = {way: [] for way in sessions}

@@ -16,6 +16,7 @@ COMMANDS = {
     "name": "learn named joints from a few labels",
     "view": "write a page that shows a run in a browser",
     "show": "draw what a trained model has learned",
+    "push": "send a trained model to the Hugging Face Hub",
     "export": "write a trained model as a file for other runtimes: ONNX, torch.export, AOTInductor",
     "convert": "turn a published PPL or AutoLink checkpoint into a model directory",
     "make-figures": "draw labelled figures to try things on",

@@ -13,8 +13,9 @@ pytest.importorskip("PIL", reason="images need the data extra")
 from ppl_fast import PPL, AutoLink
 from ppl_fast.evaluation._calibration import fit, measure, surer_half
 from ppl_fast.inference import Calibration, collect, estimate, load_calibration
-from ppl_fast.inference.confidence import FILE, UNIFORM, digest, features, gather, uncalibrated
+from ppl_fast.inference.confidence import UNIFORM, digest, features, gather, uncalibrated
 from ppl_fast.models import KeypointModel
+from ppl_fast.models.checkpoint import CALIBRATION
 from ppl_fast.models.regressor import concentration
 
 SMALL = {"num_keypoints": 4, "image_size": 32, "translator": "light", "translator_base": 4, "translator_levels": 3}
@@ -147,7 +148,7 @@ def saved(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert load_calibration(tmp_path, 5) is None
     fitted = fit(simulated(0), {"whole": {"error": 0.1}})
-    Calibration(**{**vars(fitted), "model": digest(tmp_path)}).save(tmp_path / FILE)
+    Calibration(**{**vars(fitted), "model": digest(tmp_path)}).save(tmp_path / CALIBRATION)
     return tmp_path
 
 
@@ -172,8 +173,8 @@ def test_a_calibration_is_kept(saved):
     ],
 )
 def test_damaged_calibrations_are_refused(saved, change, sentence):
-    data = json.loads((saved / FILE).read_text())
-    (saved / FILE).write_text(json.dumps(data | change))
+    data = json.loads((saved / CALIBRATION).read_text())
+    (saved / CALIBRATION).write_text(json.dumps(data | change))
     with pytest.raises(ValueError, match=f"calibration .*{sentence}.*make it anew by ppl-fast calibrate"):
         load_calibration(saved, 5)
 
@@ -181,7 +182,7 @@ def test_damaged_calibrations_are_refused(saved, change, sentence):
 def test_calibrations_of_other_models_are_refused(saved):
     with pytest.raises(ValueError, match="it has 5 keypoints, the model 4"):
         load_calibration(saved, 4)
-    (saved / FILE).write_text("{")
+    (saved / CALIBRATION).write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         load_calibration(saved, 5)
 

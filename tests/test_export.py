@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from model_cases import pictures, tiny
-from tiny import fails
+from tiny import draw_images, fails
 
 from ppl_fast import _library
 from ppl_fast.cli import main
-from ppl_fast.export import FORMATS, Estimator, export
+from ppl_fast.data import ImageFolder
+from ppl_fast.export import FORMATS, Estimator, export, int8
 from ppl_fast.inference import Calibration
-from ppl_fast.inference.confidence import FILE, digest, gather
+from ppl_fast.inference.confidence import digest, gather
 from ppl_fast.models import AutoLink
+from ppl_fast.models.checkpoint import CALIBRATION
 from ppl_fast.naming import JointNetwork, NamedJoints
 from ppl_fast.naming.linear import LinearMap
 from ppl_fast.options.export import SUFFIXES
@@ -101,7 +103,7 @@ def run(tmp_path_factory):
     model.save_pretrained(folder)
     visible = torch.rand(8, 1, 32, 32) > 0.3
     calibration, joints = ramp(model, pictures(8), visible), joints_of(model)
-    replace(calibration, model=digest(folder)).save(folder / FILE)
+    replace(calibration, model=digest(folder)).save(folder / CALIBRATION)
     joints.save(folder)
     return folder, model, calibration, joints
 
@@ -162,6 +164,57 @@ def test_a_compiled_package_is_loaded_by_torch_alone(run, tmp_path):
     assert about["format"] == "aoti" and about["outputs"]["keypoints"]["shape"] == ["batch", 5, 2]
 
 
+@pytest.mark.slow
+def test_int8_says_how_far_it_moves_keypoints_and_joints(run, tmp_path, capsys):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="ONNX needs the export extra")
+    import onnx
+
+    folder, model, _, joints = run
+    file, images = tmp_path / "pose.onnx", draw_images(tmp_path / "images", 24, seed=3)
+    assert main(["export", str(folder), "--out", str(file), "--int8", str(images)]) == 0
+    said = capsys.readouterr().out
+    seen = torch.stack([each for each in ImageFolder(images, 32)])
+    batches = [{"images": part.numpy()} for part in (seen[:12], seen[12:])]
+    (_, found), about = ran(ONNX, file, batches, tmp_path)
+    expected = {"keypoints": model.estimate(seen[12:]).numpy()}
+    expected["joints"] = joints(seen[12:], expected["keypoints"].astype(np.float64))
+    assert list(found) == ["keypoints", "joints"] and about["int8"]["images"] == 12
+    for name, points in expected.items():
+        off = np.linalg.norm(found[name] - points, axis=2) / 2
+        measured = about["int8"]["moved"][name]
+        assert measured["mean"] == pytest.approx(off.mean(), rel=1e-2) and off.mean() > 1e-5
+        assert measured["p99"] == pytest.approx(np.quantile(off, 0.99), rel=1e-2)
+        assert f"int8 moves {name} by {off.mean():.4f} of the side in the mean" in said
+    kinds = {tensor.data_type for tensor in onnx.load(file).graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}  # of all convolutions, and of the maps
+
+
+def test_int8_that_moves_keypoints_far_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(int8, "quantize", lambda *_: None)
+    found = [[np.zeros((1, 2, 2))], [np.full((1, 2, 2), 0.03)]]
+    monkeypatch.setattr(int8, "found_by", lambda *_: found.pop(0))
+    with pytest.raises(
+        ValueError, match=r"export: int8 moves the keypoints by 0.0212 of the side in the mean, more than"
+    ):
+        int8.quantized(tmp_path, tmp_path, np.zeros((20, 3, 32, 32), np.float32), ["keypoints"])
+
+
+def test_what_int8_is_not_for(tmp_path):
+    some = pictures(20)
+    for images, options, sentence in (
+        (some, {"format": "torchexport"}, "int8 is for the format onnx alone, got torchexport"),
+        (some, {"iterations": 2}, "int8 is for one pass from images to keypoints; leave out iterations"),
+        (some, {"visible": True}, "leave out visible"),
+        (some, {"confidence": True}, "leave out confidence"),
+        (some[:9], {}, r"int8 must be images \(n, 3, 32, 32\), n at least 20, .* got shape \(9, 3, 32, 32\)"),
+    ):
+        path = tmp_path / f"a{SUFFIXES[options.get('format', 'onnx')]}"
+        with pytest.raises(ValueError, match=sentence):
+            export(tiny(), path, **({"confidence": False} | options), int8=images)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_operator_has_its_decomposition():
     found = _library.decompositions()
     registered = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ppl_fast::")]
@@ -177,6 +230,12 @@ def test_every_operator_has_its_decomposition():
         (["--out", "a.onnx", "--iterations", "0"], "--iterations must be at least 1, got 0"),
         (["--out", "a.onnx", "--format", "tflite"], "option format must be one of 'onnx', 'torchexport', 'aoti', got"),
         (["--out", "a.onnx", "--device", "cuda"], "--device is for --format aoti alone"),
+        (["--out", "a.pt2", "--format", "aoti", "--int8", "photos"], "--int8 is for --format onnx alone, got aoti"),
+        (
+            ["--out", "a.onnx", "--int8", "photos", "--iterations", "2"],
+            "from images to keypoints; leave out --iterations",
+        ),
+        (["--out", "a.onnx", "--int8", "photos", "--confidence", "true"], "leave out --confidence"),
         (["--out", "a.onnx"], "nowhere is no run directory"),
     ],
 )

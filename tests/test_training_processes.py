@@ -18,7 +18,7 @@ from ppl_fast.data import ImageFolder
 from ppl_fast.training import TrainingInterrupted, trainer
 from ppl_fast.training.checkpoint import list_checkpoints
 from ppl_fast.training.logging import read_records
-from ppl_fast.training.processes import noticing_loss
+from ppl_fast.training.processes import meeting, noticing_loss
 from ppl_fast.training.signals import PASSED_ON, StopSignals
 
 # Nothing random but the order of the images and flips, so that one process and two do the same.
@@ -264,6 +264,27 @@ def test_a_lost_process_ends_the_others(images, tmp_path, number, timeout, what)
     )
     assert list((run / "checkpoints").iterdir()) == [kept] and not list(run.rglob("*.tmp"))
     run_steps(images, run, 6, resume=True)
+
+
+def test_an_attempt_does_not_see_what_another_left_in_the_store(monkeypatch):
+    """The launcher's store, as torchrun keeps it over a restart on one machine."""
+    from torch.distributed import TCPStore
+    from torch.distributed.rendezvous import rendezvous
+
+    launchers = TCPStore("127.0.0.1", 0, is_master=True)
+    given = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": launchers.port}
+    given |= {"TORCHELASTIC_USE_AGENT_STORE": True, "GROUP_WORLD_SIZE": 1}
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+    seen = []
+    for attempt in ("0", "1", "1", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        store, rank, size = next(rendezvous(meeting() or "env://"))
+        assert (rank, size) == (0, 1)
+        seen.append(store.add("processes", 1))
+    assert seen == [1, 1, 2, 1]
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")  # each of several machines counts its own restarts
+    assert meeting() is None
 
 
 def test_errors_that_are_no_loss_stay_as_they_are(tmp_path, monkeypatch):

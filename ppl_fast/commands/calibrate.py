@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ppl_fast._extras import needing
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, add_run, command_parser, own_folder, parse, ready_model
 
 DESCRIPTION = """Learn from labelled images what the model's evidence is worth: `estimate --confidence` then gives an
 expected error in pixels and a likelihood. Kept as confidence.json beside the model's weights."""
@@ -13,16 +13,18 @@ expected error in pixels and a likelihood. Kept as confidence.json beside the mo
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("calibrate", DESCRIPTION, "RUN IMAGES [--labels FILE] [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser, anywhere=False)
     parser.add_argument("images", metavar="IMAGES", type=str, help="folder of images, at least 20 of them labelled")
     add_labels(parser)
     add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
+    own_folder("calibrate", options.run)
 
     with needing("ppl-fast calibrate needs", "data"):
         from ppl_fast.evaluation import calibrate
-    from ppl_fast.inference.confidence import FILE, WITHIN, digest
+    from ppl_fast.inference.confidence import WITHIN, digest
+    from ppl_fast.models.checkpoint import CALIBRATION
     from ppl_fast.training.run import find_model
 
     model = ready_model(options.run, options)
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
     assert opened.labels is not None
     found = calibrate(model, opened.dataset, opened.labels, batch_size=options.batch_size)
     beside = find_model(options.run)
-    replace(found, model=digest(beside)).save(beside / FILE)
+    replace(found, model=digest(beside)).save(beside / CALIBRATION)
     print(f"of {found.frames} labelled images, each half judged by what the other half taught:")
     for kind, what in (("whole", "whole"), ("told", "half hidden, told"), ("hidden", "half hidden, not told")):
         each = found.held_out[kind]
@@ -39,5 +41,5 @@ def main(arguments: list[str]) -> int:
             f"keypoints {each['sure']:.4f}, the rest {each['rest']:.4f}; within {WITHIN:g}: {each['within']:.2f}, "
             f"likelihood {each['likelihood']:.2f}"
         )
-    print(f"wrote {beside / FILE}")
+    print(f"wrote {beside / CALIBRATION}")
     return 0

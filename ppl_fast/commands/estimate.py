@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
 from ppl_fast.commands.footage import add_crop, framing_for
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_joints, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_run,
+    check_outputs,
+    command_parser,
+    fetch,
+    named_joints,
+    parse,
+    ready_model,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -37,6 +46,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.inference import estimate, write
 
     kept = Path(f"{options.out}.parts") if options.resume else None
+    options.run = fetch(options.run)
     model = ready_model(options.run, options)
     check_media(options.images)  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
@@ -96,7 +106,7 @@ def _several(out: str, poses: "Estimation") -> list[Path]:
 def _parser() -> "ArgumentParser":
     """Of the command."""
     parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser)
     parser.add_argument(
         "images",
         metavar="IMAGES",

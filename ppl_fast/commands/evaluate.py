@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_joints, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_run,
+    check_outputs,
+    command_parser,
+    fetch,
+    named_joints,
+    parse,
+    place,
+    ready_model,
+)
 
 if TYPE_CHECKING:
     from ppl_fast.data.sets import LabelledSet
@@ -27,7 +36,7 @@ CURVE = "_occlusion_curve.png"  # after the name of the metrics file
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("evaluate", DESCRIPTION, "RUN DATA [--train-data DIR] [--beside RUN2] [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser)
     parser.add_argument("data", metavar="DATA", type=str, help="labelled images to measure on")
     parser.add_argument("--train-data", type=str | None, default=None, metavar="DIR", help="labelled images to fit on")
     add_labels(parser)
@@ -67,7 +76,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.visualization import save_occlusion
 
     masks = _masks(options.masks) if options.occlusion_images else ()
-    out = Path(options.out or Path(options.run, "evaluation.json"))
+    out = place(options.out, options.run, "evaluation.json")
     curve = out.with_name(out.stem + CURVE)
     models = _models(options)
     check_outputs(out, curve)
@@ -99,9 +108,10 @@ def _masks(text: str) -> list[tuple[str, float]]:
 
 
 def _models(options: Any) -> dict[str, KeypointModel]:
-    """The models by the names to print: their architectures, or where those are the same, the runs."""
+    """The models by the names to print: their architectures, or where those are the same, the runs as given."""
     runs = [options.run] if options.beside is None else [options.run, options.beside]
-    models = [ready_model(run, options) for run in runs]
+    options.run, options.beside = [*map(fetch, runs), None][:2]
+    models = [ready_model(run, options) for run in (options.run, options.beside) if run is not None]
     names = [type(model).__name__ for model in models]
     if len(set(names)) < len(names):
         names = runs

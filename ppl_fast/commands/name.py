@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, trained_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_run,
+    check_outputs,
+    command_parser,
+    own_folder,
+    parse,
+    trained_model,
+)
 
 if TYPE_CHECKING:
     from ppl_fast.models.link_model import LinkModel
@@ -23,7 +31,7 @@ FOLDER = "labeled-data"
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("name", DESCRIPTION, "RUN DATA [--suggest N --of IMAGES --out DIR] [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory")
+    add_run(parser, anywhere=False)
     parser.add_argument("data", metavar="DATA", type=str, help="labelled images")
     add_labels(parser)
     add_crop(parser)
@@ -43,6 +51,8 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--{name} must be at least {low}, got {getattr(options, name)}")
     if options.suggest and not (options.of and options.out):
         raise ValueError("--suggest needs --of IMAGES, to choose from, and --out DIR, to write to")
+
+    own_folder("name", options.run)
 
     from ppl_fast.naming import Schedule, name_joints, steps_of
     from ppl_fast.training.run import find_model

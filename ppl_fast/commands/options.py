@@ -95,6 +95,37 @@ def add_compute(parser: ArgumentParser) -> None:
     workers.rare = share.rare = pixels.rare = threads.rare = True
 
 
+def add_run(parser: ArgumentParser, *, anywhere: bool = True) -> None:
+    """Add the trained model to read; `anywhere` also one on the hub, which `fetch` finds."""
+    where = "run directory, checkpoint or saved model"
+    named = "; or where there is no such folder, org/name or org/name@revision on the hub"
+    parser.add_argument("run", metavar="RUN", type=str, help=where + named * anywhere)
+
+
+def fetch(run: str) -> str:
+    """The folder of a trained model, which for a name on the hub is in the hub's cache."""
+    from ppl_fast.models import hub
+
+    return str(hub.local(run))
+
+
+def own_folder(command: str, run: str) -> None:
+    """Raise a ValueError where RUN is no folder but a name on the hub, for what is kept beside the model."""
+    from ppl_fast.models import hub
+
+    if hub.is_name(run):
+        raise ValueError(f"{command}: what it makes is kept beside the model, so RUN must be a folder, got {run}")
+
+
+def place(out: str | None, run: str, file: str) -> Path:
+    """Where an output goes, by default within RUN, which must be a folder then."""
+    from ppl_fast.models import hub
+
+    if out is None and hub.is_name(run):
+        raise ValueError(f"--out must say where to write, since {run} is no folder")
+    return Path(run, file) if out is None else Path(out)
+
+
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """Parse, or raise a ValueError of one sentence that names the option; words may be joined by - and _ alike."""
     if "--help-all" in arguments:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ppl_fast.commands.options import check_outputs, command_parser, parse
+from ppl_fast.commands.options import add_run, check_outputs, command_parser, fetch, parse, place
 
 DESCRIPTION = """Draw what a run has learned, without any image: the keypoint prior, the connectivity matrix, the poses
 that the memory's vectors stand for, one varied at a time, and how much of the memory is used.
@@ -13,15 +13,15 @@ An AutoLink run has links alone."""
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("show", DESCRIPTION, "RUN [--out DIR]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser)
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="folder (default: RUN/show)")
     options = parse(parser, arguments)
 
     from ppl_fast.training import load_model
     from ppl_fast.visualization import save_connectivity
 
-    model = load_model(options.run)
-    out = Path(options.out or Path(options.run, "show"))
+    out = place(options.out, options.run, "show")
+    model = load_model(fetch(options.run))
     check_outputs(folder=str(out))
     name, links = type(model).__name__, len(model.links)
     print(f"{name}: {model.config['num_keypoints']} keypoints, {links} links")

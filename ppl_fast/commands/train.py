@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._files import meant
-from ppl_fast.commands.options import add_dataclass, command_parser, parse
+from ppl_fast.commands.options import add_dataclass, command_parser, fetch, parse
 from ppl_fast.options import CONFIGS
 from ppl_fast.options.migration import extension
 from ppl_fast.training import TrainConfig
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
 
     files, early, arguments = _take_configs(_without_auto(arguments))
     read = [read_config(path) for path in files]
-    begun = _options_of(early.start, early.preset)
+    start = None if early.start is None else fetch(early.start)
+    begun = _options_of(start, early.preset)
     names = [early.architecture, *(config.get("architecture") for config in read), begun["architecture"]]
     architecture = next((name for name in names if name in CONFIGS), "ppl")
     if (wide := extension(architecture)) in names or early.preset == "small":
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.cli import EXIT_INTERRUPTED
     from ppl_fast.training import TrainingInterrupted, train
 
-    kinds = {"resume": options.resume, "architecture": options.architecture, "start": options["from"]}
+    kinds = {"resume": options.resume, "architecture": options.architecture, "start": start}
     stopped = False
     try:
         train(options.model.as_dict(), TrainConfig(**options.train.as_dict()), data, options.out, **kinds)
@@ -110,8 +111,8 @@ def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:
         type=str | None,
         default=None,
         metavar="RUN",
-        help="run, checkpoint or saved model whose options and weights to begin with, also with --num-keypoints of "
-        "another number; what is new is said",
+        help="run, checkpoint or saved model, or one on the hub, whose options and weights to begin with, also with "
+        "--num-keypoints of another number; what is new is said",
     )
     wide = CONFIGS[extension(architecture)]
     add_dataclass(parser, "model", wide)

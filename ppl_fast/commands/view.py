@@ -6,7 +6,16 @@ from typing import Any
 from ppl_fast._extras import needing
 from ppl_fast._files import readable
 from ppl_fast.commands.footage import add_crop, framing_for
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_run,
+    check_outputs,
+    command_parser,
+    fetch,
+    parse,
+    place,
+    ready_model,
+)
 
 DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
 by weight, the memory's vectors, evaluations; and with SOURCE, a folder of images and videos or one of them, the poses
@@ -17,7 +26,7 @@ have, such as AutoLink a prior, is not there."""
 def main(arguments: list[str]) -> int:
     """Run the command."""
     parser = command_parser("view", DESCRIPTION, "RUN [SOURCE] [--out page.html] [options]")
-    parser.add_argument("run", metavar="RUN", type=str, help="run directory, checkpoint or saved model")
+    add_run(parser)
     parser.add_argument("source", metavar="SOURCE", nargs="?", type=str, help="images or videos to find poses in")
     parser.add_argument("--out", type=str | None, default=None, help="HTML file to write (default: RUN/page.html)")
     parser.add_argument("--frames", type=int, default=600, help="images and frames to show, about, spread evenly")
@@ -34,8 +43,9 @@ def main(arguments: list[str]) -> int:
         from ppl_fast.page import write_page
         from ppl_fast.page.document import check_path
 
-    out = Path(options.out or Path(options.run, "page.html"))
+    out = place(options.out, options.run, "page.html")
     check_path(out)
+    options.run = fetch(options.run)
     model = ready_model(options.run, options)
     estimation: dict[str, Any] = {}
     if options.source is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ppl_fast._extras import needing
 from ppl_fast._files import replacing
 from ppl_fast._library import decompositions
 from ppl_fast._options import integer
+from ppl_fast.export import int8 as quantization
 from ppl_fast.export.estimator import Estimator
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.options.export import SUFFIXES
@@ -50,6 +52,8 @@ class Exported:
         joints: the names of named joints, in order.
         skeleton: bones, pairs of joints.
         framing: how images become the model's squares, options of `ppl_fast.options.footage.Framing`.
+        int8: None, or of a file whose convolutions compute in int8 the number of images that it was compared on, and by
+            which fraction of the side the points moved there, `mean` and `p99`, by output.
     """
 
     format: str
@@ -63,6 +67,7 @@ class Exported:
     joints: list[str]
     skeleton: list[list[int]]
     framing: dict[str, Any] | None
+    int8: dict[str, Any] | None = None
 
     def json(self) -> str:
         """As it is kept."""
@@ -89,6 +94,7 @@ def export(
     confidence: bool | Calibration = True,
     joints: NamedJoints | None = None,
     framing: Framing | None = None,
+    int8: Tensor | None = None,
 ) -> Exported:
     """Write a file that estimates poses without this package, for any number of images at once.
 
@@ -105,13 +111,16 @@ def export(
             error to expect.
         joints: named joints, to give beside the keypoints.
         framing: how images become the model's squares, to be kept in the file; it is not done there.
+        int8: images (n, 3, S, S) in [-1, 1], n at least 20, for convolutions in int8: the first half to take ranges
+            from, the others to measure by how much keypoints move. For ONNX, one pass, without confidence.
 
     Returns:
         What was written.
 
     Raises:
         TypeError: no `KeypointModel`.
-        ValueError: an unknown format, a suffix that is not the format's, or iterations that the model cannot do.
+        ValueError: an unknown format, a suffix that is not the format's, or iterations that the model cannot do; int8
+            with what it is not for, or where it moves keypoints too far.
         ImportError: an extra is not installed.
         OSError: there is no compiler, or the file cannot be written.
     """
@@ -119,13 +128,19 @@ def export(
         raise TypeError(f"export: model must be a KeypointModel, got {type(model).__name__}")
     check(path, format)
     iterations = integer("export", "iterations", iterations, low=1)
+    if int8 is not None:
+        given = {"iterations": iterations > 1, "visible": visible, "confidence": confidence}
+        quantization.check(int8, model, format, given)
     options: dict[str, Any] = {"iterations": iterations, "visible": visible, "confidence": confidence, "joints": joints}
     estimator = Estimator(model, **options)
     with replacing(path) as temporary:
         program, outputs = _traced(estimator)
         exported = _described(estimator, format, outputs, framing)
         with _quiet():
-            FORMATS[format].write(program, exported, temporary)
+            if int8 is None:
+                FORMATS[format].write(program, exported, temporary)
+            else:
+                exported = _write_int8(program, exported, temporary, int8)
     return exported
 
 
@@ -202,6 +217,21 @@ def _write_onnx(program: torch.export.ExportedProgram, exported: Exported, file:
                 size.dim_param = "batch"
     model.metadata_props.add(key=METADATA, value=exported.json())
     file.write_bytes(model.SerializeToString())
+
+
+def _write_int8(program: torch.export.ExportedProgram, exported: Exported, file: Path, images: Tensor) -> Exported:
+    """The ONNX file in int8; what is kept in it then has what that did to the points."""
+    import onnx
+
+    points = [name for name in ("keypoints", "joints") if name in exported.outputs]
+    with tempfile.TemporaryDirectory(prefix="ppl_fast_") as folder:
+        whole, small = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        _write_onnx(program, exported, whole)
+        moved = quantization.quantized(whole, small, images.detach().cpu().float().numpy(), points)
+        exported, made = replace(exported, int8=moved), onnx.load(small)
+    onnx.helper.set_model_props(made, {METADATA: exported.json()})
+    file.write_bytes(made.SerializeToString())
+    return exported
 
 
 def _write_torchexport(program: torch.export.ExportedProgram, exported: Exported, file: Path) -> None:

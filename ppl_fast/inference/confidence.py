@@ -22,13 +22,13 @@ from torch import Tensor
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import write_text
+from ppl_fast.models.checkpoint import CALIBRATION, WEIGHTS
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
 
     Evidence = dict[str, NDArray[np.float64]]
 
-FILE = "confidence.json"  # beside the weights
 WITHIN = 0.05  # of the image's side: an error below it is what a likelihood is of
 SHIFT = 24  # a view is shifted by a side over this
 UNIFORM = 0.8165  # the spread of attention that is the same everywhere
@@ -165,7 +165,7 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
     Raises:
         ValueError: the file is damaged, or was made for other weights; it is named.
     """
-    path = directory / FILE
+    path = directory / CALIBRATION
     if not path.is_file():
         return None
     try:
@@ -195,7 +195,7 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
 def digest(directory: Path) -> str:
     """Of a model's weights."""
     found = hashlib.sha256()
-    with open(directory / "model.safetensors", "rb") as file:
+    with open(directory / WEIGHTS, "rb") as file:
         while part := file.read(1 << 20):
             found.update(part)
     return found.hexdigest()

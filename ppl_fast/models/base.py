@@ -240,8 +240,8 @@ class KeypointModel(nn.Module):
         """Read what `save_pretrained` wrote, as this class or the one that extends it and was saved, in eval mode.
 
         Args:
-            directory: holds `model.safetensors` and `config.json`; or where it is no folder, the name org/name of a
-                model on the Hugging Face Hub.
+            directory: holds `model.safetensors` and `config.json`; or where it is no folder, the name of a model on the
+                Hugging Face Hub, org/name or org/name@revision.
             revision: branch, tag or commit on the hub; None for its main branch.
             cache_dir: of what comes from the hub, in place of huggingface_hub's own.
             overrides: options in place of the saved ones that do not change the architecture.
@@ -272,6 +272,10 @@ class KeypointModel(nn.Module):
         model = model_class(**options)
         checkpoint.load_weights(directory, model)
         return model.eval()
+
+    def push_to_hub(self, name: str, *, license: str, private: bool = False, revision: str | None = None) -> str:
+        """Send the model and a card to the Hugging Face Hub, and give the address; see `ppl_fast.models.hub.push`."""
+        return hub.push(self, name, license=license, private=private, revision=revision)
 
     @classmethod
     def from_published(cls, source: Any, **options: Any) -> Self:

@@ -14,6 +14,10 @@ from ppl_fast._files import replacing, write_text
 from ppl_fast.models.weights import check_finite, check_fit, read_header, read_tensors, safetensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CALIBRATION = "confidence.json"  # beside them, where ppl-fast calibrate was run
+JOINTS, JOINTS_REPORT = "joints.safetensors", "joints.json"  # where ppl-fast name was
+OPTIONS = "config.yaml"  # of its training: beside a model on the hub, above it in a run
+FILES = [WEIGHTS, CONFIG, CALIBRATION, JOINTS, JOINTS_REPORT, OPTIONS]  # what a model on the hub consists of
 
 
 def save(
@@ -30,10 +34,14 @@ def save(
     tensors = {key: whole(value.detach()).cpu().contiguous() for key, value in state.items()}
     if "alpha" in tensors:  # one element of a parameter that was shared out; see `LinkModel`
         tensors["alpha"] = tensors["alpha"].reshape(())
-    text = json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n"
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
-    write_text(directory / CONFIG, text)
+    write_config(directory, architecture, config)
+
+
+def write_config(directory: Path, architecture: str, config: dict[str, Any]) -> None:
+    """Write config.json: JSON types are expected."""
+    write_text(directory / CONFIG, json.dumps({"architecture": architecture, "config": config}, indent=2) + "\n")
 
 
 def whole(value: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import replacing, write_text
+from ppl_fast.models.checkpoint import JOINTS, JOINTS_REPORT
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.weights import safetensors
 from ppl_fast.naming.forms import Array
@@ -23,8 +24,6 @@ from ppl_fast.naming.network import JointNetwork
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
-
-TENSORS, REPORT = "joints.safetensors", "joints.json"
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ class NamedJoints:
         if self.network is not None:
             state = self.network.state_dict()
             tensors |= {f"network.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-        with replacing(directory / TENSORS) as temporary:
+        with replacing(directory / JOINTS) as temporary:
             safetensors().torch.save_file(tensors, temporary)
         content = {"names": self.names, "skeleton": self.skeleton, "report": self.report}
-        write_text(directory / REPORT, json.dumps(content, indent=2) + "\n")
+        write_text(directory / JOINTS_REPORT, json.dumps(content, indent=2) + "\n")
 
 
 def has_joints(directory: str | os.PathLike[str]) -> bool:
     """Whether joints were named for the model in a directory."""
-    return all(Path(directory, name).is_file() for name in (REPORT, TENSORS))
+    return all(Path(directory, name).is_file() for name in (JOINTS_REPORT, JOINTS))
 
 
 def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> NamedJoints | None:
@@ -109,26 +108,26 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
     if not has_joints(directory):
         return None
     try:
-        content = read_json(directory / REPORT)
+        content = read_json(directory / JOINTS_REPORT)
         names = [str(name) for name in content["names"]]
         skeleton = [(int(a), int(b)) for a, b in content["skeleton"]]
         report = dict(content["report"])
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{directory / REPORT}: no named joints ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{directory / JOINTS_REPORT}: no named joints ({type(error).__name__}: {error})") from error
     try:
-        tensors = safetensors().torch.load_file(directory / TENSORS)
+        tensors = safetensors().torch.load_file(directory / JOINTS)
         arrays = {name: tensors.pop(name).double().numpy() for name in ("slope", "offset", "shares", "labelled")}
     except Exception as error:  # what safetensors raises is its own
-        raise ValueError(f"{directory / TENSORS}: no named joints ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{directory / JOINTS}: no named joints ({type(error).__name__}: {error})") from error
     points, joints = model.settings.num_keypoints, len(names)
     shapes = {"slope": (points, 2, joints, 2), "offset": (joints, 2), "shares": (joints,)}
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(
-                f"{directory / TENSORS}: {name} must have shape {shape} for this model and its {joints} joints, got "
+                f"{directory / JOINTS}: {name} must have shape {shape} for this model and its {joints} joints, got "
                 f"{arrays[name].shape}"
             )
-    network = _network(tensors, model, joints, directory / TENSORS) if tensors else None
+    network = _network(tensors, model, joints, directory / JOINTS) if tensors else None
     map_ = LinearMap(arrays["slope"], arrays["offset"])
     return NamedJoints(names, skeleton, map_, arrays["shares"], network, arrays["labelled"], report)
 

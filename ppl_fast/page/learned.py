@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_fast._files import readable
 from ppl_fast.models import KeypointModel
+from ppl_fast.models.hub import title
 from ppl_fast.page.numbers import finite, rounded, significant
 from ppl_fast.training.logging import read_records
 from ppl_fast.visualization import palette
@@ -24,7 +25,7 @@ def described(model: KeypointModel, run: Path) -> dict[str, Any]:
     strengths = opacities(weights, count)
     records = read_records(run / "log.jsonl")
     return {
-        "name": readable(run.resolve().name),
+        "name": readable(title(run.resolve())),
         "architecture": model.architecture,
         "step": records[-1]["step"] if records else None,
         "imageSize": model.settings.image_size,

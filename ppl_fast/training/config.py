@@ -15,6 +15,7 @@ from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
 from ppl_fast.options.migration import extension, renewed
 
 SECTIONS = ("architecture", "data", "model", "train")
+OF_THE_MACHINE = ("device", "threads", "workers", "cache")  # options in which processes may differ
 
 
 @dataclass

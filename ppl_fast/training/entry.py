@@ -16,7 +16,7 @@ from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import load_optimizer
-from ppl_fast.training.config import TrainConfig, write_config
+from ppl_fast.training.config import OF_THE_MACHINE, TrainConfig, write_config
 from ppl_fast.training.logging import tensorboard_takes
 from ppl_fast.training.pictures import check_drawing, keep_boxes
 from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
@@ -26,7 +26,6 @@ from ppl_fast.training.trainer import Trainer
 from ppl_fast.training.warm_start import warm_start
 
 FRESH: dict[str, Any] = {"step": 0, "seconds": 0.0, "scaler": None}
-OF_THE_MACHINE = ("device", "threads", "workers", "cache")  # options in which processes may differ
 
 
 def train(

@@ -3,10 +3,12 @@
 torchrun starts them, accelerate and torch.distributed let them work together. Alone, a process does nothing here.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,36 @@ ADVICE = {
     "step": "; every machine needs the run's directory to resume: share it, or copy it",
     "images": "; every machine needs the same images under the same names",
 }
+
+ATTEMPT = "TORCHELASTIC_RESTART_COUNT"  # set by torchrun: how often it has started all anew
+
+
+def meeting() -> str | None:
+    """Where processes that torchrun has started anew find each other, for `init_process_group`; None: the usual place.
+
+    On one machine, torchrun keeps its store over a restart, unless its rendezvous is c10d. There each process would
+    look for the others at the addresses of those that are gone, so every attempt has a part of its own. On several
+    machines each counts its own restarts, and c10d, which they need to restart, makes a new store.
+    """
+    anew, alone = os.environ.get(ATTEMPT, "0") != "0", os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return f"{_scheme()}://" if anew and alone else None
+
+
+@cache
+def _scheme() -> str:
+    """The name under which torch.distributed knows `_apart`."""
+    from torch.distributed.rendezvous import register_rendezvous_handler
+
+    register_rendezvous_handler("ppl-fast", _apart)
+    return "ppl-fast"
+
+
+def _apart(_url: str, **options: Any) -> Iterator[tuple[Any, int, int]]:
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    for store, rank, size in rendezvous("env://", **options):
+        yield PrefixStore(f"attempt {os.environ[ATTEMPT]}", store), rank, size
 
 
 def several() -> bool:

@@ -5,14 +5,18 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppl_fast._files import is_taken, locked
 from ppl_fast._options import as_meant
 from ppl_fast.models import KeypointModel, load_pretrained
+from ppl_fast.models.checkpoint import OPTIONS, WEIGHTS
 from ppl_fast.options.footage import Framing
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
 from ppl_fast.training.config import TrainConfig, read_config
+
+if TYPE_CHECKING:
+    from ppl_fast.data.image_set import ImageSet
 
 LOCK = ".lock"  # of a run in progress
 LEVELS = 2  # that a checkpoint lies below its run
@@ -21,7 +25,7 @@ FRAMING = ("fit", "crop", "crop_margin", "crop_turn")  # options of `TrainConfig
 
 def is_run(run: Path) -> bool:
     """Whether a run was begun in this directory."""
-    return (run / "config.yaml").is_file()
+    return (run / OPTIONS).is_file()
 
 
 def starting_point(run: Path, resume: bool) -> Path | None:
@@ -110,7 +114,7 @@ def load_model(path: str | os.PathLike[str]) -> KeypointModel:
 def find_model(path: str | os.PathLike[str]) -> Path:
     """The directory that holds the model which `load_model` gives; raises its FileNotFoundError."""
     for directory in (Path(path) / "model", Path(path)):
-        if (directory / "model.safetensors").is_file():
+        if (directory / WEIGHTS).is_file():
             return directory
     raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
 
@@ -124,15 +128,40 @@ def load_framing(path: str | os.PathLike[str]) -> Framing:
     Raises:
         ValueError: the config file is damaged; it is named.
     """
-    for folder in (Path(path), *list(Path(path).absolute().parents)[:LEVELS]):
-        if is_run(folder):
-            file = folder / "config.yaml"
-            named = read_config(file).get("train") or {}
-            if not isinstance(named, dict):
-                raise ValueError(f"config file {file}: train must be a mapping of options, got {named!r}")
-            known = as_meant(TrainConfig, named)
-            return TrainConfig(**{name: known[name] for name in FRAMING if name in known}).framing
-    return Framing()
+    options = training_of(path)
+    return TrainConfig(**{name: options[name] for name in FRAMING if name in options}).framing
+
+
+def run_of(path: str | os.PathLike[str]) -> Path | None:
+    """The directory of the run that a path is, or lies in; None where it does in none."""
+    folders = (Path(path), *list(Path(path).absolute().parents)[:LEVELS])
+    return next((folder for folder in folders if is_run(folder)), None)
+
+
+def training_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The options of the training in the config.yaml of the run that `path` is, or lies in; none without a run.
+
+    Raises:
+        ValueError: the config file is damaged; it is named.
+    """
+    run = run_of(path)
+    if run is None:
+        return {}
+    file = run / OPTIONS
+    named = read_config(file).get("train") or {}
+    if not isinstance(named, dict):
+        raise ValueError(f"config file {file}: train must be a mapping of options, got {named!r}")
+    return as_meant(TrainConfig, named)
+
+
+def described(dataset: "ImageSet") -> dict[str, Any]:
+    """What a checkpoint keeps of its images: the digest of their names, their number, and the range of their sizes."""
+    sizes = dataset.original_sizes
+    return {
+        "images": fingerprint(dataset.paths),
+        "count": len(dataset),
+        "sizes": [[pick(side) for side in zip(*sizes, strict=True)] for pick in (min, max)],  # (W, H)
+    }
 
 
 def fingerprint(paths: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import Selection
 from ppl_fast.training.config import TrainConfig
+from ppl_fast.training.processes import meeting
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
@@ -97,7 +98,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
             mixed_precision=config.precision,
             cpu=cpu,
             gradient_accumulation_steps=config.accumulate,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout))],
+            kwargs_handlers=[InitProcessGroupKwargs(init_method=meeting(), timeout=timedelta(seconds=config.timeout))],
         )
     if config.batch_size % (accelerator.num_processes * config.accumulate):
         parts = f" times the {config.accumulate} parts of accumulate" if config.accumulate > 1 else ""

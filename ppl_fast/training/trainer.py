@@ -28,7 +28,7 @@ from ppl_fast.training.logging import RunLog
 from ppl_fast.training.pace import Pace
 from ppl_fast.training.pictures import draw_pictures, shown_images
 from ppl_fast.training.processes import anywhere
-from ppl_fast.training.run import fingerprint, is_run
+from ppl_fast.training.run import described, is_run
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
 from ppl_fast.training.sync_batchnorm import synchronize
 
@@ -218,7 +218,7 @@ class Trainer:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "images": fingerprint(self.dataset.paths),
+            **described(self.dataset),
             "scaler": scaler.state_dict() if scaler else None,
         }
         save_checkpoint(self.run, self.bare_model, self.optimizer, state, self.config.keep_checkpoints)
