@@ -1,7 +1,8 @@
 """Models, runs and config files from when PPL and AutoLink had the options of their extensions themselves.
 
 They name the plain architecture and may hold any of those options. The rule for all of them, and for the command line:
-the extension is taken where one of its options differs from the default; else those options are left out.
+the extension is taken where one of its options differs from the default; else those options are left out. Options of
+the loop may be of when TensorBoard was the one tracker.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ppl_fast._options import YAML_WORDS
 from ppl_fast.options.registry import CONFIGS
 
 EXTENSIONS = {"ppl": "extended-ppl", "autolink": "extended-autolink"}
@@ -35,3 +37,12 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
     if any(options[name] != default for name, default in further.items() if name in options):
         return wide, dict(options)
     return architecture, {name: value for name, value in options.items() if name not in further}
+
+
+def loop(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training loop with `tracker` in the place of `tensorboard`, which was true or false."""
+    named = dict(options)
+    if "tensorboard" in named and "tracker" not in named:
+        written = named.pop("tensorboard")
+        named["tracker"] = "tensorboard" if YAML_WORDS.get(str(written).lower(), written) else "none"
+    return named
