@@ -6,7 +6,7 @@ from typing import Any
 from ppl_fast._extras import needing
 from ppl_fast._files import readable
 from ppl_fast.commands.footage import add_crop, framing_for
-from ppl_fast.commands.options import add_compute, check_outputs, command_parser, parse, ready_model
+from ppl_fast.commands.options import add_compute, check_outputs, command_parser, named_model, parse
 
 DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
 by weight, the memory's vectors, evaluations; and with SOURCE, a folder of images and videos or one of them, the poses
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
     out = Path(options.out or Path(options.run, "page.html"))
     check_path(out)
-    model = ready_model(options.run, options)
+    model, joints = named_model(options.run, options)
     estimation: dict[str, Any] = {}
     if options.source is not None:
         check_media(Path(options.source))  # else a folder would be made for a source that is not there
@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         estimation = {name: getattr(options, name) for name in names}
         estimation |= {"framing": framing_for(options), "progress": True}
     check_outputs(out)
-    page = write_page(out, options.run, options.source, model=model, frames=options.frames, **estimation)
+    estimation |= {"model": model, "joints": joints, "frames": options.frames}
+    page = write_page(out, options.run, options.source, **estimation)
     for name, reason in page.skipped:
         print(readable(f"skipped {name}: {reason}"))
     poses = page.data["poses"]

@@ -96,7 +96,7 @@ class TrainConfig:
     picture_every: int = option(1000, "steps between refreshed pictures; 0 draws none")
     tracker: str = option(
         "tensorboard",
-        "what else is told what log.jsonl holds: tensorboard, wandb, mlflow or another tracker of accelerate's; or none",
+        "what else is told what log.jsonl holds: tensorboard, wandb, mlflow or another of accelerate's trackers; or none",
     )
 
     def __post_init__(self) -> None:
