@@ -48,13 +48,14 @@ class TrainConfig:
         choices=("image", "video"),
         everyday=True,
     )
-    every: int = option(1, "train on each n-th frame of every clip", low=1)
+    every: int = option(1, "train on each n-th frame of every clip", low=1, everyday=True)
     frames: int = option(0, "train on at most so many frames of each video; 0 takes all", everyday=True)
     frames_by: str = option(
         "spread",
         "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still "
         "stretches do not dominate",
         choices=WAYS,
+        everyday=True,
     )
     fit: str = option(
         "squash",
@@ -96,7 +97,8 @@ class TrainConfig:
     picture_every: int = option(1000, "steps between refreshed pictures; 0 draws none")
     tracker: str = option(
         "tensorboard",
-        "what else is told what log.jsonl holds: tensorboard, wandb, mlflow or another of accelerate's trackers; or none",
+        "what else is told what is logged: tensorboard, wandb, mlflow or another of accelerate's trackers; or none",
+        everyday=True,
     )
 
     def __post_init__(self) -> None:
