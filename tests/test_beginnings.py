@@ -19,7 +19,7 @@ from ppl_fast.training import PRESETS, TrainConfig, load_framing, load_model
 from ppl_fast.training.forecast import Forecast, spelled
 from ppl_fast.training.presets import NAMES, SMALL
 
-QUICK = ["--steps", "1", "--workers", "0", "--picture-every", "0", "--tensorboard", "false", "--device", "cpu"]
+QUICK = ["--steps", "1", "--workers", "0", "--picture-every", "0", "--tracker", "none", "--device", "cpu"]
 
 
 def train(*arguments):

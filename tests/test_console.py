@@ -163,8 +163,8 @@ def test_words_and_numbers_of_yaml(images, tmp_path, text):
     out = tmp_path / "run"
     assert main(["train", str(images), "--out", str(out), "--config", str(tmp_path / "c.yaml")]) == 0
     written = yaml.safe_load((out / "config.yaml").read_text())
-    found = {name: written["train"][name] for name in ("precision", "lr", "flip", "steps", "tensorboard")}
-    assert found == {"precision": "no", "lr": 1e-3, "flip": False, "steps": 1, "tensorboard": False}
+    found = {name: written["train"][name] for name in ("precision", "lr", "flip", "steps", "tracker")}
+    assert found == {"precision": "no", "lr": 1e-3, "flip": False, "steps": 1, "tracker": "none"}
     assert written["model"]["mask_ratio"] == 0.5
 
 

@@ -138,7 +138,7 @@ def test_records_that_are_none_are_left_out(tmp_path, monkeypatch):
     path.write_bytes("\n".join(lines).encode("latin1"))
     monkeypatch.setattr("ppl_fast.training.logging.LONGEST_RECORD", 200)
     assert read_records(path) == good
-    RunLog(tmp_path, step=1, tensorboard=False).close()
+    RunLog(tmp_path, step=1).close()
     assert path.read_text() == json.dumps(good[0]) + "\n"
 
 

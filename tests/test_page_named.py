@@ -8,8 +8,10 @@ from page_cases import MARKS, attribute, choose, count, dots, finished_run, text
 
 pytest.importorskip("scipy", reason="fitting joints needs scipy")
 
+from ppl_fast.cli import main
 from ppl_fast.inference import collect as collected
 from ppl_fast.inference import estimate
+from ppl_fast.models import KeypointModel
 from ppl_fast.naming import Labelled, load_joints, name_joints
 from ppl_fast.page import collect
 from ppl_fast.training import load_model
@@ -143,3 +145,15 @@ class TestControls:
     def test_it_fits_the_window(self, show, data, width, scheme):
         page = show(data, width=width, scheme=scheme)
         assert page.value("document.documentElement.scrollWidth") <= width
+
+
+def test_the_command_reads_the_model_once(run, tmp_path, monkeypatch):
+    read, original = [], KeypointModel.from_pretrained.__func__
+
+    def counted(cls, directory, **options):
+        read.append(directory)
+        return original(cls, directory, **options)
+
+    monkeypatch.setattr(KeypointModel, "from_pretrained", classmethod(counted))
+    assert main(["view", str(run), "--out", str(tmp_path / "page.html"), "--device", "cpu"]) == 0
+    assert len(read) == 1 and "nose" in (tmp_path / "page.html").read_text()

@@ -74,6 +74,7 @@ def test_everyday_options_alone_are_in_the_help_and_all_in_the_other(capsys):
     assert "--memory-banks" not in everyday and "--model." not in everyday.partition("positional arguments")[2]
     assert "--memory-banks, --model.memory_banks MEMORY_BANKS\n" in everything
     assert everyday.count("\n  --") < everything.count("\n  --") / 3
+    assert "type:" not in everything and "null" not in everyday and "(default: 20000)" in everyday
 
 
 @pytest.mark.parametrize("join", "-_")

@@ -132,7 +132,7 @@ def test_old_checkpoints_are_pruned(images, tmp_path):
 def test_pictures_are_drawn_and_change_nothing(images, tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need the viz extra")
     pytest.importorskip("tensorboard", reason="TensorBoard is part of the train extra")
-    run_steps(images, tmp_path / "drawn", 4, picture_every=2, tensorboard=True)
+    run_steps(images, tmp_path / "drawn", 4, picture_every=2, tracker="tensorboard")
     run_steps(images, tmp_path / "plain", 4)
     for name in ("training.png", "prior.png", "poses.png"):
         assert (tmp_path / "drawn" / name).stat().st_size > 1000, name
@@ -159,7 +159,7 @@ def test_run_killed_before_its_first_checkpoint_starts_over(images, tmp_path):
 def test_log_drops_what_a_resumed_run_repeats(tmp_path):
     lines = ['{"step": 2, "loss": 1.0}', '{"step": 4, "loss": 0.5}', '{"step": 6, "lo']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
-    log = RunLog(tmp_path, step=3, tensorboard=False)
+    log = RunLog(tmp_path, step=3)
     log.scalars({"step": 5, "loss": 0.4})
     log.close()
     assert [record["step"] for record in read_records(tmp_path / "log.jsonl")] == [2, 5]

@@ -190,7 +190,7 @@ def test_names_that_are_no_utf8(tmp_path, capsys):
     shutil.move(folder, data)
     run = os.fsdecode(os.fsencode(tmp_path) + b"/\xe8re")
     for steps in (2, 3):
-        run_steps(data, run, steps, resume=True, picture_every=2, tensorboard=True)
+        run_steps(data, run, steps, resume=True, picture_every=2, tracker="tensorboard")
     assert main(["train", "--out", run, "--resume", "--steps", "4"]) == 0
     shown = capsys.readouterr().out
     assert shown.encode("utf-8") and "note: TensorBoard takes no names" in shown and r"/\xe9t\xe9" in shown

@@ -53,6 +53,23 @@ def test_half_precision(name, dtype):
         assert built(name).double().memory.codebook.dtype == torch.float64
 
 
+def test_a_model_of_half_precision_on_disk(tmp_path):
+    model = built("PPL").bfloat16().eval()
+    model.save_pretrained(tmp_path)
+    loaded = ppl_fast.PPL.from_pretrained(tmp_path)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.bfloat16().estimate(pictures()), model.estimate(pictures()))
+
+
+def test_images_that_are_not_square():
+    with pytest.raises(
+        TypeError, match=r"PPL: image_size must be an int, the side of the squares .*got \(32, 64\); the"
+    ):
+        built("PPL", image_size=(32, 64))
+    with pytest.raises(ValueError, match=r"images must have shape \(B, 3, 32, 32\), got \(2, 3, 32, 64\)"):
+        built("PPL")(torch.zeros(2, 3, 32, 64))
+
+
 @MODELS
 def test_training_by_a_compiler_without_inductor(name):
     torch._dynamo.reset()

@@ -34,7 +34,7 @@ TRAIN = {
     "log_every": 2,
     "checkpoint_every": 3,
     "picture_every": 0,
-    "tensorboard": False,
+    "tracker": "none",
 }
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from argparse import Action, ArgumentError
+from argparse import SUPPRESS, Action, ArgumentError
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -26,6 +26,15 @@ class AllHelp(DefaultHelpFormatter):
     def names(self, action: Action) -> list[str]:
         """An option's names in the order to show them."""
         return sorted(action.option_strings, key=lambda name: "." in name)
+
+    def _get_help_string(self, action: Action) -> str:
+        """What an option means, and its default unless the text names one; a default tells the type as well."""
+        if action.help is None or isinstance(action.default, str) and action.default == SUPPRESS:
+            return str(super()._get_help_string(action))  # --help itself
+        notes = ["required"] * (action.required and bool(action.option_strings))
+        told = "default:" in action.help or action.nargs == 0 or action.default is None
+        notes += [] if told or not action.option_strings else ["default: %(default)s"]
+        return action.help + (f" ({', '.join(notes)})" if notes else "")
 
     def _format_action_invocation(self, action: Action) -> str:
         if not action.option_strings:
@@ -162,6 +171,16 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
     from ppl_fast.models import optimize
 
     return optimize(trained_model(run, options))
+
+
+def named_model(run: str, options: Any) -> "tuple[KeypointModel, NamedJoints | None]":
+    """`ready_model` and `named_joints`, of one model that is read once."""
+    from ppl_fast.models import optimize
+    from ppl_fast.naming import load_joints
+    from ppl_fast.training.run import find_model
+
+    model = trained_model(run, options)
+    return optimize(model), load_joints(find_model(run), model)
 
 
 def named_joints(run: str, options: Any) -> "NamedJoints | None":

@@ -90,9 +90,9 @@ def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:
     """The parser of an architecture, with the options of a model to begin with as defaults."""
     usage = "DATA --out RUN [--architecture NAME] [--preset NAME] [--config FILE] [--resume] [options]"
     parser = command_parser("train", DESCRIPTION, usage)
-    parser.add_argument("data", nargs="?", type=str, help="folder of images, shards, or NAME:ROOT")
+    parser.add_argument("data", metavar="DATA", nargs="?", type=str, help="folder of images, shards, or NAME:ROOT")
     parser.add_argument("--out", type=str, required=True, metavar="RUN", help="run directory: new, or to resume")
-    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file of options")
     parser.add_argument(
         "--resume", action="store_true", help="continue RUN, with the options in its config.yaml; begin where it is new"
     )

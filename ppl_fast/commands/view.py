@@ -1,6 +1,5 @@
 """ppl-fast view: a run as one HTML file to look at."""
 
-from pathlib import Path
 from typing import Any
 
 from ppl_fast._extras import needing
@@ -12,9 +11,9 @@ from ppl_fast.commands.options import (
     check_outputs,
     command_parser,
     fetch,
+    named_model,
     parse,
     place,
-    ready_model,
 )
 
 DESCRIPTION = """Write one HTML file that shows a run in a browser, without a network: the prior over training, links
@@ -46,7 +45,7 @@ def main(arguments: list[str]) -> int:
     out = place(options.out, options.run, "page.html")
     check_path(out)
     options.run = fetch(options.run)
-    model = ready_model(options.run, options)
+    model, joints = named_model(options.run, options)
     estimation: dict[str, Any] = {}
     if options.source is not None:
         check_media(options.source)  # else a folder would be made for a source that is not there
@@ -54,7 +53,8 @@ def main(arguments: list[str]) -> int:
         estimation = {name: getattr(options, name) for name in names}
         estimation |= {"framing": framing_for(options), "progress": True}
     check_outputs(out)
-    page = write_page(out, options.run, options.source, model=model, frames=options.frames, **estimation)
+    estimation |= {"model": model, "joints": joints, "frames": options.frames}
+    page = write_page(out, options.run, options.source, **estimation)
     for name, reason in page.skipped:
         print(readable(f"skipped {name}: {reason}"))
     poses = page.data["poses"]

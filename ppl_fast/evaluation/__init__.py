@@ -13,7 +13,7 @@ from ppl_fast.evaluation._matching import matching
 from ppl_fast.evaluation._occlusion import MASKS, check_masks, occlude, occlusion, visible_pixels
 from ppl_fast.evaluation._pck import pck
 from ppl_fast.evaluation._regression import RegressionMap, fit_mean_pose, fit_regression, mean_pose, regression
-from ppl_fast.evaluation._ridge import fit_ridge, ridge
+from ppl_fast.evaluation._ridge import fit_ridge, ridge, ridge_maps, ridge_slopes
 from ppl_fast.evaluation._score import Score, joint_errors, mean_over
 from ppl_fast.evaluation._subject import subject_share
 from ppl_fast.inference import predict
@@ -41,6 +41,8 @@ __all__ = [
     "regression",
     "regression_error",
     "ridge",
+    "ridge_maps",
+    "ridge_slopes",
     "side_by_side",
     "subject_share",
     "unit_joints",

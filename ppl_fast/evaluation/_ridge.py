@@ -51,6 +51,28 @@ def fit_ridge(
     return RegressionMap(coefficients, intercept=True, penalty=float(PENALTIES[best]))
 
 
+def ridge_maps(rows: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression with an intercept that no penalty is laid on.
+
+    Args:
+        rows: (n, F).
+        targets: (n, T).
+        penalties: (P,), each above 0.
+
+    Returns:
+        Slopes (P, F, T) and offsets (P, T), one of each a penalty.
+    """
+    middle, target = rows.mean(axis=0), targets.mean(axis=0)
+    slopes = ridge_slopes(rows - middle, targets - target, penalties)
+    return slopes, target - middle @ slopes
+
+
+def ridge_slopes(rows: np.ndarray, targets: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+    """`ridge_maps` without an intercept: its slopes, of rows and targets whose means are 0."""
+    gram = rows.T @ rows + penalties[:, None, None] * np.eye(rows.shape[1])
+    return np.linalg.solve(gram, np.broadcast_to(rows.T @ targets, (len(penalties), rows.shape[1], targets.shape[1])))
+
+
 def ridge(
     fitted: RegressionMap,
     train_images: int,
@@ -112,11 +134,8 @@ def _solutions(features: np.ndarray, joints: np.ndarray, shown: np.ndarray) -> n
         of = which.ravel() == number
         if not rows.any():
             continue
-        x, y = features[rows], joints[rows][:, of]
-        mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
-        values, vectors = np.linalg.eigh((x - mean_x).T @ (x - mean_x))
-        product = vectors.T @ (x - mean_x).T @ (y - mean_y).reshape(len(y), -1)
-        for each, penalty in zip(found, PENALTIES, strict=True):
-            slope = (vectors @ (product / (np.maximum(values, 0) + penalty)[:, None])).reshape(-1, *mean_y.shape)
-            each[:-1, of], each[-1, of] = slope, mean_y - np.tensordot(mean_x, slope, axes=1)
+        targets = joints[rows][:, of]
+        slopes, offsets = ridge_maps(features[rows], targets.reshape(len(targets), -1), PENALTIES)
+        found[:, :-1, of] = slopes.reshape(*slopes.shape[:2], *targets.shape[1:])
+        found[:, -1, of] = offsets.reshape(len(offsets), *targets.shape[1:])
     return found.reshape(len(PENALTIES), features.shape[1] + 1, -1)

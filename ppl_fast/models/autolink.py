@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models import terms as term
-from ppl_fast.models.blocks import conv, in_eval, init_kaiming
+from ppl_fast.models.blocks import conv, in_eval, init_kaiming, no_autocast
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
 from ppl_fast.models.regressor import attend, concentration, image_trunk
@@ -42,7 +42,7 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Keypoints (B, N, 2), (x, y) in [-1, 1], and attention (B, N, h, w) of images (B, 3, H, W)."""
         logits = self.maps(self.trunk(images))
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images.device):
             attention, keypoints = attend(logits, self.maps.weight.dtype)
         return keypoints, attention.view(logits.shape)
 

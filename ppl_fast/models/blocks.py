@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
 import torch
@@ -93,6 +94,12 @@ def random_blocks(batch: int, blocks: int, ratio: float, size: tuple[int, ...], 
     """(batch, 1, H, W) of 0 and 1: each of the blocks x blocks cells is 0 with probability `ratio`."""
     keep = torch.rand(batch, 1, blocks, blocks, device=like.device) > ratio
     return F.interpolate(keep.to(like.dtype), size=size, mode="nearest")
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which nothing is autocast; where nothing is anyway, none, which torch.export would keep as a block."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def check_gathered(module: nn.Module, method: str) -> None:

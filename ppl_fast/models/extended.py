@@ -40,10 +40,10 @@ class Extension(LinkModel):
         """
         s, found = self.settings, {}
         if self.training and s.occlude_input:
-            found["occluded"] = torch.rand(len(images), device=images.device) < s.occlude_input
+            found["occluded"] = torch.rand(images.shape[0], device=images.device) < s.occlude_input
             found["visible"] = self.kept_blocks(images, s.occlude_ratio)
         if self.training and s.withhold and (self.behind or 0.0) < s.withhold_until:
-            found["withheld"] = torch.rand(len(images), device=images.device) < s.withhold
+            found["withheld"] = torch.rand(images.shape[0], device=images.device) < s.withhold
         return found | super().masks(images, reference)
 
     def told(self, figure: Tensor | None, images: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:

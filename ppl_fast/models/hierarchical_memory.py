@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import MixerLayer, check_gathered
+from ppl_fast.models.blocks import MixerLayer, check_gathered, no_autocast
 from ppl_fast.ops import memory_attention, prototype_sums
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class HierarchicalMemory(nn.Module):
         Returns:
             The recalled keypoints (B, N, 2), and the commitment loss, a scalar.
         """
-        with torch.autocast(keypoints.device.type, enabled=False):
+        with no_autocast(keypoints.device):
             tokens = self.encode(keypoints)
             learn = learn and self.training and vectors is None
             # The update below writes into the buffer, the backward needs the vectors as they were read.
@@ -169,7 +169,7 @@ class HierarchicalMemory(nn.Module):
         """Like `prior`, with its gradient to the decoder."""
         check_gathered(self, "prior")
         codebook = self.codebook if vectors is None else vectors
-        with torch.autocast(codebook.device.type, enabled=False):
+        with no_autocast(codebook.device):
             return self.decode(codebook.mean(dim=1).unsqueeze(0)).squeeze(0)
 
     @torch.no_grad()
@@ -207,8 +207,8 @@ class HierarchicalMemory(nn.Module):
         super()._apply(converted, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    @torch.no_grad()
     def _update(self, tokens: Tensor, indices: Tensor, distances: Tensor) -> None:
+        """Move the vectors by tokens and distances without gradient; torch.export cannot write a no_grad around it."""
         k = self.codebook.shape[1]
         counts, sums = prototype_sums(tokens, indices, k)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

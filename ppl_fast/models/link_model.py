@@ -129,7 +129,7 @@ class LinkModel(KeypointModel):
 
     def kept_blocks(self, images: Tensor, ratio: float) -> Tensor:
         """(B, 1, S, S) of 0 and 1, each block of the grid 0 with probability `ratio`."""
-        return random_blocks(len(images), self.settings.mask_blocks, ratio, images.shape[2:], images)
+        return random_blocks(images.shape[0], self.settings.mask_blocks, ratio, images.shape[2:], images)
 
     def load_perceptual(self) -> None:
         """Load the perceptual loss's weights, unless another loss is asked for.

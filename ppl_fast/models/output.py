@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 class Prior(NamedTuple):
@@ -44,3 +45,7 @@ class AutoLinkOutput(NamedTuple):
     losses: dict[str, Tensor]  # {} where none were asked for
     loss: Tensor | None  # None where no losses were asked for
     attention: Tensor  # (B, N, h, w), where each keypoint was looked for; sums to 1 over the cells
+
+
+for output in (Prior, PPLOutput, AutoLinkOutput):  # so that torch.export can write what gives them
+    pytree._register_namedtuple(output, serialized_type_name=f"ppl_fast.{output.__name__}")

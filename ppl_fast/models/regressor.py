@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming
+from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming, no_autocast
 
 
 class DownBlock(nn.Module):
@@ -96,7 +96,7 @@ class Regressor(nn.Module):
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images.device):
             # The dtype is asked of a convolution: a quantized linear layer has none.
             dtype = self.maps.weight.dtype
             attention, position = attend(logits, dtype)
@@ -114,7 +114,7 @@ class Regressor(nn.Module):
     def attention(self, images: Tensor) -> Tensor:
         """Where each keypoint is looked for in images (B, 3, H, W): (B, N, h, w), which sums to 1 over the cells."""
         logits = self.maps(self.trunk(images))
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images.device):
             return attend(logits, self.maps.weight.dtype)[0].view(logits.shape)
 
 

@@ -76,7 +76,7 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
     if not (s.equivariance_weight and model.training):
         return {}
     maps = views.random_similarities(
-        len(found.images), s.view_turn, s.view_scale, s.view_shift, like=found.out.keypoints
+        found.images.shape[0], s.view_turn, s.view_scale, s.view_shift, like=found.out.keypoints
     )
     view = views.recoloured(views.warped(found.images, maps.to(found.images.dtype)), s.view_colour)
     distance = losses.equivariance(model.find(view), views.moved(found.out.keypoints, maps))

@@ -37,7 +37,7 @@ def warped(images: Tensor, maps: Tensor) -> Tensor:
 
 def recoloured(images: Tensor, amount: float) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1], each channel times up to 1 - amount to 1 + amount, plus up to +-amount."""
-    draws = amount * (torch.rand(2, len(images), 3, 1, 1, device=images.device, dtype=images.dtype) * 2 - 1)
+    draws = amount * (torch.rand(2, images.shape[0], 3, 1, 1, device=images.device, dtype=images.dtype) * 2 - 1)
     return (images * (1 + draws[0]) + draws[1]).clamp(-1, 1)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_fast._extras import needing
+from ppl_fast.evaluation import ridge_maps, ridge_slopes
 
 Array = NDArray[np.float64]
 Form = Callable[[Array, Array, float], tuple[Array, Array]]
@@ -27,15 +28,15 @@ SUM_WEIGHT = 1e2  # of the equation that a convex form's weights sum to 1, besid
 def full(points: Array, joints: Array, penalty: float) -> tuple[Array, Array]:
     """Ridge of points (n, N, 2) to joints (n, 1, 2); see the top."""
     flat = points.reshape(len(points), -1)
-    slope, offset = _ridge(flat, joints[:, 0], penalty)
-    return slope.reshape(*points.shape[1:], 1, 2), offset[None]
+    slopes, offsets = ridge_maps(flat, joints[:, 0], np.array([penalty]))
+    return slopes.reshape(*points.shape[1:], 1, 2), offsets
 
 
 def shared(points: Array, joints: Array, penalty: float) -> tuple[Array, Array]:
     """One weight a keypoint for both axes; see the top."""
     middle, target = points.mean(axis=0), joints[:, 0].mean(axis=0)
     rows = (points - middle).transpose(2, 0, 1).reshape(-1, points.shape[1])
-    weights = _solve(rows, (joints[:, 0] - target).T.reshape(-1, 1), penalty)
+    weights = ridge_slopes(rows, (joints[:, 0] - target).T.reshape(-1, 1), np.array([penalty]))[0]
     return _alike(weights[:, 0]), (target - middle.T @ weights[:, 0])[None]
 
 
@@ -84,17 +85,6 @@ def fit(name: str, points: Array, joints: Array, shown: NDArray[np.bool_], penal
 def apply(points: Array, slope: Array, offset: Array) -> Array:
     """Joints (n, J, 2) of points (n, N, 2)."""
     return np.tensordot(points, slope, axes=([1, 2], [0, 1])) + offset
-
-
-def _ridge(rows: Array, targets: Array, penalty: float) -> tuple[Array, Array]:
-    """Slope and offset, the latter without penalty."""
-    middle, target = rows.mean(axis=0), targets.mean(axis=0)
-    slope = _solve(rows - middle, targets - target, penalty)
-    return slope, target - middle @ slope
-
-
-def _solve(rows: Array, targets: Array, penalty: float) -> Array:
-    return np.linalg.solve(rows.T @ rows + penalty * np.eye(rows.shape[1]), rows.T @ targets)
 
 
 def _alike(weights: Array) -> Array:

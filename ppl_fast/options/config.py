@@ -39,6 +39,11 @@ class KeypointConfig:
     image_size: int = option(128, "side of the square input images in pixels", low=16, most=4096, everyday=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_size, tuple | list):
+            raise TypeError(
+                f"{self.owner()}: image_size must be an int, the side of the squares that models see, got "
+                f"{self.image_size!r}; the options fit and crop of training make squares of other images"
+            )
         check(self.owner(), self)
 
     def __eq__(self, other: object) -> bool:

@@ -53,7 +53,7 @@ TRAIN: dict[str, Any] = LEARNING | {
     "cache": "memory",
     "workers": 0,
     "device": "cpu",
-    "tensorboard": False,
+    "tracker": "none",
     "checkpoint_every": 1000,
     "picture_every": 1000,
 }

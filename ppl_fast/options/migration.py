@@ -2,7 +2,8 @@
 
 From when PPL and AutoLink had the options of their extensions themselves: they name the plain architecture and may hold
 any of those options. The rule for all of them, and for the command line: the extension is taken where one of its
-options differs from the default; else those options are left out. From when there was one cache: it was of memory.
+options differs from the default; else those options are left out. From when TensorBoard was the one tracker, and memory
+the one cache: options of the loop say yes or no to them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ppl_fast._options import YAML_WORDS
 from ppl_fast.options.registry import CONFIGS
 
 EXTENSIONS = {"ppl": "extended-ppl", "autolink": "extended-autolink"}
@@ -38,6 +40,16 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
     return architecture, {name: value for name, value in options.items() if name not in further}
 
 
-def renewed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a config file as they are called now: `cache: true` is memory; false is what YAML makes of no."""
-    return {**options, **({"cache": "memory"} if options.get("cache") is True else {})}
+def loop(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training loop as they are called now.
+
+    `tracker` takes the place of `tensorboard`, which was true or false; and `cache: true` is memory. Its false is what
+    YAML makes of no.
+    """
+    named = dict(options)
+    if "tensorboard" in named and "tracker" not in named:
+        written = named.pop("tensorboard")
+        named["tracker"] = "tensorboard" if YAML_WORDS.get(str(written).lower(), written) else "none"
+    if named.get("cache") is True:
+        named["cache"] = "memory"
+    return named

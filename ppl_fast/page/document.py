@@ -18,6 +18,7 @@ from ppl_fast._files import write_text
 from ppl_fast._options import integer
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.models import KeypointModel
+from ppl_fast.naming import NamedJoints
 from ppl_fast.options.footage import Framing
 from ppl_fast.page.learned import curves, described, priors
 from ppl_fast.page.measured import evaluations
@@ -81,6 +82,7 @@ def collect(
     source: str | os.PathLike[str] | None = None,
     *,
     model: KeypointModel | None = None,
+    joints: NamedJoints | None = None,
     frames: int = FRAMES,
     iterations: int = 1,
     batch_size: int = 32,
@@ -96,6 +98,7 @@ def collect(
         run: a run's directory, a checkpoint, or a saved model.
         source: a folder of images and videos, or one of them.
         model: that of the run, where it was loaded already.
+        joints: those of the run, likewise.
         frames: images and frames of videos to show, about, spread evenly; each part of the source has one at least.
         iterations: as `ppl_fast.inference.estimate` has it, for the source.
         batch_size: likewise.
@@ -113,7 +116,7 @@ def collect(
     frames = integer("collect", "frames", frames, low=1)
     run = Path(run)
     model = (load_model(run) if model is None else model).eval()
-    memory, sure = memory_of(model), beside(run, model)
+    memory, sure = memory_of(model), beside(run, model, joints)
     facts = described(model, run)
     data: dict[str, Any] = facts | {
         "joints": sure.described(),

@@ -15,7 +15,7 @@ from ppl_fast.inference import Calibration, load_calibration
 from ppl_fast.inference.poses import Naming
 from ppl_fast.inference.posing import device_of
 from ppl_fast.models import KeypointModel
-from ppl_fast.naming import has_joints, load_joints
+from ppl_fast.naming import NamedJoints, has_joints, load_joints
 from ppl_fast.training import load_model
 from ppl_fast.training.run import find_model
 from ppl_fast.visualization import palette
@@ -87,13 +87,19 @@ class Sureness:
         return {"names": names, "links": [list(bone) for bone in self.joints.skeleton], "colours": colours}
 
 
-def beside(run: Path, model: KeypointModel) -> Sureness:
+def beside(run: Path, model: KeypointModel, joints: NamedJoints | None = None) -> Sureness:
     """What lies beside the model of a run.
+
+    Args:
+        run: a run's directory, a checkpoint, or a saved model.
+        model: its model; for named joints a copy by `optimize` does not do, and another one is read.
+        joints: the named ones, where they were read already.
 
     Raises:
         ValueError: it is damaged, or was made for another model.
     """
     folder = find_model(run)
-    named = load_joints(folder, load_model(run).to(device_of(model)).eval()) if has_joints(folder) else None
+    if joints is None and has_joints(folder):
+        joints = load_joints(folder, load_model(run).to(device_of(model)).eval() if model.optimized else model)
     calibration = load_calibration(folder, model.settings.num_keypoints)
-    return Sureness(None if named is None else Noting(named), calibration or named is not None)
+    return Sureness(None if joints is None else Noting(joints), calibration or joints is not None)

@@ -10,9 +10,8 @@ from typing import Any
 from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
 from ppl_fast._options import as_meant, check, hint, option, plain
-from ppl_fast.options import CONFIGS, registry
+from ppl_fast.options import CONFIGS, migration, registry
 from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
-from ppl_fast.options.migration import extension, renewed
 
 SECTIONS = ("architecture", "data", "model", "train")
 OF_THE_MACHINE = ("device", "threads", "workers", "cache")  # options in which processes may differ
@@ -50,13 +49,14 @@ class TrainConfig:
         choices=("image", "video"),
         everyday=True,
     )
-    every: int = option(1, "train on each n-th frame of every clip", low=1)
+    every: int = option(1, "train on each n-th frame of every clip", low=1, everyday=True)
     frames: int = option(0, "train on at most so many frames of each video; 0 takes all", everyday=True)
     frames_by: str = option(
         "spread",
         "how they are chosen: spread = evenly over time; difference = evenly over what changes, so that still "
         "stretches do not dominate",
         choices=WAYS,
+        everyday=True,
     )
     fit: str = option(
         "squash",
@@ -102,11 +102,15 @@ class TrainConfig:
         1800, "seconds that several processes wait for each other, also while one reads the images or draws", low=1
     )
     threads: int = option(0, "CPU threads of the training process; 0 leaves the choice to torch")
-    log_every: int = option(20, "steps between records in log.jsonl and TensorBoard", low=1)
+    log_every: int = option(20, "steps between records in log.jsonl and the tracker", low=1)
     checkpoint_every: int = option(1000, "steps between checkpoints", low=1)
     keep_checkpoints: int = option(3, "newest checkpoints that are kept", low=1)
     picture_every: int = option(1000, "steps between refreshed pictures; 0 draws none")
-    tensorboard: bool = option(True, "write TensorBoard events beside log.jsonl")
+    tracker: str = option(
+        "tensorboard",
+        "what else is told what is logged: tensorboard, wandb, mlflow or another of accelerate's trackers; or none",
+        everyday=True,
+    )
 
     def __post_init__(self) -> None:
         check("TrainConfig", self)
@@ -178,15 +182,15 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
     """
     named = config.get("architecture", architecture)
     registry.check(named, f"config file {path}")
-    if extension(named) != extension(architecture):
+    if migration.extension(named) != migration.extension(architecture):
         raise ValueError(f"config file {path} is for the architecture {named}, but {architecture} is asked for")
-    valid = {"model": CONFIGS[extension(architecture)], "train": TrainConfig}
+    valid = {"model": CONFIGS[migration.extension(architecture)], "train": TrainConfig}
     for section, options in valid.items():
         given = {} if config.get(section) is None else config[section]  # as where all its lines are comments
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
+        given = migration.loop(given) if section == "train" else given
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
-        given = renewed(given)
         config = {name: value for name, value in config.items() if name != section}
         config |= {section: as_meant(options, given)} if given else {}
     return config

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 
 from ppl_fast._console import say
 from ppl_fast.data.image_set import ImageSet
@@ -17,11 +18,11 @@ from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import load_optimizer
 from ppl_fast.training.config import OF_THE_MACHINE, TrainConfig, write_config
-from ppl_fast.training.logging import tensorboard_takes
 from ppl_fast.training.pictures import check_drawing, keep_boxes
 from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images, subject_masks
+from ppl_fast.training.trackers import begin_tracker, check_tracker, tracker_takes
 from ppl_fast.training.trainer import Trainer
 from ppl_fast.training.warm_start import warm_start
 
@@ -47,8 +48,9 @@ def train(
         data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
             labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
-            latest), checkpoints/, log.jsonl, prior.jsonl, tensorboard/, and the pictures training.png, poses.png and,
-            of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and boxes.png.
+            latest), checkpoints/, log.jsonl, prior.jsonl, what a tracker writes, and the pictures training.png,
+            poses.png and, of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and
+            boxes.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
             yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
@@ -71,6 +73,7 @@ def train(
     model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
+    check_tracker(train_config.tracker)
     begun, resume = is_run(run), bool(resume)
     checkpoint = starting_point(run, resume)
     if train_config.threads:
@@ -97,7 +100,7 @@ def train(
         tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
         if resume and not begun:
             tell(f"no run in {run} yet: it begins")
-        if train_config.tensorboard and not tensorboard_takes(run):
+        if not tracker_takes(train_config.tracker, run):
             tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
         if checkpoint:
             with blaming(checkpoint):
@@ -110,10 +113,9 @@ def train(
             return trainer.trained()
         main = accelerator.is_main_process
         with claimed(run, resume, checkpoint) if main else nullcontext():
-            if main:
-                write_config(run / "config.yaml", model.architecture, str(data), model.config, train_config)
-                keep_boxes(run, dataset, draw=train_config.picture_every > 0)
-            trainer.fit(resume_command=shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"]))
+            tracker = _begin(trainer, str(data)) if main else None
+            again = shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"])
+            trainer.fit(again, tracker)
         tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
         return trainer.trained()
 
@@ -128,14 +130,27 @@ def _images(data: str | os.PathLike[str], image_size: int, config: TrainConfig, 
         raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
 
 
+def _begin(trainer: Trainer, data: str) -> GeneralTracker | None:
+    """What lies in a run before its first step; gives the tracker, which may refuse before anything is written."""
+    config, model, run = trainer.config, trainer.bare_model, trainer.run
+    tracker = begin_tracker(config.tracker, run, trainer.step, _options(model, config))
+    write_config(run / "config.yaml", model.architecture, data, model.config, config)
+    keep_boxes(run, trainer.dataset, draw=config.picture_every > 0)
+    return tracker
+
+
 def _facts(state: dict[str, Any], model: KeypointModel, config: TrainConfig, dataset: ImageSet) -> dict[str, Any]:
     """What all processes must have in common, by name; options of the machine may differ."""
-    options = {
-        f"option model.{name}": value for name, value in model.config.items() if name not in model.Config.machine
-    }
-    options |= {f"option train.{name}": value for name, value in asdict(config).items() if name not in OF_THE_MACHINE}
+    machine = {f"model.{name}" for name in model.Config.machine} | {f"train.{name}" for name in OF_THE_MACHINE}
+    options = {f"option {name}": value for name, value in _options(model, config).items() if name not in machine}
     images = f"{len(dataset)} of digest {fingerprint(dataset.paths)}"
     return {"step": state["step"], "images": images, "architecture": model.architecture, **options}
+
+
+def _options(model: KeypointModel, config: TrainConfig) -> dict[str, Any]:
+    """All options by name, with the section that a config file has for each."""
+    model_options = {f"model.{name}": value for name, value in model.config.items()}
+    return model_options | {f"train.{name}": value for name, value in asdict(config).items()}
 
 
 def _devices_of(accelerator: Accelerator) -> str:

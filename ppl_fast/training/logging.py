@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.jsonl, TensorBoard events, and the prior as it evolved."""
+"""What a run leaves to read: log.jsonl, what a tracker has of it, and the prior as it evolved."""
 
 import contextlib
 import json
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ppl_fast._documents import parse_json
-from ppl_fast._extras import needing
-from ppl_fast._files import readable, write_text
+from ppl_fast._files import write_text
 from ppl_fast.models import Prior
+from ppl_fast.training.trackers import end_tracker, flat
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from accelerate.tracking import GeneralTracker
 
 LONGEST_RECORD = 1 << 26  # bytes of a line
 PRIOR_SPACING = 1.2  # ratio of the steps between which the prior is kept
@@ -43,33 +43,26 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 class RunLog:
-    """Appends records to RUN/log.jsonl and RUN/prior.jsonl, and scalars to RUN/tensorboard.
+    """Appends records to RUN/log.jsonl and RUN/prior.jsonl, and gives their numbers to a tracker.
 
     Args:
         run: the run's directory.
         step: finished steps; records beyond it, of a stretch that the resumed run repeats, are dropped.
-        tensorboard: write events too, where `tensorboard_takes` the directory.
-
-    Raises:
-        ImportError: TensorBoard is asked for and not installed.
+        tracker: which has begun, and is ended by `close`; None for none.
     """
 
-    def __init__(self, run: Path, step: int, tensorboard: bool):
+    def __init__(self, run: Path, step: int, tracker: "GeneralTracker | None" = None):
         self._files = {name: _reopen(run / f"{name}.jsonl", step) for name in ("log", "prior")}
         self.records = read_records(run / "log.jsonl")
         self.priors = read_records(run / "prior.jsonl")
-        self._writer = _summary_writer(run / "tensorboard", step) if tensorboard and tensorboard_takes(run) else None
+        self._tracker = tracker
 
     def scalars(self, record: dict[str, Any]) -> None:
-        """Write one record; every number but the step becomes a TensorBoard scalar, nested ones as outer/inner."""
+        """Write one record, and give its numbers to the tracker."""
         self.records.append(record)
         self._append("log", record)
-        if self._writer is not None:
-            for name, value in record.items():
-                group = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-                for tag, scalar in group.items():
-                    if tag != "step":
-                        self._writer.add_scalar(tag, scalar, record["step"])
+        if self._tracker is not None:
+            self._tracker.log(flat(record), step=record["step"])
 
     def prior_due(self, step: int) -> bool:
         """Whether the prior of this step is worth keeping: densely early on, where it moves fast."""
@@ -94,11 +87,10 @@ class RunLog:
 
     def close(self) -> None:
         """Close every file; records are on disk already, so that a full disk is no error any more."""
+        end_tracker(self._tracker)
         with contextlib.suppress(OSError):
             for file in self._files.values():
                 file.close()
-            if self._writer is not None:
-                self._writer.close()
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         self._files[name].write(json.dumps(record) + "\n")
@@ -114,14 +106,3 @@ def _reopen(path: Path, step: int) -> TextIO:
 
 def _appending(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8")
-
-
-def tensorboard_takes(run: Path) -> bool:
-    """Whether TensorBoard can write to this directory: its name must be UTF-8."""
-    return readable(str(run)) == str(run)
-
-
-def _summary_writer(directory: Path, step: int) -> "SummaryWriter":
-    with needing("training with tensorboard=True needs", "train", otherwise="set tensorboard to false"):
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(directory), purge_step=step + 1 if step else None)

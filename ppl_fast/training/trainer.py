@@ -7,7 +7,7 @@ and the data order is a function of (seed, t), so that a resumed run repeats the
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from ppl_fast.training.processes import anywhere
 from ppl_fast.training.run import described, is_run
 from ppl_fast.training.signals import StopSignals, TrainingInterrupted
 from ppl_fast.training.sync_batchnorm import synchronize
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 
 class Trainer:
@@ -83,8 +86,13 @@ class Trainer:
         synchronize(model, on=False)
         return model.eval()
 
-    def fit(self, resume_command: str) -> None:
-        """Run the steps that are left; log, save and draw on the way."""
+    def fit(self, resume_command: str, tracker: "GeneralTracker | None" = None) -> None:
+        """Run the steps that are left; log, save and draw on the way.
+
+        Args:
+            resume_command: which goes on after an interruption, for its message.
+            tracker: to tell what is logged; only the main process has one.
+        """
         config, accelerator = self.config, self.accelerator
         loader = training_loader(
             self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
@@ -92,7 +100,7 @@ class Trainer:
             figures=self.figures,
         )  # fmt: skip
         hide = not accelerator.is_main_process
-        self.log = None if hide else RunLog(self.run, self.step, config.tensorboard)
+        self.log = None if hide else RunLog(self.run, self.step, tracker)
         self._options = (self.run / "config.yaml").read_bytes() if is_run(self.run) else None
         hidden = hide or bool(no_bar())
         with (

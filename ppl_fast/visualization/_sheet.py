@@ -58,13 +58,17 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
 
 
 def with_legend(page: Image.Image, keypoints: int, text: str) -> Image.Image:
-    """The page with a strip beneath: what is shown, the keypoints' colours by number, and what links' opacity means."""
+    """The page with a strip beneath: what is shown, the keypoints' colours by number, and what links' opacity means.
+
+    Without keypoints it tells what is shown.
+    """
     font = ImageFont.load_default(FONT_SIZE)
     room = page.width - 2 * MARGIN
     words = [(word, font.getlength(f"{word} ")) for word in text.split()]
     numbers = [(str(i), DOT + GAP / 2 + font.getlength(str(i))) for i in range(keypoints)]
     lines = _flowing(words, 0, room)
-    rows = _flowing([*numbers, (LINKS, SAMPLE + GAP + font.getlength(LINKS))], 2 * GAP, room)
+    marks = [*numbers, (LINKS, SAMPLE + GAP + font.getlength(LINKS))] if numbers else []
+    rows = _flowing(marks, 2 * GAP, room) if marks else []
     strip = Image.new("RGB", (page.width, CAPTION * (len(lines) + len(rows))), PAPER)
     for number, row in enumerate(lines):
         _write(strip, MARGIN, CAPTION * (number + 0.5), " ".join(word for word, _ in row))
