@@ -1,10 +1,10 @@
 """Whether labels of one set serve another: `python benchmarks/learning/carry.py --out FOLDER`.
 
 A model is trained on one set, and what turns its keypoints into joints is fitted on that set's labels. It then goes on
-learning on a few unlabelled images of another set, each way of the comparison with the same steps, and is measured there
-by the first set's map: no label of the other set is read for it. Beside it, the error by a map that is fitted on the
-other set's labels, which says how good the keypoints are and not what they mean. Figures of other seeds have another
-room, other outfits and other poses. What is finished is not run again.
+learning on a few unlabelled images of another set, each way of the comparison by the same steps, and is measured there
+by the first set's map: no label of the other set is read for it. Beside it stands the error by a map that is fitted on
+the other set's labels, which says how good the keypoints are, and not whether they still mean the same. Figures of
+other seeds have another room, other outfits and other poses. What is finished is not run again.
 """
 
 from __future__ import annotations
@@ -66,9 +66,8 @@ def compared(first: str, other: str, options: argparse.Namespace) -> list[dict[s
         make_figures(few, options.images, size=SIZE, seed=int(seed), difficulty=kind)
     rows = []
     for way, (method, further) in WAYS.items():
-        found = (
-            options.out / "cells" / f"{first}-{other}-{way.replace(' ', '-').replace(',', '')}-{options.judged}.json"
-        )
+        label = "-".join([first, other, *way.replace(",", "").split(), options.judged])
+        found = options.out / "cells" / f"{label}.json"
         if not found.is_file():
             begun = options.out / "runs" / f"{first.replace('-', f'-{method}-seed')}-steps{options.first_steps}"
             model, _ = trained(METHODS[method], options.first_steps, int(first.rsplit("-", 1)[1]), source, begun)
@@ -89,18 +88,16 @@ def measured(model: Any, after: Any, source: LearningSet, target: LearningSet) -
     (points, joints), (own, labels), (judged, truth) = (
         _points(each, part) for each, part in ((model, source.fit), (after, target.fit), (after, target.judged))
     )
-    every = np.ones(joints.shape[:2], bool)
-    maps = {"ridge": fit_ridge(points, joints), "named": linear.fit((points + 1) / 2, joints, every).map}
+    shown = np.ones(joints.shape[:2], bool)
+    maps = {"ridge": fit_ridge(points, joints), "named": linear.fit((points + 1) / 2, joints, shown).map}
     found = {
         "ridge": maps["ridge"](judged),
         "named": maps["named"]((judged + 1) / 2),
         "own": fit_ridge(own, labels)(judged),
         "mean pose": np.broadcast_to(joints.mean(0), truth.shape),
     }
-    return {
-        name: float(mean_over(joint_errors(each, truth, np.ones(truth.shape[:2], bool))))
-        for name, each in found.items()
-    }
+    every = np.ones(truth.shape[:2], bool)
+    return {name: float(mean_over(joint_errors(each, truth, every))) for name, each in found.items()}
 
 
 def _points(model: Any, part: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
