@@ -76,7 +76,7 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _where_measured(value: Any, by_seed: dict[int, dict[str, Any]]) -> dict[str, float | None] | None:
     """None where the set has no such measure, as no bones for a limb share."""
     try:
-        return _interval([value(each) for each in by_seed.values()])
+        return interval([value(each) for each in by_seed.values()])
     except KeyError:
         return None
 
@@ -85,7 +85,7 @@ def _order(name: str, method: str, steps: int) -> tuple[str, int, int]:
     return name, list(METHODS).index(method), steps
 
 
-def _interval(values: list[float]) -> dict[str, float | None]:
+def interval(values: list[float]) -> dict[str, float | None]:
     """Mean and half of the interval; the latter unknown of one seed."""
     wide = T95[len(values)] * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) in T95 else None
     return {"mean": float(np.mean(values)), "half": wide}
@@ -98,7 +98,7 @@ def _ratio(groups: Any, name: str, by_seed: dict[int, dict[str, Any]]) -> dict[s
     beside = next((runs[steps] for steps in sorted(runs, reverse=True) if set(by_seed) <= set(runs[steps])), None)
     if beside is None:
         return None
-    return _interval([whole(each) / whole(beside[seed]) for seed, each in by_seed.items()])
+    return interval([whole(each) / whole(beside[seed]) for seed, each in by_seed.items()])
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

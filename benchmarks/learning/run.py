@@ -81,13 +81,21 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) 
     return metrics
 
 
-def trained(method: Any, steps: int, seed: int, data: LearningSet, run: Path) -> tuple[KeypointModel, float]:
-    """The model, and the seconds that its steps took."""
+def trained(
+    method: Any,
+    steps: int,
+    seed: int,
+    data: LearningSet,
+    run: Path,
+    start: Path | None = None,
+    further: dict[str, Any] | None = None,
+) -> tuple[KeypointModel, float]:
+    """The model, and the seconds that its steps took; `start` to begin with, and further options."""
     if method.masks and data.masks is None:
         raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
-    masks = str(data.masks[0]) if method.masks else None
+    options, masks = method.model() | (further or {}), str(data.masks[0]) if method.masks and data.masks else None
     config = TrainConfig(steps=steps, seed=seed, masks=masks, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
-    model = train(method.model(), config, data.train, run, resume="auto", architecture=method.architecture)
+    model = train(options, config, data.train, run, resume="auto", architecture=method.architecture, start=start)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return model, records[-1]["seconds"]
 

@@ -98,10 +98,16 @@ class ExtendedPPL(Extension, PPL):
         term.equivariance,
         term.figure,
         term.prior,
+        term.plausibility,
         term.link_length,
     )
 
     settings: ExtendedPPLConfig
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        if self.settings.hold_prior:
+            self.link_parameters.requires_grad_(False)
 
     def filled(self, hidden: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """With `occlude_fill`, of a share of them, the hidden pixels as a second round of `estimate` sees them."""

@@ -41,7 +41,7 @@ class HierarchicalMemory(nn.Module):
     steps since a vector was last chosen. All stays float32 under autocast and in a model of half precision: moving
     averages need its digits, and vectors that nothing chose yet have values beyond float16.
 
-    The arguments are the options `memory_*` of `PPLConfig` and those of `ExtendedPPLConfig`.
+    The arguments are the options `memory_*` of `PPLConfig` and those of `ExtendedPPLConfig`; `held`: it does not learn.
     """
 
     codebook: Tensor
@@ -67,9 +67,10 @@ class HierarchicalMemory(nn.Module):
         decay: float = 0.9,
         start: str = "published",
         reseed_after: int = 0,
+        held: bool = False,
     ):
         super().__init__()
-        self.decay, self.reseed_after = decay, reseed_after
+        self.decay, self.reseed_after, self.held = decay, reseed_after, held
         mixers = [MixerLayer(num_keypoints, width, token_hidden, hidden) for _ in range(layers)]
         self.encoder = nn.Sequential(nn.Linear(2, width), *mixers, nn.LayerNorm(width))
         self.to_banks = nn.Linear(num_keypoints, banks)
@@ -86,6 +87,7 @@ class HierarchicalMemory(nn.Module):
         self.register_buffer("sizes", torch.full((banks, prototypes), float(balanced)))
         self.register_buffer("kept_prior", None, persistent=False)
         self.register_buffer("idle", torch.zeros(banks, prototypes, dtype=torch.int64))
+        self.requires_grad_(not held)
 
     def vectors(self, images: Tensor, learn: bool) -> Tensor | None:
         """What a pass over these images is to read where that is not the codebook any more, else None.
@@ -100,7 +102,7 @@ class HierarchicalMemory(nn.Module):
         Raises:
             RuntimeError: the memory has moved on since: another pass came between a pass and its backward.
         """
-        if not (learn and self.training) or torch.compiler.is_compiling():
+        if not self._moves(learn) or torch.compiler.is_compiling():
             return None
         key = images.data_ptr(), tuple(images.shape)
         if torch._C._current_graph_task_id() == -1:  # no backward is running
@@ -131,7 +133,7 @@ class HierarchicalMemory(nn.Module):
         """
         with no_autocast(keypoints.device):
             tokens = self.encode(keypoints)
-            learn = learn and self.training and vectors is None
+            learn = self._moves(learn) and vectors is None
             # The update below writes into the buffer, the backward needs the vectors as they were read.
             codebook = self.codebook.clone() if learn else self.codebook if vectors is None else vectors
             if learn and self._pass is not None and not torch.compiler.is_compiling():
@@ -140,6 +142,10 @@ class HierarchicalMemory(nn.Module):
             if learn:
                 self._update(tokens.detach(), indices, distances.detach())
             return self.decode(values), distances.mean() / tokens.shape[2]
+
+    def _moves(self, learn: bool) -> bool:
+        """Whether a pass moves the vectors."""
+        return learn and self.training and not self.held
 
     def encode(self, keypoints: Tensor) -> Tensor:
         """(B, N, 2) -> tokens (B, m, d)."""

@@ -86,6 +86,11 @@ def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32, even: b
     return coverage, (distances + (1 - share).unsqueeze(2)).amin(dim=1).mean(dim=1)
 
 
+def plausibility(keypoints: Tensor, recalled: Tensor) -> Tensor:
+    """Mean squared distance of keypoints (B, N, 2) to their places in the pose as the memory holds it, (B, N, 2)."""
+    return (keypoints - recalled).square().sum(dim=2).mean()
+
+
 def prior_distance(prior: Tensor, keypoints: Tensor) -> Tensor:
     """Mean squared distance of the prior (N, 2) to the mean of keypoints (B, N, 2) over the batch."""
     return (prior - keypoints.mean(dim=0)).square().mean()

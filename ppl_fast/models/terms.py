@@ -100,6 +100,13 @@ def figure(model: Extension, found: Pass) -> dict[str, Tensor]:
     return {name: (distance * shares).sum() for name, distance in zip(names, distances, strict=True)}
 
 
+def plausibility(model: ExtendedPPL, found: Pass) -> dict[str, Tensor]:
+    """How far the keypoints are from the memory's version of the pose, which is drawn nowhere itself."""
+    if not model.settings.plausibility_weight:
+        return {}
+    return {"plausibility": losses.plausibility(found.out.keypoints, found.out.recalled.detach())}
+
+
 def prior(model: ExtendedPPL, found: Pass) -> dict[str, Tensor]:
     """How far the keypoint prior is from the mean pose."""
     if not model.settings.prior_weight:

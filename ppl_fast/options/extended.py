@@ -91,14 +91,20 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
         1.0, "share of those samples that are filled in where any are; the others stay empty (not in the paper)", high=1
     )
     prior_weight: float = option(0.0, "weight of the keypoint prior's distance to the mean pose (not in the paper)")
+    hold_prior: bool = option(
+        False, "links and memory stay as they begin, with a trained model to begin with: as it has them"
+    )
+    plausibility_weight: float = option(
+        0.0, "weight of the keypoints' distance to the memory's version of the pose (not in the paper)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_withhold(self.owner())
 
     def memory_options(self) -> dict[str, Any]:
-        """And `reseed_after`."""
-        return super().memory_options() | {"reseed_after": self.reseed_after}
+        """And `reseed_after`, and whether it is held."""
+        return super().memory_options() | {"reseed_after": self.reseed_after, "held": self.hold_prior}
 
     def regressor_options(self) -> dict[str, Any]:
         """And `head`."""

@@ -92,6 +92,8 @@ def train(
         )
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
+        if start is None and checkpoint is None and getattr(model.settings, "hold_prior", False):
+            raise ValueError("train: hold_prior holds what a model has learned, and needs one to begin with: --from")
         begins = warm_start(model, start) if start is not None and checkpoint is None else ""
         figures = subject_masks(train_config, model, dataset)
         trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)

@@ -18,7 +18,7 @@ def exchanged(model: nn.Module, sync_batchnorm: bool = False, accumulate: int = 
         "batchnorm", means and variances with their gradients, summed at every part; "buffers", which the first process
         sends to all once a step.
     """
-    memories = [module for module in model.modules() if isinstance(module, HierarchicalMemory)]
+    memories = [module for module in model.modules() if isinstance(module, HierarchicalMemory) and not module.held]
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] * sync_batchnorm
     return {
         "gradients": sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad),

@@ -53,7 +53,8 @@ def warm_start(model: KeypointModel, path: str | os.PathLike[str]) -> str:
         What was taken over and what is new, in a sentence.
 
     Raises:
-        FileNotFoundError, ValueError: there is no model, it is damaged, or nothing in it fits.
+        FileNotFoundError, ValueError: there is no model, it is damaged, or nothing in it fits, or not the whole of a
+            prior that is to be held.
     """
     source = load_model(path)
     counts = source.config["num_keypoints"], model.config["num_keypoints"]
@@ -69,6 +70,9 @@ def warm_start(model: KeypointModel, path: str | os.PathLike[str]) -> str:
             fresh.append(name)
     if not whole:
         raise ValueError(f"train: {path} has nothing that a {type(model).__name__} of these options could begin from")
+    lacking = [name for name in part + fresh if name == LINKS or name.startswith("memory.")]
+    if lacking and getattr(model.settings, "hold_prior", False):
+        raise ValueError(f"train: hold_prior needs the prior of {path} whole, and does not have {_listed(lacking)}")
     told = f"from {path}: {len(whole)} of {len(new)} tensors are taken over"
     if part:
         told += f"; {counts[0]} keypoints become {counts[1]}, the first {min(counts)} of which keep {_listed(part)}"
