@@ -138,11 +138,11 @@ def _network(tensors: dict[str, Tensor], model: KeypointModel, joints: int, path
         raise ValueError(f"{path}: its network needs the trunk of a LinkModel, got a {type(model).__name__}")
     state = {key.removeprefix("network."): value for key, value in tensors.items()}
     if "weights" not in state or state["weights"].shape[1:] != (joints,):
-        raise ValueError(f"{path}: its network is not one of {joints} joints; name the joints anew")
+        raise ValueError(f"{path}: no networks of these {joints} joints in it: name them anew")
     known = torch.ones(len(state["weights"]), joints, dtype=torch.bool)
     network = JointNetworks([JointNetwork.beside(model, joints) for _ in known], known).to(next(model.parameters()))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path}: its network is not this model's: {str(error).splitlines()[1].strip()}") from error
+        raise ValueError(f"{path}: its networks are not this model's: {str(error).splitlines()[1].strip()}") from error
     return network.eval()
