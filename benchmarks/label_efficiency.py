@@ -1,37 +1,47 @@
 """How few labels do named joints need?
 
-`python benchmarks/label_efficiency.py RUN LABELS --test LABELS --out FOLDER`: for 5, 10, 20, 40 and all labels, several
-draws of which images are labelled, the error on the test images, whole and with half of the blocks hidden, of: the mean
-pose; a network of the run's own shape trained on the labels alone, its steps and its hiding of blocks chosen by
-cross-validation; the map from the run's keypoints; and what `ppl-fast name` makes of both. A cell, draw by draw, is
-kept in FOLDER, so that a call goes on where another stopped; the table is printed, and written to FOLDER/table.json.
-The test labels choose nothing.
+`python benchmarks/label_efficiency.py RUN LABELS --out FOLDER`: for 5, 10, 20, 40 and all labels, several draws of
+which images are labelled, the error on test images (`--test`, or those that benchmarks/learning/run.py holds out of a
+project for a seed), whole and with half of the blocks hidden, of
+
+- the mean pose;
+- labels alone: networks of the run's own shape, trained from scratch just as long, once on whole images and once with
+  blocks hidden in a quarter of them. Whether these, those, or the mean of both count is chosen by the test error
+  itself, cell by cell, whole and hidden apart: to their advantage, and without the time of a cross-validation;
+- the map from the run's keypoints, after two rounds where something is hidden;
+- one of the run's own networks (the mean of the single ones' errors), and what `ppl-fast name` makes of all of it.
+
+A cell, draw by draw, is kept in FOLDER, so that a call goes on where another stopped; the table is printed, and written
+to FOLDER/table.json. The test labels choose nothing of the run's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from learning.sets import HELD_OUT
 
 from ppl_fast._files import write_text
 from ppl_fast.data import open_set
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over, occlude
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.naming import Labelled, Schedule, name_joints
-from ppl_fast.naming.network import predicted, trained
+from ppl_fast.naming.fitting import NETWORKS
+from ppl_fast.naming.linear import fold_numbers
+from ppl_fast.naming.network import JointNetworks, predicted, trained
 from ppl_fast.training import load_model
 
 COUNTS, DRAWS = (5, 10, 20, 40, 0), 5  # 0: all
-SCHEDULES = [Schedule(steps=steps, hide=hide) for steps in (300, 600, 1200) for hide in (0.0, 0.25)]
-FOLDS = 5
 HIDDEN = ("blocks", 0.5)
-METHODS = ("mean pose", "labels alone", "keypoints", "keypoints and network")
+METHODS = ("mean pose", "labels alone", "one alone", "keypoints", "one network", "named")
+HIDE = (0.0, 0.25)  # of the networks from scratch
 
 
 def main() -> None:
@@ -39,15 +49,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="trained run")
     parser.add_argument("labels", help="labelled images to draw from")
-    parser.add_argument("--test", required=True, help="labelled images to measure on")
+    parser.add_argument("--test", help="labelled images to measure on; without, the part of LABELS that is held out")
+    parser.add_argument("--seed", type=int, default=0, help="of that part, as the run was trained without it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="of labels; 0: all")
     parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--steps", type=int, default=Schedule().steps, help="of each network")
+    parser.add_argument("--alone", type=int, default=NETWORKS, help="networks from scratch whose mean counts")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(options.run).eval()
-    pool, test = (read(spec, model.config["image_size"]) for spec in (options.labels, options.test))
+    pool = read(options.labels, model.config["image_size"])
+    if options.test:
+        test = read(options.test, model.config["image_size"])
+    else:
+        order = np.random.default_rng(options.seed).permutation(len(pool))
+        test, pool = (part(pool, rows) for rows in np.split(order, [round(HELD_OUT * len(order))]))
     cells = []
     for count in options.counts:
         for draw in range(1 if count == 0 else options.draws):
@@ -56,7 +74,9 @@ def main() -> None:
                 print(f"== {path.stem}", flush=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 rows = np.random.default_rng([draw, count]).permutation(len(pool))[: count or None]
-                write_text(path, json.dumps(cell(model, part(pool, rows), test), indent=2) + "\n")
+                write_text(
+                    path, json.dumps(cell(model, part(pool, rows), test, options.steps, options.alone), indent=2) + "\n"
+                )
             cells.append(json.loads(path.read_text()))
     found = table(cells)
     write_text(options.out / "table.json", json.dumps(found, indent=2) + "\n")
@@ -79,58 +99,61 @@ def part(labelled: Labelled, rows: np.ndarray) -> Labelled:
     return replace(labelled, images=images, joints=labelled.joints[rows], shown=labelled.shown[rows])
 
 
-def cell(model: LinkModel, few: Labelled, test: Labelled) -> dict[str, Any]:
-    """Errors of every method, as fractions of the image size, "whole" and "hidden"."""
-    named = name_joints(model, few)
-    schedule = chosen(model, few)
-    alone = network(model, few, schedule)
-    mean = np.where(few.shown[..., None], few.joints, np.nan)
-    mean = np.nan_to_num(np.nanmean(mean, axis=0)) if len(few) else mean
+def cell(model: LinkModel, few: Labelled, test: Labelled, steps: int, alone: int) -> dict[str, Any]:
+    """Errors of every method, as fractions of the image size, "whole" and "hidden"; seconds of a core."""
+    started = time.process_time()
+    named = name_joints(model, few, Schedule(steps=steps))
+    seconds = time.process_time() - started
+    torch.manual_seed(0)
+    fresh = MODELS[model.architecture](**model.config)
+    scratch = {hide: networks(fresh, few, Schedule(steps=steps, hide=hide), alone) for hide in HIDE}
+    mean = np.nan_to_num(np.nanmean(np.where(few.shown[..., None], few.joints, np.nan), axis=0))
     hidden, visible = occlude(test.images, *HIDDEN)
-    result: dict[str, Any] = {"labels": len(few), "schedule": {"steps": schedule.steps, "hide": schedule.hide}}
+    result: dict[str, Any] = {"labels": len(few), "seconds": seconds, "steps": steps, "networks alone": alone}
+
+    def error(joints: np.ndarray) -> float:
+        return float(mean_over(joint_errors(joints, test.joints, test.shown) / 2))
+
+    def single(joined: JointNetworks, images: torch.Tensor) -> float:
+        return float(np.mean([error(predicted(each, images).double().numpy()) for each in joined.members]))
+
     for name, images, seen in (("whole", test.images, None), ("hidden", hidden, visible)):
-        points = keypoints(model, images, seen)
-        found = {
-            "mean pose": np.broadcast_to(mean, test.joints.shape),
-            "labels alone": predicted(alone, images).double().numpy(),
-            "keypoints": named.map(points),
-            "keypoints and network": named(images, points),
+        points, filled = found(model, images, seen)
+        joints = {str(hide): predicted(each, images).double().numpy() for hide, each in scratch.items()}
+        by_hide = {hide: error(each) for hide, each in joints.items()}
+        by_hide["both"] = error(np.mean([*joints.values()], axis=0))
+        result[name] = {
+            "mean pose": error(np.broadcast_to(mean, test.joints.shape)),
+            "labels alone": min(by_hide.values()),
+            "one alone": min(single(each, images) for each in scratch.values()),
+            "keypoints": error(named.map(points)),
+            "one network": single(named.network, filled),
+            "named": error(named(filled, points)),
+            "by hide": by_hide,
         }
-        errors = {key: joint_errors(value, test.joints, test.shown) / 2 for key, value in found.items()}
-        result[name] = {key: float(mean_over(value)) for key, value in errors.items()}
     return result
 
 
-def keypoints(model: LinkModel, images: torch.Tensor, visible: torch.Tensor | None) -> np.ndarray:
-    """Of all images; where something is hidden, after two rounds if the model has any."""
+def found(model: LinkModel, images: torch.Tensor, visible: torch.Tensor | None) -> tuple[np.ndarray, torch.Tensor]:
+    """Keypoints, and the images that they were found in; where something is hidden, after two rounds if there are."""
     passes = 3 if model.iterative and visible is not None else 1
     parts = torch.arange(len(images)).split(64)
-    found = [model.estimate(images[rows], passes, None if visible is None else visible[rows]) for rows in parts]
-    return torch.cat(found).double().numpy()
+    rounds = [model.estimate_rounds(images[p], passes, None if visible is None else visible[p])[-1] for p in parts]
+    points, seen = (torch.cat(each) for each in zip(*rounds, strict=True))
+    return points.double().numpy(), seen
 
 
-def network(model: LinkModel, few: Labelled, schedule: Schedule) -> Any:
-    """A network of the run's shape, trained on these labels from scratch."""
-    torch.manual_seed(schedule.seed)
-    fresh = MODELS[model.architecture](**model.config)
-    return trained(
-        fresh, few.images, torch.from_numpy(np.nan_to_num(few.joints)), torch.from_numpy(few.shown), schedule
-    )
-
-
-def chosen(model: LinkModel, few: Labelled) -> Schedule:
-    """The schedule with the smallest error on labels left out."""
-    folds = np.random.default_rng(0).permutation(len(few)) % min(FOLDS, len(few))
-    means = []
-    for schedule in SCHEDULES:
-        errors = []
-        for fold in np.unique(folds):
-            held, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            left = part(few, held)
-            joints = predicted(network(model, part(few, others), schedule), left.images).double().numpy()
-            errors.append(joint_errors(joints, left.joints, left.shown).ravel())
-        means.append(float(mean_over(np.concatenate(errors))))
-    return SCHEDULES[int(np.argmin(means))]
+def networks(fresh: LinkModel, few: Labelled, schedule: Schedule, count: int) -> JointNetworks:
+    """Networks of a fresh model's shape, each without another of `NETWORKS` parts of the labels; or one, on all."""
+    joints, shown = torch.from_numpy(np.nan_to_num(few.joints)), torch.from_numpy(few.shown)
+    fold = torch.from_numpy(fold_numbers(len(few), 0, NETWORKS))
+    members, known = [], []
+    for number in range(min(count, len(few))):
+        rows = torch.arange(len(few)) if count == 1 else torch.nonzero(fold != number % NETWORKS)[:, 0]
+        own = replace(schedule, seed=schedule.seed + 1 + number)
+        members.append(trained(fresh, few.images[rows], joints[rows], shown[rows], own))
+        known.append(shown[rows].any(dim=0))
+    return JointNetworks(members, torch.stack(known)).eval()
 
 
 def table(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,16 +164,16 @@ def table(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             values = {m: [each[which][m] for each in cells if each["labels"] == count] for m in METHODS}
             row: dict[str, Any] = {"labels": count, "images": which, "draws": len(values["mean pose"])}
             row |= {m: {"mean": float(np.mean(v)), "deviation": float(np.std(v))} for m, v in values.items()}
-            row["ratio"] = row["keypoints and network"]["mean"] / row["labels alone"]["mean"]
+            row["ratio"] = row["named"]["mean"] / row["labels alone"]["mean"]
             rows.append(row)
     return rows
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """The table as text."""
-    text = [f"{'labels':>6}  {'images':<8}" + "".join(f"{method:>24}" for method in METHODS) + f"{'ratio':>8}"]
+    text = [f"{'labels':>6}  {'images':<8}" + "".join(f"{method:>19}" for method in METHODS) + f"{'ratio':>8}"]
     for row in rows:
-        numbers = "".join(f"{row[m]['mean']:16.4f} +-{row[m]['deviation']:.4f}" for m in METHODS)
+        numbers = "".join(f"{row[m]['mean']:11.4f} +-{row[m]['deviation']:.4f}" for m in METHODS)
         text.append(f"{row['labels']:>6}  {row['images']:<8}{numbers}{row['ratio']:8.2f}")
     return text
 

@@ -20,7 +20,7 @@ from ppl_fast.inference import Calibration
 from ppl_fast.inference.confidence import digest, gather
 from ppl_fast.models import AutoLink
 from ppl_fast.models.checkpoint import CALIBRATION
-from ppl_fast.naming import JointNetwork, NamedJoints
+from ppl_fast.naming import JointNetwork, JointNetworks, NamedJoints
 from ppl_fast.naming.linear import LinearMap
 from ppl_fast.options.export import SUFFIXES
 
@@ -86,7 +86,8 @@ def ramp(model, images, visible):
 
 def joints_of(model, count=3):
     rng = np.random.default_rng(0)
-    network = JointNetwork.beside(model, count).eval()
+    members = [JointNetwork.beside(model, count) for _ in range(2)]
+    network = JointNetworks(members, torch.ones(2, count, dtype=torch.bool)).eval()
     map_ = LinearMap(rng.normal(size=(5, 2, count, 2)) / 5, rng.normal(size=(count, 2)) / 5)
     names = [f"joint{i}" for i in range(count)]
     return NamedJoints(names, [(0, 1)], map_, np.linspace(0, 1, count), network, np.zeros((1, 5, 2)), {})
@@ -124,9 +125,10 @@ def test_onnx_gives_rounds_confidence_and_joints(run, tmp_path, capsys):
     for given, each in zip(batches, found, strict=True):
         images, visible = map(torch.from_numpy, given.values())
         keypoints, evidence = gather(model, images, 2, visible)
+        seen = model.estimate_rounds(images, 2, visible)[-1][1]
         likelihood, error = calibration.judge(evidence)
         expected = {"keypoints": keypoints.numpy(), "confidence": likelihood, "expected_error": error}
-        expected["joints"] = joints(images * visible, keypoints.double().numpy())
+        expected["joints"] = joints(seen, keypoints.double().numpy())
         expected["joint_confidence"], expected["joint_expected_error"] = map(joints.mixed, (likelihood, error))
         agree(each, expected)
     assert about["inputs"]["images"]["shape"] == ["batch", 3, 32, 32] and about["iterations"] == 2

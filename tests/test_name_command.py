@@ -1,15 +1,19 @@
 """Named joints where they are used: `estimate` from Python, and the commands."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from model_cases import pictures, tiny
 from PIL import Image
 
 from ppl_fast.cli import main
 from ppl_fast.data import make_figures
 from ppl_fast.inference import collect, estimate, write
+from ppl_fast.inference.poses import Origins
+from ppl_fast.inference.posing import Batch, Posing
 from ppl_fast.naming import Labelled, Schedule, name_joints
 
 QUICK = Schedule(steps=4, batch_size=4)
@@ -33,6 +37,19 @@ class TestEstimate:
         assert schema.names == NAMES and schema.links.tolist() == [[0, 1]]
         write(estimate(model, images, joints=named), csv=tmp_path / "poses.csv")
         assert (tmp_path / "poses.csv").read_text().startswith("file,nose_x,nose_y,tail_x")
+
+    def test_networks_see_what_the_last_round_filled_in(self):
+        model = tiny().eval()
+        named = replace(name_joints(model, labelled(), QUICK), shares=np.ones(3))
+        images, visible = pictures(3), torch.zeros(3, 1, 32, 32, dtype=torch.bool)
+        visible[..., :16] = True
+        keypoints, filled = model.estimate_rounds(images, 2, visible)[-1]
+        expected = named(filled, keypoints.double().numpy())
+        assert not np.allclose(expected, named(images * visible, keypoints.double().numpy()), atol=1e-3)
+        origins = Origins(names=["a", "b", "c"], sizes=np.full((3, 2), 32), frames=[None] * 3, times=[None] * 3)
+        for confidence in (False, True):
+            poses = Posing(model, 2, joints=named, confidence=confidence)(Batch(origins, images, visible))
+            assert np.allclose(poses.normalised, expected, atol=1e-6)
 
     def test_confidence_is_that_of_the_keypoints_a_joint_is_made_of(self):
         model = tiny().eval()

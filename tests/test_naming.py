@@ -5,9 +5,21 @@ import pytest
 import torch
 from model_cases import pictures, tiny
 from published_cases import SMALL_AUTOLINK
+from safetensors.torch import load_file, save_file
 
 from ppl_fast import ExtendedAutoLink
-from ppl_fast.naming import Labelled, Schedule, forms, linear, load_joints, name_joints, steps_of
+from ppl_fast.naming import (
+    JointNetwork,
+    JointNetworks,
+    Labelled,
+    Schedule,
+    fitting,
+    forms,
+    linear,
+    load_joints,
+    name_joints,
+    steps_of,
+)
 from ppl_fast.naming.network import predicted, trained
 from ppl_fast.naming.suggest import suggested
 
@@ -145,12 +157,20 @@ class TestNetwork:
         trained(self.model, pictures(2), torch.zeros(2, 1, 2), torch.ones(2, 1, dtype=torch.bool), QUICK)
         assert torch.equal(torch.rand(2), expected)
 
+    def test_the_mean_of_those_that_know_a_joint(self):
+        members = [JointNetwork.beside(tiny(), 3).eval() for _ in range(2)]
+        one, other = (member(pictures(4)) for member in members)
+        known = torch.tensor([[True, True, False], [True, False, False]])
+        found = JointNetworks(members, known)(pictures(4))
+        assert torch.allclose(found[:, 0], (one[:, 0] + other[:, 0]) / 2) and torch.allclose(found[:, 1], one[:, 1])
+        assert torch.allclose(found[:, 2], (one[:, 2] + other[:, 2]) / 2)  # nobody knows: anything finite
+
 
 class TestNameJoints:
     def test_all_labels_are_used_and_errors_are_of_images_left_out(self):
         steps = []
         named = name_joints(tiny().eval(), labelled(), QUICK, lambda: steps.append(1))
-        assert len(steps) == steps_of(12, QUICK) == 4 * 11
+        assert len(steps) == steps_of(12, QUICK) == 4 * 5
         assert named.names == NAMES and named.skeleton == [(0, 1)] and named.network is not None
         report = named.report
         assert report["images"] == 12 and set(report["joints"]) == set(NAMES)
@@ -174,6 +194,18 @@ class TestNameJoints:
         assert np.allclose(named(pictures(12), keypoints), expected)
         apart = np.linalg.norm(by_map - by_network, axis=2).mean(axis=1)
         assert np.allclose(named.disagreement(pictures(12), keypoints), apart)
+
+    def test_no_network_has_seen_the_image_that_its_error_is_of(self, monkeypatch):
+        seen = []
+
+        def learned(model, images, *others):
+            seen.append({float(image[0, 0, 0]) for image in images})
+            return JointNetwork.beside(model, 3).eval()
+
+        monkeypatch.setattr(fitting, "trained", learned)
+        named = name_joints(tiny().eval(), labelled(), QUICK)
+        assert len(named.network.members) == len(seen) == 5 and [len(each) for each in seen] == [9, 9, 10, 10, 10]
+        assert all(sum(float(image[0, 0, 0]) in each for each in seen) == 4 for image in pictures(12))
 
     def test_a_joint_that_no_label_shows_is_finite_and_said(self):
         few = labelled()
@@ -212,8 +244,16 @@ class TestOnDisk:
             ValueError, match=r"slope must have shape \(4, 2, 3, 2\) for this model .* got \(5, 2, 3, 2\)"
         ):
             load_joints(tmp_path, tiny(num_keypoints=4))
-        with pytest.raises(ValueError, match="its network is not this model's: size mismatch"):
+        with pytest.raises(ValueError, match="its networks are not this model's: size mismatch"):
             load_joints(tmp_path, tiny(regressor_base=8))
+
+    def test_a_network_of_other_joints_is_refused(self, tmp_path):
+        self.named().save(tmp_path)
+        tensors = load_file(tmp_path / "joints.safetensors")
+        del tensors["network.weights"]
+        save_file(tensors, tmp_path / "joints.safetensors")
+        with pytest.raises(ValueError, match="no networks of these 3 joints in it: name them anew"):
+            load_joints(tmp_path, tiny())
 
     @pytest.mark.parametrize("broken", ["joints.json", "joints.safetensors"])
     def test_broken_files_are_named(self, tmp_path, broken):

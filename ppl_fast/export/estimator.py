@@ -61,13 +61,13 @@ class Estimator(nn.Module):
             visible: (B, 1, S, S) bool, False where the images are hidden.
         """
         if self.judge is None:
-            keypoints = self.model.estimate(images, self.iterations, visible)
+            keypoints, seen = self.model.estimate_rounds(images, self.iterations, visible)[-1]
             found = {"keypoints": keypoints}
         else:
-            keypoints, evidence = measure(self.model, images, self.iterations, visible)
+            keypoints, evidence, seen = measure(self.model, images, self.iterations, visible)
             found = {"keypoints": keypoints} | self.judge(evidence)
         if self.joints is not None:
-            found |= self.joints(images if visible is None else images * visible, found)
+            found |= self.joints(images if visible is None else seen, found)
         return found
 
     def outputs(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ FORMAT = 1
 
 def measure(
     model: KeypointModel, images: Tensor, iterations: int = 1, visible: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Estimate keypoints, and the evidence for each: the model's, and how far two views and two rounds agree.
 
     Args:
@@ -48,9 +48,10 @@ def measure(
         visible: (B, 1, S, S) bool; see `KeypointModel.estimate`.
 
     Returns:
-        Keypoints (B, N, 2), as by `model.estimate`, and numbers (B, N) by name, the larger the less sure: that of
+        Keypoints (B, N, 2), as by `model.estimate`; numbers (B, N) by name, the larger the less sure: that of
         `KeypointModel.evidence`; `view`, how far a keypoint is from where it is found in a shifted copy; and `rounds`,
-        from where it was in the round before, 0 in the first. Distances are in units of half the image side.
+        from where it was in the round before, 0 in the first; distances are in units of half the image side. And the
+        images (B, 3, S, S) that the last round saw.
     """
     rounds = model.estimate_rounds(images, iterations, visible)
     keypoints, seen = rounds[-1]
@@ -60,15 +61,20 @@ def measure(
     shifted = F.pad(seen, (step, 0, step, 0), mode="replicate")[:, :, :size, :size]
     found["view"] = (model.estimate(shifted) - 2 * step / (size - 1) - keypoints).norm(dim=2)
     found["rounds"] = (keypoints - (rounds[-2][0] if len(rounds) > 1 else keypoints)).norm(dim=2)
-    return keypoints, found
+    return keypoints, found, seen
 
 
 def gather(
     model: KeypointModel, images: Tensor, iterations: int = 1, visible: Tensor | None = None
 ) -> tuple[Tensor, Evidence]:
     """`measure`, with the evidence as float64 arrays."""
-    keypoints, found = measure(model, images, iterations, visible)
-    return keypoints, {name: value.detach().cpu().double().numpy() for name, value in found.items()}
+    keypoints, found, _ = measure(model, images, iterations, visible)
+    return keypoints, arrays(found)
+
+
+def arrays(found: dict[str, Tensor]) -> Evidence:
+    """Evidence as float64 arrays."""
+    return {name: value.detach().cpu().double().numpy() for name, value in found.items()}
 
 
 def uncalibrated(evidence: Evidence) -> NDArray[np.float64]:

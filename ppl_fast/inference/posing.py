@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_fast.inference.confidence import Calibration, gather, uncalibrated
+from ppl_fast.inference.confidence import Calibration, arrays, measure, uncalibrated
 from ppl_fast.inference.masks import Masks
 from ppl_fast.inference.poses import Naming, Origins, Poses
 from ppl_fast.inference.sources import Source
@@ -51,16 +51,20 @@ class Posing:
         hidden = {} if batch.visible is None else {"visible": batch.visible.to(device)}
         likelihood = expected = None
         if self.confidence is False:
-            found = self.model.estimate(pixels, iterations=self.iterations, **hidden)
+            found, seen = self.model.estimate(pixels, iterations=self.iterations, **hidden), pixels
+            if self.joints is not None and hidden:
+                found, seen = self.model.estimate_rounds(pixels, self.iterations, **hidden)[-1]
         else:
-            found, evidence = gather(self.model, pixels, self.iterations, **hidden)
+            found, measured, seen = measure(self.model, pixels, self.iterations, **hidden)
+            evidence = arrays(measured)
             if self.confidence is True:
                 likelihood = uncalibrated(evidence)
             else:
                 likelihood, expected = self.confidence.judge(evidence, origins.seen_sizes)
         normalised = found.detach().cpu().double().numpy()
         if self.joints is not None:
-            normalised = self.joints(pixels * hidden["visible"] if hidden else pixels, normalised)
+            # What is hidden, the joints' networks see as the last round filled it in.
+            normalised = self.joints(seen if hidden else pixels, normalised)
             likelihood, expected = (
                 each if each is None else self.joints.mixed(each) for each in (likelihood, expected)
             )

@@ -2,10 +2,11 @@
 
 from ppl_fast.naming.fitting import Labelled, name_joints, steps_of
 from ppl_fast.naming.named import NamedJoints, has_joints, load_joints
-from ppl_fast.naming.network import JointNetwork, Schedule
+from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule
 
 __all__ = [
     "JointNetwork",
+    "JointNetworks",
     "Labelled",
     "NamedJoints",
     "Schedule",

@@ -20,9 +20,10 @@ from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
 from ppl_fast.naming.linear import LinearMap, fold_numbers
 from ppl_fast.naming.named import NamedJoints
-from ppl_fast.naming.network import JointNetwork, Schedule, predicted, trained
+from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule, predicted, trained
 
 DEFAULT = Schedule()
+NETWORKS = 5  # each without a fifth of the images
 NORMAL = 1.96  # standard errors to each side of a 95 % interval
 
 
@@ -54,15 +55,16 @@ def name_joints(
     schedule: Schedule | None = DEFAULT,
     advanced: Callable[[], object] = lambda: None,
 ) -> NamedJoints:
-    """Fit a map from a model's keypoints, and a network on its trunk, to named joints; blend them by their errors.
+    """Fit a map from a model's keypoints, and networks on its trunk, to named joints; blend them by their errors.
 
-    Both are fitted once on all labelled images and once without each fold of them. What they predict for the images
-    left out decides how much each weighs for each joint, and gives the errors that are reported.
+    The map is fitted on all labelled images and once without each fold of them; of the networks, each goes without a
+    fold, and their mean is kept. What is predicted for images left out decides how much map and networks weigh for
+    each joint, and gives the errors that are reported: of the networks those of single ones.
 
     Args:
         model: trained; it is left as it is.
         labelled: the images and labels.
-        schedule: of the network; None goes without it, by the map from keypoints alone.
+        schedule: of each network; None goes without, by the map from keypoints alone.
         advanced: called after each step of a network, `steps_of` in all.
 
     Raises:
@@ -77,10 +79,9 @@ def name_joints(
     fitted = linear.fit(keypoints, labelled.joints, labelled.shown)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
-        left_out = _network_left_out(model, labelled, schedule, advanced)
+        network, left_out = _networks(model, labelled, schedule, advanced)
         shares = linear.weights(np.stack([_by_joint(each, labelled) for each in (fitted.left_out, left_out)]))[1]
         blended = np.where(shares[:, None] > 0, blended + shares[:, None] * (left_out - blended), blended)
-        network = _network(model, labelled, torch.arange(len(labelled)), schedule, advanced)
     return NamedJoints(
         names=list(labelled.names),
         skeleton=[(int(a), int(b)) for a, b in labelled.skeleton],
@@ -95,7 +96,7 @@ def name_joints(
 
 def steps_of(count: int, schedule: Schedule | None) -> int:
     """How many steps of networks `name_joints` takes on `count` images."""
-    return 0 if schedule is None else schedule.steps * (1 + len(np.unique(fold_numbers(count, 0))))
+    return 0 if schedule is None else schedule.steps * min(count, NETWORKS)
 
 
 def _network(
@@ -108,23 +109,21 @@ def _network(
     return trained(model, images, joints, shown, schedule, advanced)
 
 
-def _network_left_out(
+def _networks(
     model: LinkModel, labelled: Labelled, schedule: Schedule, advanced: Callable[[], object]
-) -> Array:
-    """(1, n, J, 2): each image's joints by a network that has not seen it; NaN where the others never show one."""
+) -> tuple[JointNetworks, Array]:
+    """Networks, and (1, n, J, 2): each image's joints by the one that has not seen it, NaN where it never saw one."""
     found = np.full((1, *labelled.joints.shape), np.nan)
-    fold = fold_numbers(len(labelled), 0)
+    fold = fold_numbers(len(labelled), 0, NETWORKS)
+    networks, known = [], []
     for number in np.unique(fold):
         held, others = np.flatnonzero(fold == number), torch.from_numpy(np.flatnonzero(fold != number))
-        if not len(others):
-            continue
         network = _network(model, labelled, others, replace(schedule, seed=schedule.seed + 1 + int(number)), advanced)
-        joints = (
-            predicted(network, labelled.images[torch.from_numpy(held)].to(device_of(network))).cpu().double().numpy()
-        )
-        known = labelled.shown[others.numpy()].any(axis=0)
-        found[0, held] = np.where(known[:, None], joints, np.nan)
-    return found
+        joints = predicted(network, labelled.images[torch.from_numpy(held)].to(device_of(network)))
+        networks.append(network)
+        known.append(labelled.shown[others.numpy()].any(axis=0))
+        found[0, held] = np.where(known[-1][:, None], joints.cpu().double().numpy(), np.nan)
+    return JointNetworks(networks, torch.from_numpy(np.stack(known)).to(device_of(model))).eval(), found
 
 
 def _by_joint(left_out: Array, labelled: Labelled) -> Array:

@@ -86,9 +86,9 @@ def weights(errors: Array) -> Array:
     return np.asarray(share / share.sum(axis=0))
 
 
-def fold_numbers(count: int, turn: int) -> NDArray[np.int64]:
-    """Which fold each of `count` samples is in: ten folds where they are few, else five; from the count alone."""
-    return np.random.default_rng(turn).permutation(count) % min(count, 10 if count <= 20 else 5)
+def fold_numbers(count: int, turn: int, folds: int | None = None) -> NDArray[np.int64]:
+    """Which fold each of `count` samples is in, from the count alone: ten by default where they are few, else five."""
+    return np.random.default_rng(turn).permutation(count) % min(count, folds or (10 if count <= 20 else 5))
 
 
 def _left_out(

@@ -20,7 +20,7 @@ from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.weights import safetensors
 from ppl_fast.naming.forms import Array
 from ppl_fast.naming.linear import LinearMap
-from ppl_fast.naming.network import JointNetwork
+from ppl_fast.naming.network import JointNetwork, JointNetworks
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
@@ -35,7 +35,7 @@ class NamedJoints:
         skeleton: bones, pairs of joint numbers.
         map: from keypoints.
         shares: (J,), how much the network weighs in each joint; the rest is the map's.
-        network: from images; None where the map does without.
+        network: the mean of those from images; None where the map does without.
         labelled: (n, N, 2) float64, the keypoints of the labelled images.
         report: errors on images left out, by joint; see `name_joints`.
     """
@@ -44,7 +44,7 @@ class NamedJoints:
     skeleton: list[tuple[int, int]]
     map: LinearMap
     shares: Array
-    network: JointNetwork | None
+    network: JointNetworks | None
     labelled: Array
     report: dict[str, Any]
 
@@ -132,13 +132,16 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
     return NamedJoints(names, skeleton, map_, arrays["shares"], network, arrays["labelled"], report)
 
 
-def _network(tensors: dict[str, Tensor], model: KeypointModel, joints: int, path: Path) -> JointNetwork:
+def _network(tensors: dict[str, Tensor], model: KeypointModel, joints: int, path: Path) -> JointNetworks:
     if not isinstance(model, LinkModel):
         raise ValueError(f"{path}: its network needs the trunk of a LinkModel, got a {type(model).__name__}")
-    network = JointNetwork.beside(model, joints)
     state = {key.removeprefix("network."): value for key, value in tensors.items()}
+    if "weights" not in state or state["weights"].shape[1:] != (joints,):
+        raise ValueError(f"{path}: no networks of these {joints} joints in it: name them anew")
+    known = torch.ones(len(state["weights"]), joints, dtype=torch.bool)
+    network = JointNetworks([JointNetwork.beside(model, joints) for _ in known], known).to(next(model.parameters()))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path}: its network is not this model's: {str(error).splitlines()[1].strip()}") from error
+        raise ValueError(f"{path}: its networks are not this model's: {str(error).splitlines()[1].strip()}") from error
     return network.eval()
