@@ -53,14 +53,14 @@ class Method:
         words: for the table.
         options: of the model, beside the recipe's.
         trials: how many settings were tried on validation parts before this one was kept.
-        masks: whether it is told where the subject of each image is.
+        masks: whether it is told where the subject of each image is, "drawn"; or finds what moves, "moving".
     """
 
     architecture: str
     words: str
     options: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
-    masks: bool = False
+    masks: str = ""
 
     def model(self) -> dict[str, Any]:
         """All options of the model."""
@@ -78,6 +78,8 @@ METHODS = {
     "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre"),
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout"),
     "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}),
-    "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks=True),
-    "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks=True),
+    "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),
+    "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks="drawn"),
+    "ppl-moving": Method("extended-ppl", "PPL, drawn to what moves", masks="moving"),
+    "autolink-moving": Method("extended-autolink", "AutoLink, drawn to what moves", masks="moving"),
 }

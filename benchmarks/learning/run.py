@@ -91,9 +91,10 @@ def trained(
     further: dict[str, Any] | None = None,
 ) -> tuple[KeypointModel, float]:
     """The model, and the seconds that its steps took; `start` to begin with, and further options."""
-    if method.masks and data.masks is None:
+    if method.masks == "drawn" and data.masks is None:
         raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
-    options, masks = method.model() | (further or {}), str(data.masks[0]) if method.masks and data.masks else None
+    masks = str(data.masks[0]) if method.masks == "drawn" and data.masks else method.masks or None
+    options = method.model() | (further or {})
     config = TrainConfig(steps=steps, seed=seed, masks=masks, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
     model = train(options, config, data.train, run, resume="auto", architecture=method.architecture, start=start)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

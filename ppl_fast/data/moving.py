@@ -1,9 +1,9 @@
-"""Boxes of an animal that moves before a static camera, found without labels.
+"""An animal that moves before a static camera, found without labels: its boxes, and its pixels.
 
-The background is the median of frames spread over the video. In every frame, what differs from it is the animal: the
-heaviest connected part. Its place is smoothed over time; the box's side is one for the whole clip, since the size of an
-animal does not change from frame to frame. It sees no animal that stays where it is for most of the video (that is
-background), and no more than one.
+The background is, pixel by pixel, what most of the frames spread over the video agree on. In every frame, what differs
+from it is the animal: the heaviest connected part. Its place is smoothed over time; the box's side is one for the whole
+clip, since the size of an animal does not change from frame to frame. It sees no animal that stays where it is for most
+of the video (that is background), and no more than one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ with needing("finding what moves needs", "data"):
     from scipy import ndimage
 
 SIDE = 160  # pixels of the longer side that is looked at
+BLUR = 1.0  # pixels of noise that are looked past, at that side
+AGREED = 0.25  # share of the frames that the background is the mean of: those nearest to one another
+SHADOW = 0.5, 0.04  # light that a shadow leaves at least, and how much more of one colour than of another
 SAMPLES = 64  # frames that make the background
 LEAST_SAMPLES = 8
 LEAST_LEVEL, NOISES = 16.0, 6.0  # a difference counts from so many grey levels, and so many times the noise, on
@@ -64,7 +67,7 @@ class Track:
 
 
 def background(images: Iterable[Image.Image]) -> Background | None:
-    """The median of images of one size, spread over all there are; None where there are too few."""
+    """What images of one size, spread over all there are, agree on; None where there are too few."""
     thinning = Thinning(Selection(frames=SAMPLES), "background")
     held: dict[int, NDArray[np.uint8]] = {}
     for image in images:
@@ -74,8 +77,20 @@ def background(images: Iterable[Image.Image]) -> Background | None:
     chosen = thinning.chosen()
     if len(chosen) < LEAST_SAMPLES or len({held[place].shape for place in chosen}) > 1:
         return None
-    samples = np.stack([held[place] for place in chosen])
-    middle = np.median(samples, axis=0).astype(np.float32)
+    return agreed(np.stack([held[place] for place in chosen]))
+
+
+def agreed(samples: NDArray[np.uint8]) -> Background:
+    """The background of frames (n, h, w, 3): of each value the mean of the nearest to one another.
+
+    A median would take on the animal where it is in half of the frames.
+    """
+    count = max(2, math.ceil(AGREED * len(samples)))
+    ordered = np.sort(samples, axis=0).astype(np.float32)
+    first = (ordered[count - 1 :] - ordered[: len(samples) - count + 1]).argmin(axis=0)
+    sums = np.concatenate([np.zeros_like(ordered[:1]), ordered.cumsum(axis=0)])
+    ends = (np.take_along_axis(sums, (first + step)[None], axis=0)[0] for step in (count, 0))
+    middle = np.subtract(*ends) / count
     noise = 1.4826 * float(np.median(np.abs(samples - middle)))
     return Background(middle, max(LEAST_LEVEL, NOISES * noise))
 
@@ -120,20 +135,10 @@ def boxes(track: Track, rate: float | None, turn: bool) -> Array:
 def _blob(image: Image.Image, still: Background) -> list[float]:
     """x, y, extent, area and axis of the heaviest part that differs from the background; NaN where there is none."""
     pixels = small(image)
-    if pixels.shape != still.pixels.shape:
+    found = None if pixels.shape != still.pixels.shape else animal(pixels, still)
+    if found is None:
         return [math.nan] * 6
-    change = pixels - still.pixels
-    change -= np.median(change[::LAMP, ::LAMP], axis=(0, 1))
-    red, green, blue = np.moveaxis(np.abs(change), 2, 0)
-    strength = ndimage.gaussian_filter(np.maximum(np.maximum(red, green), blue), 1.0)
-    moved = strength > still.level
-    parts, count = ndimage.label(ndimage.maximum_filter(moved, 2 * JOINED + 1))
-    if not count:
-        return [math.nan] * 6
-    weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
-    y, x = np.nonzero(moved & (parts == 1 + int(np.argmax(weights))))
-    if len(x) < max(LEAST_AREA, LEAST_SHARE * moved.size):
-        return [math.nan] * 6
+    y, x = np.nonzero(found)
     scale = np.array(image.size) / (pixels.shape[1], pixels.shape[0])
     points = (np.stack([x, y], axis=1) + 0.5) * scale
     middle = points.mean(axis=0)
@@ -142,6 +147,36 @@ def _blob(image: Image.Image, still: Background) -> list[float]:
     axis = np.array([xx - yy, 2 * xy]) / max(xx + yy, 1e-9)
     extent = float(np.linalg.norm(away, axis=1).max()) + float(scale.max()) / 2
     return [*middle, extent, len(x) * float(scale.prod()), *axis]
+
+
+def animal(
+    pixels: NDArray[np.uint8], still: Background, blur: float = BLUR, joined: int = JOINED, shadow: bool = True
+) -> NDArray[np.bool_] | None:
+    """(h, w), the heaviest part of a frame (h, w, 3) that differs from the background; None where there is none.
+
+    Args:
+        pixels: the frame.
+        still: the background, of its size.
+        blur: pixels of noise that are looked past.
+        joined: pixels between parts of one animal.
+        shadow: whether a shadow counts as well: less light of every colour alike.
+    """
+    change = pixels - still.pixels
+    change -= np.median(change[::LAMP, ::LAMP], axis=(0, 1))
+    red, green, blue = np.moveaxis(np.abs(change), 2, 0)
+    strength = np.maximum(np.maximum(red, green), blue)
+    if not shadow:
+        light = (pixels + 1.0) / (still.pixels + 1.0)
+        least, most = light.min(axis=2), light.max(axis=2)
+        strength[(SHADOW[0] < least) & (most < 1) & (most - least < SHADOW[1])] = 0
+    strength = ndimage.gaussian_filter(strength, blur)
+    moved = strength > still.level
+    parts, count = ndimage.label(ndimage.maximum_filter(moved, 2 * joined + 1))
+    if not count:
+        return None
+    weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
+    found: NDArray[np.bool_] = moved & (parts == 1 + int(np.argmax(weights)))
+    return found if found.sum() >= max(LEAST_AREA, LEAST_SHARE * moved.size) else None
 
 
 def _stretches(seen: NDArray[np.bool_], in_time: bool) -> Iterator[NDArray[np.int64]]:

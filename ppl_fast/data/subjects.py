@@ -1,11 +1,16 @@
-"""Where the subject of each image is, by masks that any other tool has made."""
+"""Where the subject of each image is: by masks of any other tool, or by what moves before a static camera."""
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_after_resizing
 
@@ -55,3 +60,78 @@ class SubjectMasks(Dataset[torch.Tensor]):
         if path is None:
             return torch.full((1, size, size), UNKNOWN)
         return shares_after_resizing(load_mask(path), size, None if boxes is None else boxes[index])
+
+
+class MovingSubjects(Dataset[torch.Tensor]):
+    """What moves before a static camera, found without labels when the set is built: `ppl_fast.data.moving`.
+
+    A clip is the frames of a video, or the images of one folder; each is looked at before its own background, as the
+    model sees it, without its shadow. The images of a folder of a video's name (as in a project of DeepLabCut) have the
+    video's background.
+
+    Args:
+        images: the set, of whole images.
+
+    `subjects[i]` is as that of `SubjectMasks`; 0 and 1 alone, and `UNKNOWN` throughout where nothing was found.
+
+    Attributes:
+        report: what was found, in a few lines fit for printing.
+
+    Raises:
+        ValueError: the set is of crops, or something is found in none of its images.
+        ImportError: scipy is not installed.
+    """
+
+    def __init__(self, images: ImageSet):
+        from ppl_fast.data.moving import BLUR, JOINED, LEAST_SAMPLES, SAMPLES, SIDE, USUAL, Background, agreed, animal
+
+        if images.views is not None and images.views.rows is not None:
+            raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
+        size = self._size = images.image_size
+        scale = min(1.0, size / SIDE)
+        self._packed: list[np.ndarray | None] = [None] * len(images)
+        stills: dict[str, Background] = {}
+        with tqdm(total=len(images), desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
+            for clip, rows in _clips(images.paths):
+                spread = np.unique(np.linspace(0, len(rows) - 1, SAMPLES).astype(int))
+                if (still := stills.get(PurePosixPath(clip).stem)) is None and len(spread) >= LEAST_SAMPLES:
+                    still = agreed(np.stack([_pixels(images, rows[place]) for place in spread]))
+                    stills[PurePosixPath(clip).stem] = still
+                found: dict[int, np.ndarray] = {}
+                for row in rows:
+                    bar.update()
+                    if still is None:
+                        continue
+                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), shadow=False)
+                    found |= {} if moved is None else {row: moved}
+                usual = np.median([moved.sum() for moved in found.values()]) if found else 0
+                for row, moved in found.items():
+                    self._packed[row] = np.packbits(moved) if moved.sum() >= USUAL * usual else None
+        self.known = sum(each is not None for each in self._packed)
+        if not self.known:
+            raise ValueError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
+        self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        packed, shape = self._packed[index], (1, self._size, self._size)
+        if packed is None:
+            return torch.full(shape, UNKNOWN)
+        return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
+
+
+def _clips(paths: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """The folder of each clip, and the numbers of its images; videos come before folders of images."""
+    rows = sorted(range(len(paths)), key=lambda row: (PurePosixPath(paths[row]).parent.as_posix(), row))
+    clips = [
+        (clip, list(group)) for clip, group in groupby(rows, lambda row: PurePosixPath(paths[row]).parent.as_posix())
+    ]
+    return sorted(clips, key=lambda each: not PurePosixPath(each[0]).suffix)
+
+
+def _pixels(images: ImageSet, row: int) -> np.ndarray:
+    """An image as the model sees it, uint8 (S, S, 3)."""
+    values = ((images[row] + 1) * 127.5).round().to(torch.uint8)
+    return values.permute(1, 2, 0).contiguous().numpy()

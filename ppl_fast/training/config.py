@@ -74,8 +74,8 @@ class TrainConfig:
     crop_turn: bool = option(False, "turn the boxes of what moves along the body's axis")
     masks: str | None = option(
         None,
-        "folder of masks of another tool, white where the subject is, each of the name of its image: links and "
-        "keypoints are drawn there (needs an extension, as the preset small, with weights for it)",
+        "where the subject is, for links and keypoints to be drawn to (by an extension, as the preset small): moving = "
+        "what moves before a static camera; or a folder of masks, white there, each of the name of its image",
         everyday=True,
     )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)

@@ -16,9 +16,9 @@ from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
 from ppl_fast.data.shards import find_shards
-from ppl_fast.data.subjects import SubjectMasks
+from ppl_fast.data.subjects import MovingSubjects, SubjectMasks
 from ppl_fast.models import KeypointModel
-from ppl_fast.options.footage import Selection
+from ppl_fast.options.footage import MOVING, Selection
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.processes import meeting
 
@@ -47,7 +47,7 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
     return images
 
 
-def subject_masks(config: TrainConfig, model: KeypointModel, images: ImageSet) -> SubjectMasks | None:
+def subject_masks(config: TrainConfig, model: KeypointModel, images: ImageSet) -> SubjectMasks | MovingSubjects | None:
     """Where the subject of each image is, if the options say so.
 
     Raises:
@@ -61,7 +61,7 @@ def subject_masks(config: TrainConfig, model: KeypointModel, images: ImageSet) -
             "TrainConfig: masks need a model that is drawn to the subject: --preset small, or an extension with "
             "foreground_weight, coverage_weight or stray_weight"
         )
-    return SubjectMasks(config.masks, images)
+    return MovingSubjects(images) if config.masks == MOVING else SubjectMasks(config.masks, images)
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:

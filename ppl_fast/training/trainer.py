@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.data.subjects import SubjectMasks
+from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
 from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
 from ppl_fast.training.config import TrainConfig
@@ -59,7 +59,7 @@ class Trainer:
         run: Path,
         state: dict[str, Any],
         accelerator: Accelerator,
-        figures: SubjectMasks | None = None,
+        figures: Pictures | None = None,
     ):
         self.config, self.dataset, self.run, self.accelerator = config, dataset, run, accelerator
         self.figures = figures
