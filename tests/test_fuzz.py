@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("av", reason="the fuzzer's formats need every extra")
 pytest.importorskip("scipy", reason="the fuzzer's formats need every extra")
 pytest.importorskip("pillow_heif", reason="the fuzzer's formats need every extra")
+pytest.importorskip("pyarrow", reason="the fuzzer's formats need every extra")
 if not sys.platform.startswith("linux"):
     pytest.skip("the fuzzer's watch needs Linux", allow_module_level=True)
 FUZZ = Path(__file__).parent / "fuzz"

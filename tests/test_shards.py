@@ -103,6 +103,8 @@ def test_names_are_shard_and_key(sources, tmp_path):
     assert [*held] == names == [held[i] for i in range(3)] and [held.row(name) for name in names] == [0, 1, 2]
     with pytest.raises(KeyError):
         held.row("a.tar/2")
+    many = Names(["a.tar"], [10_000], b"000000123" * 10_000, np.arange(1, 10_001) * 9)
+    assert len(pickle.dumps(many)) < 30 * len(many)
 
 
 def test_a_run_on_shards_is_the_run_on_the_folder_and_resumes_as_it(images, sources, tmp_path):

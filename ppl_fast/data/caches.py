@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
@@ -42,10 +42,9 @@ class MemoryCache:
         """What `look` gives; it puts each image, by its number."""
         return look(self._pixels.__setitem__)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def keep(self, rows: list[int]) -> None:
         """Forget all images but these, which take the numbers from 0 on."""
-        if len(rows) < len(self._pixels):
-            self._pixels = self._pixels[rows]
+        self._pixels = self._pixels[rows]
 
     def __getitem__(self, row: int) -> torch.Tensor:
         return self._pixels[row]
@@ -99,7 +98,7 @@ class DiskCache:
             say(f"note: resized images are not kept: {self.path}: {error.strerror or error}")
             return look(None) if outcomes is None else outcomes
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def keep(self, rows: list[int]) -> None:
         """As `MemoryCache.keep`; the file stays as it is."""
         self._rows = np.asarray(rows, np.int64)
 

@@ -28,7 +28,8 @@ from ppl_fast.data.pixels import normalised, resized
 from ppl_fast.options.footage import CACHES
 
 SMALLEST_SIDE = 8
-AT_ONCE = 16  # images that a thread measures in a row
+AT_ONCE = 16  # images that a thread measures in a row, at least
+MOST_JOBS = 4096  # that wait for a thread
 
 # What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
 # SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
@@ -102,15 +103,15 @@ class ImageSet(Dataset[torch.Tensor]):
         self.paths = names
         self._cache = self._new_cache(cache)
         outcomes = self._inspect_all(names, None) if self._cache is None else self._filled(self._cache)
-        sizes = {i: outcome for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)}
-        good, self.original_sizes = list(sizes), list(sizes.values())
-        self.paths = names if len(good) == len(names) else self._some(names, good)
-        self._boxes = [self._boxes[i] for i in good]
-        self.boxes = None if views is None else np.array(self._boxes, np.float64)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
+        self.original_sizes = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        if self.skipped:
+            good = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+            self.paths, self._boxes = self._some(names, good), [self._boxes[i] for i in good]
+            if self._cache is not None:
+                self._cache.keep(good)
+        self.boxes = None if views is None else np.array(self._boxes, np.float64)
         check_share(self.skipped, len(names), max_bad_share, f"images in {self.place()}", beside, f"{kind}: ")
-        if self._cache is not None:
-            self._cache.keep(good)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -187,7 +188,8 @@ class ImageSet(Dataset[torch.Tensor]):
         if kind == "no":
             return None
         views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows is None]
-        key = [type(self).__name__, self.place(), self.image_size, views]
+        place = self.place() if "://" in self.place() else os.path.abspath(self.place())
+        key = [type(self).__name__, place, self.image_size, views]
         path = cache_folder("images") / f"{digest(key)}.rgb"
         return DiskCache(path, self._state(), len(self.paths), self.image_size)
 
@@ -228,8 +230,10 @@ class ImageSet(Dataset[torch.Tensor]):
             return size
 
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-            starts = range(0, len(names), AT_ONCE)  # a job an image would take more memory than the answers
-            jobs = pool.map(lambda start: [inspect(i) for i in range(len(names))[start : start + AT_ONCE]], starts)
+            # A job an image would take more memory than the answers; what is decoded is best read in order.
+            together = AT_ONCE if put is not None else max(AT_ONCE, len(names) // MOST_JOBS)
+            starts = range(0, len(names), together)
+            jobs = pool.map(lambda start: [inspect(i) for i in range(len(names))[start : start + together]], starts)
             found = chain.from_iterable(jobs)
             return list(tqdm(found, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 

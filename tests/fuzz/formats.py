@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,14 @@ import h5py
 import miniatures
 import numpy as np
 import pillow_heif
+import pyarrow
 import torch
 import yaml
 from label_cases import csv_text, slp, written
 from mutations import png_sums
 from pandas_files import pickled
 from PIL import Image
+from pyarrow import parquet
 from scipy.io import savemat
 from test_data_labels import coco, labels
 from tiny import MODEL, run_steps
@@ -94,6 +98,36 @@ def _boxes(folder: Path) -> list[bytes]:
 def _read_picture(folder: Path) -> None:
     images = ImageFolder(folder, 16, max_bad_share=1)
     images[0], images.original(0)
+
+
+def _tar(folder: Path) -> list[bytes]:
+    found, contents = [], {f"a/{i}.png": content for i, content in enumerate(_png(folder)[:3])}
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+            for name, content in {**contents, "b" * 120 + "é.png": contents["a/0.png"]}.items():
+                if form != tarfile.USTAR_FORMAT or len(name) < 100:
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        found.append(file.getvalue())
+    return found
+
+
+def _parquet(folder: Path) -> list[bytes]:
+    found, contents = [], _png(folder)[:4]
+    for compression in ("none", "snappy"):
+        table = pyarrow.table({"image": [{"bytes": content, "path": "a.png"} for content in contents]})
+        parquet.write_table(table, folder / "a.parquet", row_group_size=2, compression=compression)
+        found.append((folder / "a.parquet").read_bytes())
+    return found
+
+
+def _read_shards(folder: Path) -> None:
+    os.environ["PPL_FAST_CACHE"] = str(folder / ".kept")
+    images = open_set(folder, 16, max_bad_share=1).dataset
+    for number in range(min(4, len(images))):
+        images[number], images.original(number)
 
 
 def _read_video(folder: Path) -> None:
@@ -234,6 +268,8 @@ FORMATS = {
     "jpeg": Format(_jpeg, "a.jpg", _read_picture),
     "tiff": Format(_tiff, "a.tif", _read_picture),
     "heic": Format(_heic, "a.heic", _read_picture),
+    "tar": Format(_tar, "a.tar", _read_shards),
+    "parquet": Format(_parquet, "a.parquet", _read_shards),
     "boxes": Format(_boxes, "boxes.csv", lambda folder: read_boxes(folder / "boxes.csv")),
     "mp4": Format(lambda folder: [encode(folder / "a.mp4", count=6).read_bytes()], "video.mp4", _read_video),
     "npz": Format(_npz, "keypoints.npz", _read_labels),

@@ -130,7 +130,8 @@ class ShardedImages(ImageSet):
                 wanted[row] = shard, int(self._starts[row]), int(self._lengths[row])
         if wanted:
             found = next(iter(wanted.values()))[0].together([*wanted.values()])
-            self._fetched = {row: each for row, each in zip(wanted, found, strict=True) if each is not None}
+            whole = zip(wanted, found, strict=True)
+            self._fetched = {row: each for row, each in whole if each is not None and len(each) == wanted[row][2]}
 
     def _content(self, name: str) -> bytes:
         """The image file."""

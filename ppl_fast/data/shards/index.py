@@ -4,7 +4,7 @@ With that, shards are a data set of images by number like any other. Order, flip
 a folder, a function of seed and step, over all images and not over those in some buffer; a resumed run reads none of
 what was seen before; and every process reads no more than its own images. Of two ways to do it, `tarfile` on fsspec
 with these few arrays beside it was taken, and not the `webdataset` package, which reads tars as streams: its order
-depends on the number of processes, and to resume means to read again. An image takes the same 40 bytes of memory
+depends on the number of processes, and to resume means to read again. An image takes some 70 bytes of memory
 however large it is.
 """
 

@@ -27,7 +27,7 @@ class _Held(Sequence[str]):
 
 
 class Names(_Held):
-    """Names SHARD/KEY in the order of the shards: some 20 bytes each, where a list and a dictionary take 200.
+    """Names SHARD/KEY in the order of the shards: some 30 bytes each, where a list and a dictionary take 200.
 
     Args:
         shards: their names.
