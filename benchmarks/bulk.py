@@ -1,12 +1,14 @@
 """Estimation of a folder of JPEG files: images a second, and what share of the time the model waits.
 
 `python benchmarks/bulk.py [--out FILE]`, by the demo's model, freshly initialised: how far ahead images are decoded, in
-turns; poses must be the same for all.
+turns; poses must be the same for all. On one core, as by `taskset -c 0`, decoder and model share it: reading ahead can
+then gain nothing, and the figures say what it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,16 +27,17 @@ DEPTHS = (0, 2)
 def once(model: torch.nn.Module, folder: Path, out: Path, depth: int) -> dict[str, float]:
     """One estimation of the folder into a CSV file."""
     poses = inference.estimate(model, folder, depth=depth)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     count = inference.write(poses, csv=out)
     seconds, waits = time.perf_counter() - begun, poses.waits
-    shares = {"waits_for_images": waits.reading / seconds, "waits_for_files": waits.writing / seconds}
-    return {"images_a_second": count / seconds, **shares}
+    found = {"images_a_second": count / seconds, "cpu_ms_an_image": (time.process_time() - used) * 1e3 / count}
+    return found | {"waits_for_images": waits.reading / seconds, "waits_for_files": waits.writing / seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser.add_argument("--note", help="what else there is to know of the machine, for the file")
     parser.add_argument("--images", type=int, default=512, help="files in the folder")
     parser.add_argument("--side", type=int, default=512, help="of the files, in pixels")
     parser.add_argument("--rounds", type=int, default=5, help="turns; the first is not counted")
@@ -57,7 +60,8 @@ def main() -> None:
         rows.append({"images": arguments.images, "side": arguments.side, "ahead": depth, **row})
         print(rows[-1])
     if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        write({"machine": machine() | {"cores": cores, "note": arguments.note}, "rows": rows}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,8 @@ def test_folders_come_first(tmp_path, monkeypatch):
         ExtendedPPL.from_pretrained("lab/rats")
     with pytest.raises(ValueError, match="revision is for models on the hub, got 'v1' for lab/mice"):
         ExtendedPPL.from_pretrained("lab/mice", revision="v1")
+    with pytest.raises(ValueError, match="expected one revision, got 'v1' for lab/rats@v2"):
+        ExtendedPPL.from_pretrained("lab/rats@v2", revision="v1")
+    assert not names.is_name("lab/mice") and names.is_name("lab/mice@v1") and not names.is_name("a/b/c")
+    assert names.title(Path("hub/models--lab--mice/snapshots/1f")) == "lab/mice"
+    assert names.title(Path("runs/mine")) == "mine"

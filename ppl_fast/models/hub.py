@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppl_fast._extras import needing
 from ppl_fast._files import write_text
@@ -135,8 +135,9 @@ def send(folder: Path, name: str, *, private: bool = False, revision: str | None
     if other:
         raise ValueError(f"push: expected none but {', '.join(SENT)} to send, got {other[0]}")
     api = HfApi(library_name="ppl_fast")
+    shown: dict[str, Any] = {"private": True} if private else {}  # else as its owner has it
     try:
-        api.create_repo(name, private=private or None, exist_ok=True)
+        api.create_repo(name, exist_ok=True, **shown)
         if private and not api.model_info(name).private:
             raise ValueError(f"push: {name} is there already, and public; make it private on the hub first")
         if revision not in (None, "main"):
