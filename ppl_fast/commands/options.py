@@ -192,7 +192,7 @@ def _sentence(parser: ArgumentParser, message: str) -> str:
         key, kind, value = wrong.groups()
         kind = re.sub(r"<class '(.+?)'>|typing\.", r"\1", kind)
         choices = re.fullmatch(r"Literal\[(.*)\]", kind)
-        expected = f"one of {choices[1]}" if choices else f"of type {kind}"
+        expected = f"one of {choices[1]}" if choices else "true or false" if kind == "bool" else f"of type {kind}"
         return f"option {key} must be {expected}, got {value}"
     unknown = re.search(r"(--[\w.-]+)", message) if "nrecognized" in message else None
     if unknown:
