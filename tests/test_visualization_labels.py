@@ -142,8 +142,8 @@ def test_boxes_lie_in_originals_and_what_is_seen_beneath_them(tmp_path):
     boxes = np.array([[40.0, 30, 20, 20, 0], [40, 30, 20, 20, np.pi / 2], [30, 40, 20, 20, 0]])
     visualization.save_boxes(path, originals, boxes, grey, [f"walk.mp4/{number:06d}" for number in range(3)], cell=200)
     picture = pixels(path)
-    # Cells of 200 x 200 for the originals, as one of them is upright, 8 between them and what is seen, 24 for the name.
-    assert picture.shape[:2] == (20 + 200 + 8 + 200 + 24 + 8 + 24 + 12, 20 + 3 * 200 + 2 * 8 + 20)
+    # Originals in 200 x 200, as one is upright, 8 down to what is seen; lines of 24: a name, and two of text.
+    assert picture.shape[:2] == (20 + 200 + 8 + 200 + 24 + 8 + 2 * 24 + 12, 20 + 3 * 200 + 2 * 8 + 20)
     lines = np.abs(picture - np.array([230, 90, 20])).max(axis=2) < 40
     upright, turned = lines[20:220, 20:220], lines[20:220, 228:428]
     assert upright[70:80].sum() > 1.5 * upright[120:130].sum() > 0  # the thicker side, at the top

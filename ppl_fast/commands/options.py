@@ -187,7 +187,11 @@ def _spelled(parser: ArgumentParser, word: str) -> str:
 
 def _sentence(parser: ArgumentParser, message: str) -> str:
     """The report of jsonargparse as one sentence; an unknown option gets the nearest valid one."""
+    union = (
+        r'Parser key "([^"]+)": Does not validate against .*?Subtypes: \[(.+?), <class .NoneType.>\].*Given value: (.*)'
+    )
     wrong = re.search(r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.*)', message)
+    wrong = wrong or re.search(union, message)
     if wrong:
         key, kind, value = wrong.groups()
         kind = re.sub(r"<class '(.+?)'>|typing\.", r"\1", kind)
@@ -199,4 +203,10 @@ def _sentence(parser: ArgumentParser, message: str) -> str:
         valid = [name for action in parser._actions for name in action.option_strings]
         near = nearest(unknown[1], valid)
         return f"unknown option {unknown[1]}" + (f"; did you mean {near}?" if near else "; see --help")
+    if "arguments are required: " in message:
+        return f"{message}; usage: {parser.usage}"
+    if valueless := re.search(r"argument (\S+): expected one argument", message):
+        return f"option {min(valueless[1].split('/'), key=len)} needs a value"
+    if more := re.search(r"nrecognized arguments: (.+)", message):
+        return f"nothing takes {more[1]!r}; see --help"
     return message
