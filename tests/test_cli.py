@@ -95,6 +95,14 @@ def test_wrong_config_is_named(images, tmp_path, capsys, text, sentence):
     [
         (["tran"], "unknown command 'tran'; expected one of train, estimate"),
         (["train", "x"], "required: out"),
+        (["estimate", "x", "y"], "required: out; usage: ppl-fast estimate RUN IMAGES --out poses.csv [options]"),
+        (["estimate", "x", "y", "--out", "p.csv", "--smooth", "true"], "nothing takes 'true'; see --help"),
+        (
+            ["estimate", "x", "y", "--out", "p.csv", "--confidence", "no way"],
+            "confidence must be true or false, got no",
+        ),
+        (["name", "x", "y", "--network", "maybe"], "option network must be true or false, got maybe"),
+        (["train", "x", "--out", "y", "--tracker"], "option --tracker needs a value"),
         (["train", "--out", "y"], "no images given"),
         (["train", "x", "--out"], "--out"),
         (["train", "--out", "y", "--resume"], "cannot resume y: it is no run directory"),

@@ -115,7 +115,7 @@ def test_from_labels_to_named_joints_in_every_format(layout, tmp_path, monkeypat
         np.testing.assert_allclose(other, joints, atol=1e-3)
 
 
-def test_a_frame_without_an_animal_has_neither_joints_nor_likelihoods(tmp_path, monkeypatch):
+def test_a_frame_without_an_animal_has_neither_joints_nor_likelihoods(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     which = deeplabcut(tmp_path / "project")
     boxes = [f"labeled-data/walk/img{n}.png,,2,2,28,28" for n in range(FRAMES)]
@@ -125,10 +125,12 @@ def test_a_frame_without_an_animal_has_neither_joints_nor_likelihoods(tmp_path, 
     Path("tiny.yaml").write_text(yaml.safe_dump(options))
     assert main(["train", "project", "--out", "run", "--config", "tiny.yaml", "--crop", "boxes.csv"]) == 0
     crop = ["--crop", "boxes.csv"]
+    part = fails(capsys, "name", "run", "project/videos", *crop)
+    assert part.endswith(f"it is a part of the project {tmp_path / 'project'}: give that")
     assert main(["name", "run", "project", "--network", "false", *which, *crop]) == 0
     for kind, suffix in (("dlc", "csv"), ("sleap", "h5")):
         out = f"{kind}.{suffix}"
-        assert main(["estimate", "run", "project/videos", "--out", out, "--format", kind, *crop]) == 0
+        assert main(["estimate", "run", "project/videos/walk.mp4", "--out", out, "--format", kind, *crop]) == 0
         joints, likelihood = read(Path(out), kind)
         gone = np.isnan(joints).any(axis=2)
         assert np.argwhere(gone.all(axis=1)).ravel().tolist() == [3] and not np.delete(gone, 3, axis=0).any()

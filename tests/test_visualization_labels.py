@@ -134,3 +134,18 @@ def test_grids_have_no_empty_places_where_that_is_possible(tmp_path):
         visualization.save_poses(tmp_path / "poses.png", images, CORNERS.expand(count, 3, 2), LINKS, WEIGHTS, cell=32)
         shapes[count] = [(side - 40 + 8) // 40 for side in pixels(tmp_path / "poses.png").shape[:2]]
     assert shapes == {4: [2, 2], 9: [3, 3], 15: [3, 5]}
+
+
+def test_boxes_lie_in_originals_and_what_is_seen_beneath_them(tmp_path):
+    path, grey = tmp_path / "boxes.png", 0.2 * torch.ones(3, 3, 32, 32)
+    originals = [Image.new("RGB", (80, 60), (40, 90, 40))] * 2 + [Image.new("RGB", (60, 80), (40, 90, 40))]
+    boxes = np.array([[40.0, 30, 20, 20, 0], [40, 30, 20, 20, np.pi / 2], [30, 40, 20, 20, 0]])
+    visualization.save_boxes(path, originals, boxes, grey, [f"walk.mp4/{number:06d}" for number in range(3)], cell=200)
+    picture = pixels(path)
+    # Originals in 200 x 200, as one is upright, 8 down to what is seen; lines of 24: a name, and two of text.
+    assert picture.shape[:2] == (20 + 200 + 8 + 200 + 24 + 8 + 2 * 24 + 12, 20 + 3 * 200 + 2 * 8 + 20)
+    lines = np.abs(picture - np.array([230, 90, 20])).max(axis=2) < 40
+    upright, turned = lines[20:220, 20:220], lines[20:220, 228:428]
+    assert upright[70:80].sum() > 1.5 * upright[120:130].sum() > 0  # the thicker side, at the top
+    assert turned[:, 120:130].sum() > 1.5 * turned[:, 70:80].sum() > 0  # turned by a right angle, at the right
+    assert (picture[228:428, 20:220] == 153).all() and (picture[-40:] < 120).any()  # what is seen; the caption

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.options.footage import MOVING
@@ -50,6 +51,14 @@ def framing_for(options: Any, run: str | None = None) -> Framing:
     return found
 
 
+def _project_around(spec: str) -> str:
+    """What to say where a part of a project was given; "" where it is none."""
+    for folder in [*Path(spec).resolve().parents][:2]:  # above labeled-data, and a folder in it
+        if any(folder.glob("CollectedData*")) or (folder / "labeled-data").is_dir():
+            return f"it is a part of the project {folder}: give that"
+    return ""
+
+
 def open_labelled(
     command: str, spec: str, image_size: int, options: Any, framing: Framing, split: str = "fit"
 ) -> LabelledSet:
@@ -73,6 +82,6 @@ def open_labelled(
     if found.labels is None:
         raise ValueError(
             f"{command}: expected labels (keypoints.npz or COCO keypoint JSON) in {spec}, got none, nor a project "
-            "of DeepLabCut, Lightning Pose or SLEAP; --labels names a file elsewhere"
+            f"of DeepLabCut, Lightning Pose or SLEAP; {_project_around(spec) or '--labels names a file elsewhere'}"
         )
     return found

@@ -218,16 +218,26 @@ def _spelled(parser: ArgumentParser, word: str) -> str:
 
 def _sentence(parser: ArgumentParser, message: str) -> str:
     """The report of jsonargparse as one sentence; an unknown option gets the nearest valid one."""
+    union = (
+        r'Parser key "([^"]+)": Does not validate against .*?Subtypes: \[(.+?), <class .NoneType.>\].*Given value: (.*)'
+    )
     wrong = re.search(r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.*)', message)
+    wrong = wrong or re.search(union, message)
     if wrong:
         key, kind, value = wrong.groups()
         kind = re.sub(r"<class '(.+?)'>|typing\.", r"\1", kind)
         choices = re.fullmatch(r"Literal\[(.*)\]", kind)
-        expected = f"one of {choices[1]}" if choices else f"of type {kind}"
+        expected = f"one of {choices[1]}" if choices else "true or false" if kind == "bool" else f"of type {kind}"
         return f"option {key} must be {expected}, got {value}"
     unknown = re.search(r"(--[\w.-]+)", message) if "nrecognized" in message else None
     if unknown:
         valid = [name for action in parser._actions for name in action.option_strings]
         near = nearest(unknown[1], valid)
         return f"unknown option {unknown[1]}" + (f"; did you mean {near}?" if near else "; see --help")
+    if "arguments are required: " in message:
+        return f"{message}; usage: {parser.usage}"
+    if valueless := re.search(r"argument (\S+): expected one argument", message):
+        return f"option {min(valueless[1].split('/'), key=len)} needs a value"
+    if more := re.search(r"nrecognized arguments: (.+)", message):
+        return f"nothing takes {more[1]!r}; see --help"
     return message

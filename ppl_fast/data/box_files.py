@@ -10,7 +10,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,8 +71,28 @@ def matched(
 ) -> tuple[dict[str, Box], dict[str, dict[int | None, Box]]]:
     """Boxes by the name of an image, and by the name of a video and the number of a frame, None for all.
 
-    Names fit as those of labels do (`ppl_fast.data.names`); a frame may also be named `walk.mp4/000012`.
+    Names fit as those of labels do (`ppl_fast.data.names`); a frame may also be named `walk.mp4/000012`. Where none
+    fits so, boxes may be of a whole project and all else of one folder of it, which must be the only one that fits.
     """
+    whole = _matched(rows, images, videos)
+    if any(whole):
+        return whole
+    folders = {str(folder) for row in rows for folder in PurePosixPath(row.file).parents} - {"."}
+    for depth in sorted({folder.count("/") for folder in folders}):
+        alike = [_below(rows, f"{folder}/") for folder in folders if folder.count("/") == depth]
+        fitting = [part for part in (_matched(below, images, videos) for below in alike) if any(part)]
+        if fitting:
+            return fitting[0] if len(fitting) == 1 else whole
+    return whole
+
+
+def _below(rows: Sequence[Row], folder: str) -> list[Row]:
+    return [row._replace(file=row.file.removeprefix(folder)) for row in rows if row.file.startswith(folder)]
+
+
+def _matched(
+    rows: Sequence[Row], images: Sequence[str], videos: Mapping[str, Path]
+) -> tuple[dict[str, Box], dict[str, dict[int | None, Box]]]:
     names, there = list(dict.fromkeys(row.file for row in rows)), [*images, *videos]
     found = {names[i]: there[j] for i, j in pair(names, there)}
     of_images: dict[str, Box] = {}
