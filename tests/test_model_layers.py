@@ -91,6 +91,15 @@ def test_translators_use_both_inputs(kind, levels):
     assert not torch.allclose(out, translator(image.roll(8, 3), heatmap))
 
 
+@pytest.mark.parametrize("kind", [UNetTranslator, LightTranslator])
+def test_maps_lie_channels_last_on_a_cpu_and_as_they_are_under_vmap(kind):
+    translator, image, heatmap = kind(4, 2).eval(), torch.randn(2, 3, 16, 16), torch.rand(2, 1, 16, 16)
+    out = translator(image, heatmap)
+    assert out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()
+    alone = torch.vmap(lambda x, h: translator(x[None], h[None])[0])(image, heatmap)
+    torch.testing.assert_close(alone, out)
+
+
 def test_unet_channels_are_the_published_ones():
     widths = [block[0].out_channels for block in UNetTranslator().down]
     assert widths == [128, 256, 512, 512]

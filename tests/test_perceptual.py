@@ -1,6 +1,7 @@
 """The perceptual loss: weight files of every layout, where they are looked for, and the loss itself."""
 
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -68,6 +69,20 @@ def test_loss_is_the_sum_over_four_stages(network):
     (gradient,) = torch.autograd.grad(found, a)
     assert gradient.abs().max() > 0 and not any(p.requires_grad for p in loss.parameters())
     assert loss(b, b) == 0
+
+
+def test_maps_that_are_computed_again_are_not_kept():
+    a, b, kept, found = pictures(1).requires_grad_(), pictures(1, seed=2), [], []
+    for recompute in (False, True):
+        loss, held = PerceptualLoss("vgg16", recompute), {}
+        loss.load_state(state())
+        keep = partial(lambda held, x: held.setdefault(x.data_ptr(), x), held)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            value = loss(a, b)
+        weights = {weight.data_ptr() for weight in loss.parameters()}
+        kept.append(sum(x.nbytes for where, x in held.items() if where not in weights))
+        found.append((value, *torch.autograd.grad(value, a)))
+    assert all(map(torch.equal, *found)) and kept[1] < 0.4 * kept[0]
 
 
 EXTRA = {

@@ -139,7 +139,8 @@ class LinkModel(KeypointModel):
         """
         s = self.settings
         if s.reconstruction_loss == "perceptual" and not self._perceptual:
-            self._perceptual.append(load_perceptual(s.perceptual, s.perceptual_weights, s.perceptual_download))
+            found = s.perceptual, s.perceptual_weights, s.perceptual_download, s.perceptual_recompute
+            self._perceptual.append(load_perceptual(*found))
 
     def loss_name(self) -> str:
         """The reconstruction loss, in words for the log."""

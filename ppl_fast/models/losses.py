@@ -66,24 +66,26 @@ def figure_distances(keypoints: Tensor, figure: Tensor, cells: int = 32, even: b
 
     Coverage: mean over the figure's pixels of the squared distance to the nearest keypoint. Stray: mean over the
     keypoints of the squared distance to the nearest pixel, one outside of the figure counting 1 more. The figure is
-    first averaged to about `cells` x `cells`, which bounds the (B, cells^2, N) distances. With `even`, coverage counts
+    first averaged to about `cells` x `cells`, which bounds the (B, N, cells^2) distances. With `even`, coverage counts
     a pixel the less, the more of the figure there is around it, so that a part counts by its length, not by its area.
     """
     height, width = figure.shape[2:]
     step = max(1, min(height, width) // cells)
     figure = F.avg_pool2d(figure, step)
-    axes = [
+    y, x = (
         (torch.arange(count, device=figure.device) * step + (step - 1) / 2) * (2 / (pixels - 1)) - 1
         for count, pixels in zip(figure.shape[2:], (height, width), strict=True)
-    ]
-    grid, share = torch.cartesian_prod(*axes).flip(1), figure.flatten(1)
-    distances = (grid[:, None] - keypoints[:, None]).square().sum(dim=3)
+    )
+    share = figure.flatten(1)
+    # Squared along each axis first: only their sum is taken for every cell, and cells lie side by side.
+    along_x, along_y = (x - keypoints[..., :1]).square(), (y - keypoints[..., 1:]).square()
+    distances = (along_y.unsqueeze(3) + along_x.unsqueeze(2)).flatten(2)
     counted = share
     if even:
         around = F.avg_pool2d(figure, 7, stride=1, padding=3, count_include_pad=False)
         counted = (figure.square() / (around + 0.05)).flatten(1)
-    coverage = (counted * distances.amin(dim=2)).sum(dim=1) / counted.sum(dim=1).clamp_min(1e-6)
-    return coverage, (distances + (1 - share).unsqueeze(2)).amin(dim=1).mean(dim=1)
+    coverage = (counted * distances.amin(dim=1)).sum(dim=1) / counted.sum(dim=1).clamp_min(1e-6)
+    return coverage, (distances + (1 - share).unsqueeze(1)).amin(dim=2).mean(dim=1)
 
 
 def plausibility(keypoints: Tensor, recalled: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from ppl_fast.models.blocks import laid_out
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -36,14 +38,15 @@ class PerceptualLoss(nn.Module):
 
     Args:
         network: "vgg16" (stages end at conv1_2, conv2_2, conv3_3, conv4_3) or "vgg19" (.., conv3_4, conv4_4).
+        recompute: whether a stage's maps are computed again in the backward, in place of being kept until then.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: str = "vgg16"):
+    def __init__(self, network: str = "vgg16", recompute: bool = False):
         super().__init__()
-        self.network = network
+        self.network, self.recompute = network, recompute
         self.stages = nn.ModuleList()
         self.indices = []  # position of each convolution in the full network, as weight files count them
         inputs, index = 3, 0
@@ -66,21 +69,28 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(targets)
         found = self.features(images)
-        first, *others = ((a.float() - b.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
+        # The targets' maps become the differences, of which autograd keeps the signs' source: nothing else needs them.
+        first, *others = (b.float().sub_(a.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
         return sum(others, first)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The four feature maps of images (B, 3, H, W) in [-1, 1], seen at 224 x 224."""
         x = ((images + 1) / 2 - self.mean) / self.std
-        x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        x = F.interpolate(laid_out(x), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         maps = []
-        for number, stage in enumerate(self.stages):
-            if number:
-                x = F.max_pool2d(x, 2)
-            for layer in stage.children():
-                x = F.relu(layer(x))
-            maps.append(x)
+        for number in range(len(self.stages)):
+            if self.recompute and x.requires_grad:
+                found, x = checkpoint(self._stage, number, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                found, x = self._stage(number, x)
+            maps.append(found)
         return maps
+
+    def _stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The map that is compared, and what the next stage sees of it."""
+        for layer in self.stages[number].children():
+            x = F.relu(layer(x), inplace=True)
+        return x, F.max_pool2d(x, 2) if number + 1 < len(self.stages) else x
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor], source: str = "state dict") -> None:
@@ -109,7 +119,9 @@ class PerceptualLoss(nn.Module):
                 parameter.copy_(value)
 
 
-def load_perceptual(network: str = "vgg16", weights: str | None = None, download: bool = False) -> PerceptualLoss:
+def load_perceptual(
+    network: str = "vgg16", weights: str | None = None, download: bool = False, recompute: bool = False
+) -> PerceptualLoss:
     """A `PerceptualLoss` with pretrained weights.
 
     Args:
@@ -117,13 +129,14 @@ def load_perceptual(network: str = "vgg16", weights: str | None = None, download
         weights: a .pth or .safetensors file. None takes the file that $PPL_FAST_VGG names, else the one in torch.hub's
             cache, else (with `download`) fetches that one and checks its hash.
         download: whether weights may be fetched.
+        recompute: of `PerceptualLoss`.
 
     Raises:
         FileNotFoundError: there are none; the sentence says where was looked and how to get the file.
         ValueError: a file that is broken or holds something else.
     """
     path = find_weights(network, weights, download)
-    loss = PerceptualLoss(network)
+    loss = PerceptualLoss(network, recompute)
     loss.load_state(_read(path), str(path))
     return loss.eval()
 

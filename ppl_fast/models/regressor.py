@@ -16,13 +16,13 @@ class DownBlock(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.entry = nn.Sequential(HalvingConv2d(inputs, 2 * outputs), nn.BatchNorm2d(2 * outputs))
-        self.main = nn.Sequential(act(), conv(outputs, outputs), nn.BatchNorm2d(outputs))
+        self.main = nn.Sequential(act(inplace=False), conv(outputs, outputs), nn.BatchNorm2d(outputs))
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         main, side = self.entry(x).split(self.outputs, dim=1)
-        joined: Tensor = self.act(self.main(main) + side)
+        joined: Tensor = self.act(self.main(main).add_(side))
         return joined
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Upsample2x, act, conv, init_kaiming, upsample2x
+from ppl_fast.models.blocks import Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
 
 
 class UNetTranslator(nn.Module):
@@ -39,7 +39,7 @@ class UNetTranslator(nn.Module):
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
         """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
-        x: Tensor = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        x: Tensor = self.start(laid_out(torch.cat([reference, heatmap.to(reference.dtype)], dim=1)))
         skips = [x]
         for block in self.down:
             x = block(x)
@@ -76,13 +76,13 @@ class LightTranslator(nn.Module):
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
         """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
-        x: Tensor = self.start(torch.cat([reference, heatmap.to(reference.dtype)], dim=1))
+        x: Tensor = self.start(laid_out(torch.cat([reference, heatmap.to(reference.dtype)], dim=1)))
         skips = []
         for block in self.down:
             skips.append(x)
             x = block(x)
         for block in self.up:
-            x = upsample2x(block(x)) + skips.pop()
+            x = upsample2x(block(x)).add_(skips.pop())
         x = self.end(x)
         return x
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ppl_fast import _allocation
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
@@ -103,6 +104,8 @@ class Trainer:
         self.log = None if hide else RunLog(self.run, self.step, tracker)
         self._options = (self.run / "config.yaml").read_bytes() if is_run(self.run) else None
         hidden = hide or bool(no_bar())
+        if accelerator.device.type == "cpu":
+            _allocation.keep_freed()
         with (
             StopSignals(accelerator.num_processes > 1) as stop,
             tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden) as bar,
