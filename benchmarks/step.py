@@ -118,14 +118,14 @@ def chart(rows: list[dict], path: Path) -> None:
     left = [0.0] * len(rows)
     for number, group in enumerate([*GROUPS, REST, PYTHON]):
         widths = [100 * row["shares"][group] for row in rows]
-        labels = [row["way"].replace(": ", "\n") for row in rows]
+        labels = [row["way"].replace(", ", "\n", 1) for row in rows]
         bars = axes.barh(labels, widths, left=left, color=pyplot.get_cmap("tab10")(number), label=group)
         axes.bar_label(bars, [f"{width:.0f}" if width >= 3 else "" for width in widths], label_type="center", color="w")
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of a training step, %")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=5, frameon=False)
+    figure.legend(loc="outside upper center", ncols=5, frameon=False, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

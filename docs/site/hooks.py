@@ -24,7 +24,7 @@ ORDER = {
     "Start": ["index", "own_images", "tour", "demo", "faq"],
     "Guides": ["footage", "video", "datasets", "inference", "formats", "naming", "confidence"],
     "Library": ["library", "published", "reliability"],
-    "Kernels": ["operators", "kernels", "benchmarks", "adding_an_operator"],
+    "Kernels": ["operators", "kernels", "benchmarks", "performance", "adding_an_operator"],
     "Reference": [],
     "Project": ["contributing", "changelog"],
 }
