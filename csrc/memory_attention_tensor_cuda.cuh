@@ -37,12 +37,17 @@ struct alignas(16) ScreenShared {
 // What tensor cores take: a significand of 11 bits, the rest cut off.
 __device__ inline float truncate_to_tf32(float x) { return __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
 
+// The same, rounded. Numbers within 2^-12 of infinity become infinite.
+__device__ inline float round_to_tf32(float x) {
+  return truncate_to_tf32(__uint_as_float(__float_as_uint(x) + 0x1000u));
+}
+
 // A number as the sum of two in tf32, the first rounded, so that the second is up to 2^-11 of it and loses its last bit
-// alone, 2^-23 of the number. Numbers within 2^-12 of infinity become NaN.
+// alone, 2^-23 of the number. What rounds to infinity becomes NaN.
 struct Split {
   float big, small;
-  __device__ explicit Split(float x = 0)
-      : big(truncate_to_tf32(__uint_as_float(__float_as_uint(x) + 0x1000u))), small(truncate_to_tf32(x - big)) {}
+  // No intrinsics here: nvcc's host compiler, which knows none, reads a constructor's initializers.
+  __device__ explicit Split(float x = 0) : big(round_to_tf32(x)), small(truncate_to_tf32(x - big)) {}
 };
 
 // sums += A B as float32 would have it, from K pairs of factors: without small times small, and added in float32, since

@@ -206,11 +206,11 @@ def order_of_threads(library: ctypes.CDLL, order: str, seed: int = 0):
 @contextlib.contextmanager
 def few_blocks(library: ctypes.CDLL):
     """Let one block be enough for a GPU, so that it goes through all prototypes of its bank."""
-    library.cuda_emulator_set_enough_blocks(ctypes.c_int64(1))
+    library.cuda_emulator_set_enough(ctypes.c_int64(1))
     try:
         yield
     finally:
-        library.cuda_emulator_set_enough_blocks(ctypes.c_int64(512))
+        library.cuda_emulator_set_enough(ctypes.c_int64(512))
 
 
 @contextlib.contextmanager

@@ -47,7 +47,11 @@ inline int compiled_for() {
   static const char* const given = std::getenv("CUDA_EMULATOR_COMPILED_FOR");
   return given ? std::atoi(given) : 90;
 }
-int64_t enough_blocks();  // how many a launch need not pass: 512, or what cuda_emulator_set_enough_blocks has set
+// How many blocks a launch need not pass; cuda_emulator_set_enough sets it.
+inline int64_t& enough_blocks() {
+  static int64_t number = 512;
+  return number;
+}
 [[noreturn]] void fail(const char* what, Site site);
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
 bool was_launched(const void* kernel, int threads, size_t shared_bytes);

@@ -58,7 +58,6 @@ struct Scheduler {
   const std::function<void()>* kernel = nullptr;
   std::string error;
   Order order = Order::forwards;
-  int64_t enough_blocks = 512;
   std::mt19937 random;
   int64_t launches = 0;
   bool only_noted = false;                                   // launches are noted, and nothing runs
@@ -238,8 +237,6 @@ void run_block() {
 
 int current_lane() { return self().lane; }
 
-int64_t enough_blocks() { return scheduler.enough_blocks; }
-
 int current_thread() { return scheduler.current ? int(scheduler.current - scheduler.fibres.data()) : -1; }
 
 void give_way() {
@@ -305,15 +302,12 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
 }  // namespace cuda_emulator
 
 extern "C" {
-__attribute__((visibility("default"))) void cuda_emulator_set_enough_blocks(int64_t number) {
-  cuda_emulator::scheduler.enough_blocks = number;
-}
-
 // 0: forwards, 1: backwards, 2: shuffled, 3: interleaved as well, both by the seed.
 __attribute__((visibility("default"))) void cuda_emulator_set_order(int order, unsigned seed) {
   cuda_emulator::scheduler.order = cuda_emulator::Order(order);
   cuda_emulator::scheduler.random.seed(seed);
 }
+__attribute__((visibility("default"))) void cuda_emulator_set_enough(int64_t n) { cuda_emulator::enough_blocks() = n; }
 __attribute__((visibility("default"))) int64_t cuda_emulator_launches() { return cuda_emulator::scheduler.launches; }
 __attribute__((visibility("default"))) void cuda_emulator_only_note(bool only) {
   cuda_emulator::scheduler.only_noted = only, cuda_emulator::scheduler.noted.clear();
