@@ -13,6 +13,7 @@
 #include "link_heatmap_arguments.h"
 #include "simd_dispatch.h"
 #include "operators.h"
+#include "pages.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -220,6 +221,7 @@ std::tuple<Tensor, Tensor> link_heatmap_cpu(const Tensor& keypoints, const Tenso
   const int64_t b = x.size(0);
   const auto heatmap = empty(x, {b, 1, height, width}, type);
   const auto winner = empty(x, {b, height, width}, winner_type(links.size(0)));
+  map_pages(heatmap), map_pages(winner);
   dispatch(type, "link_heatmap", [&](auto zero) {
     using T = decltype(zero);
     const LinkTables<T> tables(x, w, order, height, width, thickness, pick_kernels<T, int32_t>().lanes);
