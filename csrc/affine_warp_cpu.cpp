@@ -1,21 +1,14 @@
 // affine_warp on the CPU. 14 values a point in and out, so one plain loop; a shared template's gradient is summed over
-// groups of samples, and then over the groups, both in order.
+// the batch in order, keypoint by keypoint.
 #include "affine_warp.h"
-
-#include <algorithm>
-#include <vector>
-
 #include "affine_warp_arguments.h"
 #include "operators.h"
-#include "pages.h"
 #include "tensors.h"
 
 namespace ppl_fast {
 namespace {
 
-constexpr int64_t kGrain = 4096;              // points a thread; below, starting one costs more than it saves
-constexpr int64_t kGroup = 64, kPiece = 256;  // samples and keypoints of a backward job; fixed, so that the order of
-                                              // sums does not depend on the threads
+constexpr int64_t kGrain = 4096;  // points a thread; below, starting one costs more than it saves
 
 Tensor affine_warp_cpu(const Tensor& keypoints, const Tensor& affine) {
   check_affine_warp(keypoints, affine);
@@ -51,27 +44,15 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cpu(const Tensor& grad_points, c
     using T = decltype(zero);
     const auto *from = read<T>(x), *maps = read<T>(theta), *up = read<T>(g);
     auto *const to_x = write<T>(grad_x), *const to_theta = write<T>(grad_theta);
-    map_pages(grad_theta);
     const bool shared = x.dim() == 2;
-    const int64_t groups = (b + kGroup - 1) / kGroup, pieces = (n + kPiece - 1) / kPiece;
-    std::vector<T> sums(shared && groups > 1 ? groups * n * 2 : 0);  // of each group
-    const int64_t points = std::min(b, kGroup) * std::min(n, kPiece);
-    torch::stable::parallel_for(0, groups * pieces, kGrain / (points + 1) + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t job = begin; job < end; ++job) {
-        const int64_t group = job / pieces, first = job % pieces * kPiece, last = std::min(first + kPiece, n);
-        for (int64_t sample = group * kGroup; sample < std::min((group + 1) * kGroup, b); ++sample) {
-          T* const sum = !shared ? to_x + sample * n * 2 : groups > 1 ? sums.data() + group * n * 2 : to_x;
-          const T* const key = from + (shared ? 0 : sample * n * 2);
-          for (int64_t i = first; i < last; ++i) {
-            const int64_t at = sample * n + i;
-            warp_point_backward(maps + 6 * at, key[2 * i], key[2 * i + 1], up[2 * at], up[2 * at + 1],
-                                to_theta + 6 * at, sum + 2 * i);
-          }
+    torch::stable::parallel_for(0, n, kGrain / (b + 1) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t sample = 0; sample < b; ++sample)
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t at = sample * n + i, key = 2 * (shared ? i : at);
+          warp_point_backward(maps + 6 * at, from[key], from[key + 1], up[2 * at], up[2 * at + 1], to_theta + 6 * at,
+                              to_x + key);
         }
-      }
     });
-    for (int64_t group = 0; group * n * 2 < int64_t(sums.size()); ++group)
-      for (int64_t i = 0; i < 2 * n; ++i) to_x[i] += sums[group * n * 2 + i];
   });
   return {cast(grad_x, keypoints.scalar_type()), cast(grad_theta, affine.scalar_type())};
 }

@@ -100,7 +100,15 @@ def build(kind: str) -> Path:
     configure += ["-DPPL_FAST_PYTHON=OFF", f"-DPPL_FAST_SIMD_LEVELS={chosen.isa}"]
     _command(configure)
     _command([tool("cmake"), "--build", folder, "--target", "ppl_fast_cpu", "--parallel", str(os.cpu_count() or 1)])
-    link = ["-L", folder, "-lppl_fast_cpu", "-L", library.parent, "-ltorch_cpu", f"-Wl,-rpath,{folder}:{library.parent}"]
+    link = [
+        "-L",
+        folder,
+        "-lppl_fast_cpu",
+        "-L",
+        library.parent,
+        "-ltorch_cpu",
+        f"-Wl,-rpath,{folder}:{library.parent}",
+    ]
     sanitizers = SANITIZERS.split() if kind == "sanitized" else []
     _command([*compile_one, *sanitizers, HERE / "program.cpp", *link, "-o", folder / "program"])
     return folder
