@@ -87,12 +87,15 @@ target_link_libraries(ppl_fast_cuda PRIVATE torch_stable CUDA::cudart_static "-W
 set_target_properties(ppl_fast_cuda PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib" BUILD_WITH_INSTALL_RPATH ON)
 
 list(JOIN ARCHITECTURES " " NAMES)
-pybind11_add_module(_C_cuda csrc/module_cuda.cpp)
-target_link_libraries(_C_cuda PRIVATE ppl_fast_cuda)
-target_compile_definitions(_C_cuda PRIVATE
-  PPL_FAST_COMPILER="nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
-  PPL_FAST_FLAGS="${CMAKE_CUDA_FLAGS_RELEASE}" PPL_FAST_ARCHITECTURES="${NAMES}"
-  PPL_FAST_TORCH_TARGET="${TORCH_TARGET}" PPL_FAST_TORCH_VERSION="${TORCH_VERSION}")
-set_target_properties(_C_cuda PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_WITH_INSTALL_RPATH ON)
-install(TARGETS _C_cuda ppl_fast_cuda LIBRARY DESTINATION .)
+install(TARGETS ppl_fast_cuda LIBRARY DESTINATION .)
+if(PPL_FAST_PYTHON)
+  pybind11_add_module(_C_cuda csrc/module_cuda.cpp)
+  target_link_libraries(_C_cuda PRIVATE ppl_fast_cuda)
+  target_compile_definitions(_C_cuda PRIVATE
+    PPL_FAST_COMPILER="nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
+    PPL_FAST_FLAGS="${CMAKE_CUDA_FLAGS_RELEASE}" PPL_FAST_ARCHITECTURES="${NAMES}"
+    PPL_FAST_TORCH_TARGET="${TORCH_TARGET}" PPL_FAST_TORCH_VERSION="${TORCH_VERSION}")
+  set_target_properties(_C_cuda PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_WITH_INSTALL_RPATH ON)
+  install(TARGETS _C_cuda LIBRARY DESTINATION .)
+endif()
 message(STATUS "ppl_fast: CUDA kernels for ${NAMES}")

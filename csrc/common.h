@@ -47,6 +47,8 @@ PPL_HD float clamp01(float x) { return __saturatef(x); }  // free: a modifier of
 PPL_HD float clamp01(float x) { return fmaxf(fminf(x, 1.0f), 0.0f); }
 #endif
 PPL_HD double clamp01(double x) { return fmax(fmin(x, 1.0), 0.0); }
+PPL_HD constexpr float epsilon_of(float) { return Limits<float>::epsilon; }
+PPL_HD constexpr double epsilon_of(double) { return Limits<double>::epsilon; }
 PPL_HD float absolute(float x) { return fabsf(x); }
 PPL_HD double absolute(double x) { return fabs(x); }
 

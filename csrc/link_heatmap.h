@@ -81,14 +81,14 @@ struct Rival {
 
 template <class T>
 PPL_HD Rival<T> make_rival(const Tile<T>& tile, T vf, T fx, T fy) {
-  constexpr T slack = 16 * Limits<T>::epsilon;
+  const auto slack = 16 * epsilon_of(vf);
   const T grows = tile.hx * tile.hx + tile.hy * tile.hy;
   return {vf - grows - slack * (2 * absolute(vf) + vf + 1), fx, fy, 2 * tile.hx, 2 * tile.hy};
 }
 
 template <class T, class V>
 PPL_HD auto may_win(const Rival<T>& f, V v, V rx, V ry) -> decltype(v > v) {
-  return f.hx2 * absolute(rx - f.fx) + (f.hy2 * absolute(ry - f.fy) + v * (1 - 16 * Limits<T>::epsilon)) >=
+  return f.hx2 * absolute(rx - f.fx) + (f.hy2 * absolute(ry - f.fy) + v * (1 - 16 * epsilon_of(f.threshold))) >=
          f.threshold + V{};
 }
 

@@ -5,11 +5,12 @@
 
 namespace ppl_fast {
 
-constexpr int kTile = 16;       // links are culled for tiles of 16 x 16 pixels, then for
-constexpr int kBlock = 4;       // blocks of 4 x 4 within them
-constexpr int kPad = 4;         // what a block may read past the last pixel centre
-constexpr int kFields = 8;      // of a link: those of Link, then its index (an integer as wide as T)
-constexpr int kScratch = 12;    // values of scratch a link
+constexpr int kTile = 16;     // links are culled for tiles of 16 x 16 pixels, then for
+constexpr int kBlock = 4;     // blocks of 4 x 4 within them
+constexpr int kPad = 4;       // what a block may read past the last pixel centre
+constexpr int kFields = 8;    // of a link: those of Link, then its index (an integer as wide as T)
+constexpr int kScratch = 50;  // values of scratch a link, and
+constexpr int kScratchBesides = 64;
 constexpr int kGradFields = 5;  // sums a link, over the pixels it won: G, (1 - t) G r (x, y), t G r (x, y)
 
 template <class T>
@@ -24,7 +25,8 @@ struct LinkRows {        // rows [y0, y1) of one sample
 template <class T, class I>
 struct LinkHeatmapKernels {
   int64_t lanes;
-  // scratch: kScratch * groups * lanes + 16 values. heatmap and winner are the whole sample's, (height, width).
+  // scratch: kScratch * groups * lanes + kScratchBesides values. heatmap and winner are the whole sample's, (height,
+  // width).
   void (*forward)(const LinkRows<T>& rows, T* scratch, T* heatmap, I* winner);
   // G is the gradient times 2^-|r|^2. scratch: kGradFields * groups * lanes * lanes values; sums: (links, kGradFields),
   // padded to groups * lanes links.

@@ -6,14 +6,11 @@
 #include <memory>
 #include <optional>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "memory_attention.h"
 #include "memory_attention_arguments.h"
 #include "simd_dispatch.h"
 #include "operators.h"
+#include "pages.h"
 #include "tensors.h"
 
 namespace ppl_fast {
@@ -38,25 +35,6 @@ Attention<T> make_attention(const Tensor& tokens, const Tensor& prototypes, std:
   return {read<T>(tokens),         read<T>(prototypes), tokens.size(0),
           tokens.size(1),          prototypes.size(1),  tokens.size(2),
           temperature.has_value(), softmax.sharpness,   softmax.inverse_temperature};
-}
-
-// Maps memory that is about to be written, many pages in one call: a fault for each would take longer than all else
-// here. It is new each time where the allocator gives blocks of this size back to the system. (Huge pages were slower.)
-void map_pages([[maybe_unused]] void* data, [[maybe_unused]] size_t bytes) {
-#if defined(__linux__)
-  constexpr uintptr_t page = 4096;
-  constexpr int populate_write = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; an older one refuses, and all is as before
-  const uintptr_t begin = uintptr_t(data) / page * page, end = (uintptr_t(data) + bytes + page - 1) / page * page;
-  if (bytes >= 16 * page) madvise(reinterpret_cast<void*>(begin), end - begin, populate_write);
-#endif
-}
-
-void map_pages(const Tensor& t) {
-  char* const data = static_cast<char*>(t.mutable_data_ptr());
-  const int64_t bytes = t.numel() * int64_t(t.element_size()), piece = 1 << 19;
-  torch::stable::parallel_for(0, ceil_div(bytes, piece), 1, [&](int64_t begin, int64_t end) {
-    map_pages(data + begin * piece, std::min(end * piece, bytes) - begin * piece);
-  });
 }
 
 // Runs job(bank, begin, end) for all banks and all pieces of [0, count).

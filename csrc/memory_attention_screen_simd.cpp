@@ -10,7 +10,7 @@
 
 namespace PPL_NAMESPACE {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kAcross = 8;  // prototypes at a time: 2 x 8 accumulators in 32 registers
 #else
 constexpr int kAcross = 4;

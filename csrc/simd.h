@@ -7,7 +7,11 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
+
+#include <type_traits>
 
 #include "common.h"
 
@@ -32,18 +36,21 @@ using Vec = typename VectorOf<T>::type;
 template <class T>
 constexpr int kLanes = kVectorBytes / int(sizeof(T));
 
-// The signed integers as wide as T, and the magic number whose addition rounds a T to an integer in its low bits.
+// The integers as wide as T, signed, and unsigned where sums may wrap; the magic number whose addition rounds a T to an
+// integer in its low bits.
 template <class T>
 struct Bits;
 template <>
 struct Bits<float> {
   typedef int32_t type;
+  typedef uint32_t word;
   static constexpr float round = 12582912.0f;  // 1.5 * 2^23
   static constexpr int mantissa = 23, degree = 6;
 };
 template <>
 struct Bits<double> {
   typedef int64_t type;
+  typedef uint64_t word;
   static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr int mantissa = 52, degree = 13;
 };
@@ -58,7 +65,37 @@ PPL_HD void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
 
-// Both take b where a lane of a is not a number. The compiler does not find the one instruction behind the ternary.
+// Two vectors end to end, in registers: through memory, a load would wait for both stores.
+template <class V>
+PPL_HD auto join(V low, V high) {
+  typename VectorOf<std::remove_reference_t<decltype(low[0])>, 2 * sizeof(V)>::type both;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 32)
+    return (decltype(both))_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)low), (__m256i)high, 1);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 16) return (decltype(both))_mm256_set_m128i((__m128i)high, (__m128i)low);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 8) return (decltype(both))_mm_set_epi64x((int64_t)high, (int64_t)low);
+#endif
+  __builtin_memcpy(&both, &low, sizeof(V));
+  __builtin_memcpy(reinterpret_cast<char*>(&both) + sizeof(V), &high, sizeof(V));
+  return both;
+}
+
+// Rows of four values, `stride` apart, one after the other, in a vector of Bytes.
+template <class T, int Bytes = kVectorBytes>
+PPL_HD auto load_rows(const T* p, int64_t stride) {
+  constexpr int row = 4 * int(sizeof(T));
+  if constexpr (Bytes <= row)
+    return *reinterpret_cast<const typename VectorOf<T, Bytes>::type*>(p);
+  else
+    return join(load_rows<T, Bytes / 2>(p, stride), load_rows<T, Bytes / 2>(p + Bytes / 2 / row * stride, stride));
+}
+
+// Both take b, which is one, where a lane of a is not a number. The compiler does not find the one instruction behind
+// the ternary.
 #if defined(__AVX512F__)
 PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
 PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
@@ -68,6 +105,9 @@ PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b
 #elif defined(__SSE2__)
 PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return _mm_min_ps(a, b); }
 PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return _mm_max_ps(a, b); }
+#elif defined(__aarch64__)
+PPL_HD Vec<float> lower(Vec<float> a, Vec<float> b) { return vminnmq_f32(a, b); }
+PPL_HD Vec<float> higher(Vec<float> a, Vec<float> b) { return vmaxnmq_f32(a, b); }
 #endif
 template <class V>
 PPL_HD V lower(V a, V b) {
@@ -76,6 +116,11 @@ PPL_HD V lower(V a, V b) {
 template <class V>
 PPL_HD V higher(V a, V b) {
   return a > b ? a : b;
+}
+
+template <class V>
+PPL_HD auto epsilon_of(V x) {
+  return epsilon_of(x[0]);
 }
 
 template <class V>
@@ -124,6 +169,8 @@ PPL_HD uint32_t lane_bits(M mask) {
   if (n == 4) return _mm256_movemask_pd((__m256d)mask);
 #elif defined(__SSE2__)
   if (n == 4) return _mm_movemask_ps((__m128)mask);
+#elif defined(__aarch64__)
+  if (n == 4) return vaddvq_u32(vandq_u32((uint32x4_t)mask, uint32x4_t{1, 2, 4, 8}));
 #endif
   uint32_t bits = 0;
   for (int i = 0; i < n; ++i) bits |= uint32_t(mask[i] & 1) << i;
@@ -169,14 +216,14 @@ struct Taylor {  // of 2^x around 0: log(2)^k / k!
 // bits.
 template <class T>
 PPL_HD Vec<T> exp2(Vec<T> x) {
-  using I = typename Bits<T>::type;
+  using W = typename Bits<T>::word;
   const Vec<T> clamped = higher(x, Vec<T>{} + (Limits<T>::log2_tiny - 1));
   const Vec<T> shifted = clamped + Bits<T>::round;
   const Vec<T> f = (clamped - (shifted - Bits<T>::round));
   constexpr Taylor<T> series;
   Vec<T> power = Vec<T>{} + series.c[Bits<T>::degree];
   for (int k = Bits<T>::degree - 1; k >= 0; --k) power = power * f + series.c[k];
-  const Vec<I> bits = reinterpret_cast<Vec<I>>(power) + (reinterpret_cast<Vec<I>>(shifted) << Bits<T>::mantissa);
+  const Vec<W> bits = reinterpret_cast<Vec<W>>(power) + (reinterpret_cast<Vec<W>>(shifted) << Bits<T>::mantissa);
   return x < Limits<T>::log2_tiny ? Vec<T>{} : reinterpret_cast<Vec<T>>(bits) + (x - x);
 }
 

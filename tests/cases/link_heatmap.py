@@ -31,6 +31,7 @@ CASES = [
     Case("one-row", random_links(1, 4, (1, 40), 0.1)),
     Case("thin", random_links(1, 10, 64, 7.5e-5)),
     Case("thick", random_links(1, 5, 33, 10.0)),
+    Case("thick-many-links", random_links(1, 16, (18, 21), 10.0)),  # nearly all of which may win any pixel
     Case("many-links", random_links(1, 24, 40, 1e-3)),
     Case("weights-per-sample", random_links(3, 6, 32, 1e-3, shared=False)),
     Case("outside", random_links(2, 5, 32, 1e-2, spread=3.0)),
