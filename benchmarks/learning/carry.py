@@ -29,7 +29,7 @@ from ppl_fast.options import demo
 
 LABELS = 500  # of each set, that maps are fitted on
 SIZE = demo.MODEL["image_size"]
-HELD = {"hold_prior": True, "plausibility_weight": 5.0, "prior_weight": 0.0}
+HELD = {"hold_prior": True, "plausibility_weight": 5.0}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # method and further options
     "AutoLink goes on": ("autolink", {}),
     "PPL goes on": ("ppl", {}),

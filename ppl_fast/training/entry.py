@@ -92,9 +92,7 @@ def train(
         )
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
-        if start is None and checkpoint is None and getattr(model.settings, "hold_prior", False):
-            raise ValueError("train: hold_prior holds what a model has learned, and needs one to begin with: --from")
-        begins = warm_start(model, start) if start is not None and checkpoint is None else ""
+        begins = "" if checkpoint is not None else _begun(model, start)
         figures = subject_masks(train_config, model, dataset)
         trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)
         tell = say if accelerator.is_main_process else lambda text: None
@@ -120,6 +118,15 @@ def train(
             trainer.fit(again, tracker)
         tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
         return trainer.trained()
+
+
+def _begun(model: KeypointModel, start: str | os.PathLike[str] | None) -> str:
+    """What `warm_start` tells, or nothing without a model to begin with, which a held prior needs."""
+    if start is not None:
+        return warm_start(model, start)
+    if getattr(model.settings, "hold_prior", False):
+        raise ValueError("train: hold_prior holds what a model has learned, and needs one to begin with: --from")
+    return ""
 
 
 def _images(data: str | os.PathLike[str], image_size: int, config: TrainConfig, run: Path, expected: bool) -> ImageSet:
