@@ -40,7 +40,6 @@ extern "C" {
 uint64_t aoti_torch_abi_version() { return 0x020a000000000000; }
 size_t aoti_torch_dtype_element_size(int32_t type) { return stand_in::element_size(type); }
 int32_t aoti_torch_layout_strided() { return 0; }
-int32_t aoti_torch_device_type_cpu() { return 0; }
 
 #define TYPE(name, number) \
   int32_t aoti_torch_dtype_##name() { return number; }
@@ -56,11 +55,10 @@ OTHER(layout_sparse_bsr) OTHER(layout_sparse_coo) OTHER(layout_sparse_csc) OTHER
 OTHER(device_type_cuda) OTHER(device_type_meta) OTHER(device_type_mps) OTHER(device_type_privateuse1)
 OTHER(device_type_xpu) OTHER(memory_format_channels_last) OTHER(memory_format_channels_last_3d)
 OTHER(memory_format_contiguous_format) OTHER(memory_format_preserve_format)
-    // clang-format on
+int32_t aoti_torch_device_type_cpu() { return 0; }
+// clang-format on
 
-    AOTITorchError aoti_torch_get_device_type(AtenTensorHandle, int32_t* type) {
-  return *type = 0;
-}
+AOTITorchError aoti_torch_get_device_type(AtenTensorHandle, int32_t* type) { return *type = 0; }
 AOTITorchError aoti_torch_get_device_index(AtenTensorHandle, int32_t* index) { return *index = -1, 0; }
 AOTITorchError aoti_torch_get_dtype(AtenTensorHandle t, int32_t* type) { return *type = of(t)->type, 0; }
 AOTITorchError aoti_torch_get_dim(AtenTensorHandle t, int64_t* dim) { return *dim = of(t)->sizes.size(), 0; }
