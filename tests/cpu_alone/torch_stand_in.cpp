@@ -39,25 +39,24 @@ extern "C" {
 
 uint64_t aoti_torch_abi_version() { return 0x020a000000000000; }
 size_t aoti_torch_dtype_element_size(int32_t type) { return stand_in::element_size(type); }
+int32_t aoti_torch_layout_strided() { return 0; }
 
 #define TYPE(name, number) \
   int32_t aoti_torch_dtype_##name() { return number; }
 #define OTHER(name) \
   int32_t aoti_torch_##name() { return -1; }
-TYPE(uint8, 0)
-TYPE(int8, 1) TYPE(int16, 2) TYPE(int32, 3) TYPE(int64, 4)  // as torch numbers them
-    TYPE(float16, 5) TYPE(float32, 6) TYPE(float64, 7) TYPE(bool, 11) TYPE(bfloat16, 15) OTHER(dtype_complex32)
-        OTHER(dtype_complex64) OTHER(dtype_complex128) OTHER(dtype_uint16) OTHER(dtype_uint32) OTHER(dtype_uint64)
-            OTHER(dtype_float8_e4m3fn) OTHER(dtype_float8_e4m3fnuz) OTHER(dtype_float8_e5m2)
-                OTHER(dtype_float8_e5m2fnuz) OTHER(layout__mkldnn) OTHER(layout_jagged) OTHER(layout_sparse_bsc)
-                    OTHER(layout_sparse_bsr) OTHER(layout_sparse_coo) OTHER(layout_sparse_csc) OTHER(layout_sparse_csr)
-                        OTHER(device_type_cuda) OTHER(device_type_meta) OTHER(device_type_mps)
-                            OTHER(device_type_privateuse1) OTHER(device_type_xpu) OTHER(memory_format_channels_last)
-                                OTHER(memory_format_channels_last_3d) OTHER(memory_format_contiguous_format)
-                                    OTHER(memory_format_preserve_format) int32_t aoti_torch_layout_strided() {
-  return 0;
-}
+// clang-format off
+TYPE(uint8, 0) TYPE(int8, 1) TYPE(int16, 2) TYPE(int32, 3) TYPE(int64, 4)  // as torch numbers them
+TYPE(float16, 5) TYPE(float32, 6) TYPE(float64, 7) TYPE(bool, 11) TYPE(bfloat16, 15)
+OTHER(dtype_complex32) OTHER(dtype_complex64) OTHER(dtype_complex128) OTHER(dtype_uint16) OTHER(dtype_uint32)
+OTHER(dtype_uint64) OTHER(dtype_float8_e4m3fn) OTHER(dtype_float8_e4m3fnuz) OTHER(dtype_float8_e5m2)
+OTHER(dtype_float8_e5m2fnuz) OTHER(layout__mkldnn) OTHER(layout_jagged) OTHER(layout_sparse_bsc)
+OTHER(layout_sparse_bsr) OTHER(layout_sparse_coo) OTHER(layout_sparse_csc) OTHER(layout_sparse_csr)
+OTHER(device_type_cuda) OTHER(device_type_meta) OTHER(device_type_mps) OTHER(device_type_privateuse1)
+OTHER(device_type_xpu) OTHER(memory_format_channels_last) OTHER(memory_format_channels_last_3d)
+OTHER(memory_format_contiguous_format) OTHER(memory_format_preserve_format)
 int32_t aoti_torch_device_type_cpu() { return 0; }
+// clang-format on
 
 AOTITorchError aoti_torch_get_device_type(AtenTensorHandle, int32_t* type) { return *type = 0; }
 AOTITorchError aoti_torch_get_device_index(AtenTensorHandle, int32_t* index) { return *index = -1, 0; }
