@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 8  # a side of the grid of which some are hidden
 VIEW = ExtensionConfig()  # how views differ, and how much of one is hidden, where any of it is
-GAIN = 5.0  # of the attention maps: it takes that many fewer steps until they are narrow
+GAIN = 5.0  # of the attention maps, which start flat: they narrow in fewer steps
 EPSILON = 1e-4  # under the root of the distance, which has no gradient at 0
 
 
