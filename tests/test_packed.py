@@ -10,7 +10,8 @@ from label_cases import slp, written
 from PIL import Image
 
 from ppl_fast.data import load_labels, open_set
-from ppl_fast.data.packed import PackedImages, check_media
+from ppl_fast.data.packed import PackedImages
+from ppl_fast.data.sets import check_media
 from ppl_fast.inference import collect, estimate
 from ppl_fast.options.footage import Framing
 

@@ -21,7 +21,9 @@ from ppl_fast.training.logging import read_records
 from ppl_fast.training.processes import meeting, noticing_loss
 from ppl_fast.training.signals import PASSED_ON, StopSignals
 
-# Nothing random but the order of the images and flips, so that one process and two do the same.
+# Nothing random but the order of the images and flips, so that one process and two do the same; and small steps, for
+# Adam's first divide each gradient by its own size, however tiny, and make more of how it was rounded.
+LR = 1e-4
 SAME = {"occlude_input": 0.0, "mask_ratio": 0.0, "reseed_after": 0}
 STILL = SAME | {"memory_decay": 1.0}  # nor does the memory move between two parts
 
@@ -53,7 +55,7 @@ def watched(rank, images, out, steps, resume=False, model=None, **options):
 
     trainer.Trainer._advance, trainer.Trainer.__init__ = stepping, watching
     try:
-        options = {"log_every": 1} | options
+        options = {"log_every": 1, "lr": LR} | options
         run_steps(images, out, steps, resume, SAME | (model or {}), **options)
     finally:
         trainer.Trainer._advance, trainer.Trainer.__init__ = advance, prepared
