@@ -63,7 +63,7 @@ def positive(op: str, name: str, value: object) -> float:
     value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value < math.inf:  # isfinite cannot be traced for a number that a compiled graph leaves open
         raise ValueError(f"{op}: {name} must be finite and above 0, got {value}")
     return float(value)
 

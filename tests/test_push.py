@@ -175,7 +175,7 @@ def test_a_run_is_sent_and_the_commands_read_it(run, photos, tmp_path):
             ["estimate", "lab/mice@v2", photos, "--out", out],
             ["calibrate", "lab/mice", photos],
             ["train", photos, "--from", "lab/mice", "--steps", "1", "--out", tmp_path / "from", "--picture-every", "0",
-             "--device", "cpu", "--batch-size", "4", "--workers", "0", "--tensorboard", "false"],
+             "--device", "cpu", "--batch-size", "4", "--workers", "0", "--tracker", "none"],
         )  # fmt: skip
         assert [code for code, *_ in pushed] == [0, 0, 0, 0, 0, 0, 2, 2, 2, 0], [err for *_, err in pushed]
         assert pushed[1][1].endswith(f"sent lab/mice: {address}/lab/mice/commit/1\n") and repository.private

@@ -104,6 +104,16 @@ def test_hidden_input_is_one_graph_whatever_was_drawn():
         torch.testing.assert_close(before.grad, after.grad, rtol=1e-3, atol=1e-4)
 
 
+def test_compiled_models_of_several_thicknesses():
+    """After the first, the compiler leaves the number open."""
+    torch._dynamo.reset()
+    for thickness in (1e-3, 5e-3, 2e-2):
+        model = built("AutoLink", thickness=thickness).eval()
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        found, expected = (call(pictures(), losses=False).link_heatmap for call in (compiled, model))
+        torch.testing.assert_close(found, expected)
+
+
 @MODELS
 def test_quantized_linear_layers(name):
     model = built(name).eval()

@@ -14,7 +14,7 @@ from ppl_fast.commands.options import (
     check_outputs,
     command_parser,
     fetch,
-    named_joints,
+    named_model,
     parse,
     ready_model,
 )
@@ -47,10 +47,11 @@ def main(arguments: list[str]) -> int:
 
     kept = Path(f"{options.out}.parts") if options.resume else None
     options.run = fetch(options.run)
-    model = ready_model(options.run, options)
+    run = options.run, options
+    model, joints = (ready_model(*run), None) if options.keypoints else named_model(*run)
     check_media(options.images)  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
-    confidence, joints = _confidence(options, model), None if options.keypoints else named_joints(options.run, options)
+    confidence = _confidence(options, model)
     poses = estimate(
         model,
         options.images,

@@ -13,15 +13,15 @@ from ppl_fast.commands.options import (
     check_outputs,
     command_parser,
     fetch,
-    named_joints,
+    named_model,
     parse,
     place,
-    ready_model,
 )
 
 if TYPE_CHECKING:
     from ppl_fast.data.sets import LabelledSet
     from ppl_fast.models import KeypointModel
+    from ppl_fast.naming import NamedJoints
     from ppl_fast.options.footage import Framing
 
 DESCRIPTION = """Measure a run against the labels in DATA, mean pose beside. DATA is a project of DeepLabCut or
@@ -107,12 +107,15 @@ def _masks(text: str) -> list[tuple[str, float]]:
     return masks
 
 
-def _models(options: Any) -> dict[str, KeypointModel]:
-    """The models by the names to print: their architectures, or where those are the same, the runs as given."""
+def _models(options: Any) -> dict[str, tuple[KeypointModel, NamedJoints | None]]:
+    """The models, and the joints that were named for them, by the names to print.
+
+    These are the models' architectures, or where those are the same, the runs as given.
+    """
     runs = [options.run] if options.beside is None else [options.run, options.beside]
     options.run, options.beside = [*map(fetch, runs), None][:2]
-    models = [ready_model(run, options) for run in (options.run, options.beside) if run is not None]
-    names = [type(model).__name__ for model in models]
+    models = [named_model(run, options) for run in (options.run, options.beside) if run is not None]
+    names = [type(model).__name__ for model, _ in models]
     if len(set(names)) < len(names):
         names = runs
     if len(set(names)) < len(names):
@@ -121,14 +124,14 @@ def _models(options: Any) -> dict[str, KeypointModel]:
 
 
 def _measure(
-    models: dict[str, KeypointModel], options: Any, masks: Sequence[tuple[str, float]]
+    models: dict[str, tuple[KeypointModel, NamedJoints | None]], options: Any, masks: Sequence[tuple[str, float]]
 ) -> dict[str, dict[str, Any]]:
     from ppl_fast.data.subjects import SubjectMasks
     from ppl_fast.evaluation import evaluate_model
 
     sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
     results = {}
-    for (name, model), run in zip(models.items(), (options.run, options.beside), strict=False):
+    for (name, (model, joints)), run in zip(models.items(), (options.run, options.beside), strict=False):
         seen = model.config["image_size"], framing_for(options, run)
         if seen not in sets:
             sets[seen] = _open_sets(options, *seen)
@@ -146,7 +149,7 @@ def _measure(
             rounds=options.rounds,
             occlusion_images=max(options.occlusion_images, 1),
             max_missing_share=options.max_missing_share,
-            joints=named_joints(run, options),
+            joints=joints,
             subjects=subjects,
             batch_size=options.batch_size,
             workers=options.workers,

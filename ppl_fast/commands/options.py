@@ -174,22 +174,13 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
 
 
 def named_model(run: str, options: Any) -> "tuple[KeypointModel, NamedJoints | None]":
-    """`ready_model` and `named_joints`, of one model that is read once."""
+    """`ready_model`, and what `ppl-fast name` has kept beside it; None where that was not called."""
     from ppl_fast.models import optimize
     from ppl_fast.naming import load_joints
     from ppl_fast.training.run import find_model
 
     model = trained_model(run, options)
     return optimize(model), load_joints(find_model(run), model)
-
-
-def named_joints(run: str, options: Any) -> "NamedJoints | None":
-    """What `ppl-fast name` has kept beside the model of a run; None where it was not called."""
-    from ppl_fast.naming import has_joints, load_joints
-    from ppl_fast.training.run import find_model
-
-    folder = find_model(run)
-    return load_joints(folder, trained_model(run, options)) if has_joints(folder) else None
 
 
 def trained_model(run: str, options: Any) -> "KeypointModel":
