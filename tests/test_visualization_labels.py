@@ -149,3 +149,19 @@ def test_boxes_lie_in_originals_and_what_is_seen_beneath_them(tmp_path):
     assert upright[70:80].sum() > 1.5 * upright[120:130].sum() > 0  # the thicker side, at the top
     assert turned[:, 120:130].sum() > 1.5 * turned[:, 70:80].sum() > 0  # turned by a right angle, at the right
     assert (picture[228:428, 20:220] == 153).all() and (picture[-40:] < 120).any()  # what is seen; the caption
+
+
+def test_subjects_are_as_bright_as_before_and_the_rest_is_dimmed(tmp_path):
+    images, masks = torch.ones(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 8:24, 8:24], masks[1] = 1, -1.0
+    visualization.save_subjects(
+        tmp_path / "masks.png", images, masks, ["a", "a long name of a frame/000001.png"], cell=100
+    )
+    pixels = np.asarray(Image.open(tmp_path / "masks.png").convert("L"), np.int64)
+    page = (pixels > 250).mean()
+    margin = 20
+    first, second = (
+        pixels[margin : margin + 100, margin : margin + 100],
+        pixels[margin : margin + 100, margin + 108 : margin + 208],
+    )
+    assert (first[30:70, 30:70] > 250).all() and first[5:20, 5:20].max() < 160 and (second > 250).all() and page > 0.3

@@ -18,7 +18,7 @@ from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import load_optimizer
 from ppl_fast.training.config import OF_THE_MACHINE, TrainConfig, write_config
-from ppl_fast.training.pictures import check_drawing, keep_boxes
+from ppl_fast.training.pictures import check_drawing, keep_boxes, keep_subjects
 from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
 from ppl_fast.training.setup import new_accelerator, open_images, subject_masks
@@ -50,7 +50,7 @@ def train(
         out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
             latest), checkpoints/, log.jsonl, prior.jsonl, what a tracker writes, and the pictures training.png,
             poses.png and, of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and
-            boxes.png.
+            boxes.png; with masks, masks.png.
         resume: continue the run in `out` from its newest checkpoint, on the CPU bit for bit; begin where there is none
             yet. "auto" is the same.
         architecture: a name in `ppl_fast.models.MODELS`, such as "ppl" or "autolink". Options of its extension may be
@@ -145,6 +145,8 @@ def _begin(trainer: Trainer, data: str) -> GeneralTracker | None:
     tracker = begin_tracker(config.tracker, run, trainer.step, _options(model, config))
     write_config(run / "config.yaml", model.architecture, data, model.config, config)
     keep_boxes(run, trainer.dataset, draw=config.picture_every > 0)
+    if trainer.figures is not None and config.picture_every:
+        keep_subjects(run, trainer.dataset, trainer.figures)
     return tracker
 
 

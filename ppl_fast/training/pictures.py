@@ -9,6 +9,7 @@ import torch
 from ppl_fast._extras import missing
 from ppl_fast.data.box_files import write_boxes
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
 from ppl_fast.training.logging import RunLog
 
@@ -39,6 +40,21 @@ def keep_boxes(run: Path, dataset: ImageSet, draw: bool) -> None:
         chosen = _spread(len(dataset), BOX_IMAGES)
         images, originals = torch.stack([dataset[i] for i in chosen]), [dataset.original(i) for i in chosen]
         save_boxes(run / "boxes.png", originals, dataset.boxes[chosen], images, [dataset.paths[i] for i in chosen])
+
+
+def keep_subjects(run: Path, dataset: ImageSet, figures: Pictures) -> None:
+    """Draw masks.png, some images with what is taken for their subject.
+
+    Args:
+        run: the run's directory.
+        dataset: the images.
+        figures: where the subject of each is.
+    """
+    from ppl_fast.visualization import save_subjects
+
+    chosen = _spread(len(dataset), BOX_IMAGES)
+    images, masks = (torch.stack([each[i] for i in chosen]) for each in (dataset, figures))
+    save_subjects(run / "masks.png", images, masks, [dataset.paths[i] for i in chosen])
 
 
 def shown_images(dataset: ImageSet) -> torch.Tensor:

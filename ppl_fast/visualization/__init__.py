@@ -12,6 +12,7 @@ from ppl_fast.visualization._memory import save_prototype_pages, save_prototypes
 from ppl_fast.visualization._occlusion import save_occlusion
 from ppl_fast.visualization._poses import draw_overlay, save_overlay, save_poses, save_rounds
 from ppl_fast.visualization._priors import save_keypoint_prior, save_prior
+from ppl_fast.visualization._subjects import save_subjects
 
 __all__ = [
     "draw_overlay",
@@ -26,6 +27,7 @@ __all__ = [
     "save_prototype_pages",
     "save_prototypes",
     "save_rounds",
+    "save_subjects",
     "save_training",
     "save_usage",
 ]

@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ppl_fast.visualization._draw import to_image
-from ppl_fast.visualization._sheet import GAP, PAPER, captioned, save_png, sheet, with_legend
+from ppl_fast.visualization._sheet import GAP, PAPER, captioned, save_png, sheet, shortened, with_legend
 
 COLUMNS, CELL = 4, 220
 LINE, EDGE = (230, 90, 20), (255, 255, 255)
-LONGEST = 26  # characters of a name under a picture
 TEXT = "Above, the originals with their boxes; below, what the model sees, whose top is a box's thicker side."
 
 
@@ -38,7 +37,7 @@ def save_boxes(
         pair = Image.new("RGB", (cell, height + GAP + cell), PAPER)
         pair.paste(_boxed(original, box, (cell, height)), (0, 0))
         pair.paste(to_image(image, cell, "save_boxes").resize((cell, cell)), (0, height + GAP))
-        pairs.append(captioned(pair, _short(name)))
+        pairs.append(captioned(pair, shortened(name)))
     page = sheet([pairs[i : i + COLUMNS] for i in range(0, len(pairs), COLUMNS)])
     save_png(path, with_legend(page, 0, TEXT))
 
@@ -65,7 +64,3 @@ def _boxed(original: Image.Image, box: np.ndarray, cell: tuple[int, int]) -> Ima
         drawing.line([*at, at[0]], colour, 2 + more, joint="curve")
         drawing.line(at[:2], colour, 5 + more)
     return picture
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"

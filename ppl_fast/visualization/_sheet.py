@@ -14,6 +14,7 @@ from ppl_fast.visualization._draw import palette
 PAPER = (255, 255, 255)
 TEXT = (74, 78, 87)
 GAP, MARGIN, FONT_SIZE = 8, 20, 15
+LONGEST = 26  # characters of a name under a picture
 CAPTION = 24  # height of a line of text above or below a picture
 DOT, SAMPLE = 12, 36  # width of a dot and of a line in a legend
 LINKS = "links, the heavier the more opaque"
@@ -55,6 +56,11 @@ def captioned(picture: Image.Image, text: str) -> Image.Image:
     font = ImageFont.load_default(FONT_SIZE)
     ImageDraw.Draw(whole).text((picture.width / 2, picture.height + CAPTION / 2), text, TEXT, font, anchor="mm")
     return whole
+
+
+def shortened(name: str) -> str:
+    """The end of a name, that fits under a picture."""
+    return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
 
 
 def with_legend(page: Image.Image, keypoints: int, text: str) -> Image.Image:
