@@ -16,7 +16,6 @@ from ppl_fast.commands.options import (
     fetch,
     named_model,
     parse,
-    ready_model,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ def main(arguments: list[str]) -> int:
 
     kept = Path(f"{options.out}.parts") if options.resume else None
     options.run = fetch(options.run)
-    run = options.run, options
-    model, joints = (ready_model(*run), None) if options.keypoints else named_model(*run)
+    model, joints = named_model(options.run, options)
     check_media(options.images)  # else outputs would be made for a source that is not there
     _check_outputs(options, Path(options.images))
     confidence = _confidence(options, model)

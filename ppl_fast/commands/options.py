@@ -174,13 +174,13 @@ def ready_model(run: str, options: Any) -> "KeypointModel":
 
 
 def named_model(run: str, options: Any) -> "tuple[KeypointModel, NamedJoints | None]":
-    """`ready_model`, and what `ppl-fast name` has kept beside it; None where that was not called."""
+    """`ready_model`, and what `ppl-fast name` has kept beside it: None where that was not called, or not asked for."""
     from ppl_fast.models import optimize
     from ppl_fast.naming import load_joints
     from ppl_fast.training.run import find_model
 
     model = trained_model(run, options)
-    return optimize(model), load_joints(find_model(run), model)
+    return optimize(model), None if getattr(options, "keypoints", False) else load_joints(find_model(run), model)
 
 
 def trained_model(run: str, options: Any) -> "KeypointModel":
