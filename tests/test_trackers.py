@@ -105,3 +105,10 @@ def test_options_of_when_tensorboard_was_the_only_one():
     assert migration.loop({"tensorboard": "no"}) == {"tracker": "none"}
     assert migration.loop({"tensorboard": True}) == {"tracker": "tensorboard"} == {"tracker": TrainConfig().tracker}
     assert migration.loop({"tracker": "wandb"}) == {"tracker": "wandb"}
+
+
+def test_words_and_arguments_of_before():
+    assert TrainConfig(tensorboard=False).tracker == "none" and TrainConfig(tensorboard=True).tracker == "tensorboard"
+    assert TrainConfig(cache=True).cache == "memory" and TrainConfig(cache=False).cache == "no"
+    assert migration.words(["a", "--tensorboard", "false", "--lr=1"]) == ["a", "--tracker=none", "--lr=1"]
+    assert migration.words(["--train.tensorboard=yes"]) == ["--tracker=tensorboard"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ppl_fast._files import meant
 from ppl_fast.commands.options import add_dataclass, command_parser, fetch, parse
 from ppl_fast.options import CONFIGS
-from ppl_fast.options.migration import extension
+from ppl_fast.options.migration import extension, words
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.config import check_options, read_config
 from ppl_fast.training.presets import NAMES, preset
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     import yaml
 
-    files, early, arguments = _take_configs(_without_auto(arguments))
+    files, early, arguments = _take_configs(_without_auto(words(arguments)))
     read = [read_config(path) for path in files]
     start = None if early.start is None else fetch(early.start)
     begun = _options_of(start, early.preset)

@@ -8,7 +8,7 @@ the one cache: options of the loop say yes or no to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -50,6 +50,20 @@ def loop(options: Mapping[str, Any]) -> dict[str, Any]:
     if "tensorboard" in named and "tracker" not in named:
         written = named.pop("tensorboard")
         named["tracker"] = "tensorboard" if YAML_WORDS.get(str(written).lower(), written) else "none"
-    if named.get("cache") is True:
-        named["cache"] = "memory"
+    if isinstance(named.get("cache"), bool):
+        named["cache"] = "memory" if named["cache"] else "no"
     return named
+
+
+def words(arguments: Sequence[str]) -> list[str]:
+    """Words of the command line as they are called now: --tensorboard true or false is --tracker."""
+    found: list[str] = []
+    given = iter(arguments)
+    for word in given:
+        name, equal, value = word.partition("=")
+        if name not in ("--tensorboard", "--train.tensorboard"):
+            found.append(word)
+            continue
+        value = value if equal else next(given, "true")
+        found.append(f"--tracker={loop({'tensorboard': value})['tracker']}")
+    return found

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import InitVar, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,12 @@ class TrainConfig:
         "what else is told what is logged: tensorboard, wandb, mlflow or another of accelerate's trackers; or none",
         everyday=True,
     )
+    tensorboard: InitVar[bool | None] = None  # of before `tracker`
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tensorboard: bool | None) -> None:
+        before = {"cache": self.cache} | ({} if tensorboard is None else {"tensorboard": tensorboard})
+        for name, value in migration.loop(before).items():
+            setattr(self, name, value)
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
