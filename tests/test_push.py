@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 from hub_stand_in import Repository, serving
 from model_cases import pictures, tiny
 
@@ -100,7 +102,23 @@ def test_what_is_sent_is_whole_and_names_nothing_of_the_machine(run, tmp_path):
         'ppl_fast.ExtendedPPL.from_pretrained("lab/mice")', "ppl-fast estimate lab/mice photos/",
     ):  # fmt: skip
         assert part in text, part
-    assert not [name for name in ("device", "workers", "picture", "tensorboard") if f"| training | {name}" in text]
+    untold = ("device", "workers", "picture", "tensorboard", "tracker")
+    assert not [name for name in untold if f"| training | {name}" in text]
+
+
+def test_a_folder_of_masks_is_not_named_and_options_of_before_are(run, tmp_path):
+    there, other = tmp_path / "there", tmp_path / "run"
+    there.mkdir()
+    shutil.copytree(run, other)
+    written = yaml.safe_load((other / "config.yaml").read_text())
+    written["train"] |= {"masks": f"/{SECRET}/masks", "cache": True, "tensorboard": False}
+    del written["train"]["tracker"]
+    (other / "config.yaml").write_text(yaml.safe_dump(written))
+    fill(there, other, "lab/mice", "mit")
+    assert not [path for path in there.iterdir() if SECRET.encode() in path.read_bytes()]
+    sent = read_config(there / "config.yaml")["train"]
+    assert sent["masks"] == "masks" and sent["tracker"] == "none" and not {"tensorboard", "cache"} & set(sent)
+    assert "| training | masks | masks |" in (there / "README.md").read_text()
 
 
 def test_what_is_left_out_is_said(run, tmp_path, capsys):

@@ -30,10 +30,10 @@ UNTOLD = (
     "checkpoint_every",
     "keep_checkpoints",
     "picture_every",
-    "tensorboard",
+    "tracker",
     "timeout",
 )
-BOXES = "boxes.csv"  # in place of the path of a file of boxes
+INSTEAD = {"crop": "boxes.csv", "masks": "masks"}  # of the path of a file of boxes, or of a folder of masks
 POSES = "poses.png"
 
 
@@ -94,8 +94,7 @@ def _training(run: Path, folder: Path, model: KeypointModel) -> dict[str, Any]:
     import yaml
 
     options = {name: value for name, value in training_of(run).items() if name not in OF_THE_MACHINE}
-    if options.get("crop") not in (None, MOVING):
-        options["crop"] = BOXES
+    options |= {name: other for name, other in INSTEAD.items() if options.get(name) not in (None, MOVING)}
     trained = TrainConfig(**options)
     kept = {name: value for name, value in model.config.items() if name not in model.Config.machine}
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

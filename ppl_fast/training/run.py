@@ -12,6 +12,7 @@ from ppl_fast._options import as_meant
 from ppl_fast.models import KeypointModel, load_pretrained
 from ppl_fast.models.checkpoint import OPTIONS, WEIGHTS
 from ppl_fast.options.footage import Framing
+from ppl_fast.options.migration import loop
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
 from ppl_fast.training.config import TrainConfig, read_config
 
@@ -151,7 +152,7 @@ def training_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     named = read_config(file).get("train") or {}
     if not isinstance(named, dict):
         raise ValueError(f"config file {file}: train must be a mapping of options, got {named!r}")
-    return as_meant(TrainConfig, named)
+    return as_meant(TrainConfig, loop(named))
 
 
 def described(dataset: "ImageSet") -> dict[str, Any]:
