@@ -50,10 +50,10 @@ class Posing:
         pixels = batch.pixels.to(device)
         hidden = {} if batch.visible is None else {"visible": batch.visible.to(device)}
         likelihood = expected = None
-        if self.confidence is False:
+        if self.confidence is False and self.joints is not None and hidden:
+            found, seen = self.model.estimate_rounds(pixels, self.iterations, **hidden)[-1]
+        elif self.confidence is False:
             found, seen = self.model.estimate(pixels, iterations=self.iterations, **hidden), pixels
-            if self.joints is not None and hidden:
-                found, seen = self.model.estimate_rounds(pixels, self.iterations, **hidden)[-1]
         else:
             found, measured, seen = measure(self.model, pixels, self.iterations, **hidden)
             evidence = arrays(measured)
