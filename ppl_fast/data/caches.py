@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
@@ -21,6 +22,13 @@ from ppl_fast._files import replacing
 
 MAGIC = b"ppl_fast"
 _END = struct.Struct("<Q8s")  # bytes of the notes before it, and MAGIC
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    struct.error,
+)  # what a file that is none of ours, or gone, raises
 
 Outcome: TypeAlias = tuple[int, int] | str  # of an image: (W, H), or the reason why it cannot be used
 Put: TypeAlias = Callable[[int, torch.Tensor], None]
@@ -74,10 +82,8 @@ class DiskCache:
 
         Where the file cannot be written, a line says so, and the cache is not `usable`.
         """
-        try:
+        with suppress(*_DAMAGED):
             return self._read()
-        except (OSError, ValueError, LookupError, TypeError, struct.error):
-            pass
         outcomes: list[Outcome] | None = None
         failed: OSError | None = None
         try:
@@ -106,7 +112,7 @@ class DiskCache:
         if self._map is None:
             try:
                 self._read()
-            except (OSError, ValueError, LookupError, TypeError, struct.error) as error:
+            except _DAMAGED as error:
                 raise ValueError(f"{self.path} was replaced or removed meanwhile; start again") from error
         assert self._map is not None
         return torch.from_numpy(np.array(self._map[row if self._rows is None else self._rows[row]]))

@@ -71,14 +71,14 @@ class ClipFolder(ImageFiles):
         choice = choice or Selection(every)
         images, videos, self.ignored = find_media(Path(root))
         self._videos = VideoFrames(videos, image_size, choice, max_bad_share, views, max_pixels, len(images))
-        names = [name for clip in _by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
-        names = [name for clip in _by_clip(names + self._videos.names).values() for name in clip]
+        names = [name for clip in by_clip(images).values() for name in clip[:: choice.every] if choice.takes(name)]
+        names = [name for clip in by_clip(names + self._videos.names).values() for name in clip]
         bounds = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
         self._kept_anyway = cache == "disk" and bool(videos)
         kept = "no" if self._kept_anyway else cache
         super().__init__(root, names, image_size, cache=kept, views=views, **bounds)
         self.skipped += self._videos.skipped
-        clips = _by_clip(self.paths)
+        clips = by_clip(self.paths)
         self.clip_names = list(clips)
         self.clips = [number for number, frames in enumerate(clips.values()) for _ in frames]
         if kept == "memory":
@@ -125,7 +125,7 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     return images, videos, [name for name in others if name not in videos]
 
 
-def _by_clip(names: Sequence[str]) -> dict[str, list[str]]:
+def by_clip(names: Sequence[str]) -> dict[str, list[str]]:
     """Clip to frames, both in natural order: in the folder part of the name, then in the rest."""
     paths = sorted(map(PurePosixPath, names), key=lambda path: (natural(str(path.parent)), natural(path.name)))
     return {str(clip): [str(path) for path in paths] for clip, paths in groupby(paths, key=lambda path: path.parent)}

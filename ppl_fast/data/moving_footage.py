@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from ppl_fast.data.box_files import Row
+from ppl_fast.data.clips import by_clip
 from ppl_fast.data.image_file import load_upright
-from ppl_fast.data.image_set import UNREADABLE, natural
+from ppl_fast.data.image_set import UNREADABLE
 from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.moving import LEAST_SAMPLES, Background, background, boxes, tracked
 from ppl_fast.data.video import Video
@@ -54,7 +54,7 @@ def find(
         stills[PurePosixPath(name).stem] = still
         rows += [Row(name, number, box) for number, box in enumerate(found) if np.isfinite(box).all()]
         report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
-    for clip, names in _clips(images).items():
+    for clip, names in sorted(by_clip(images).items()):
         still = stills.get(PurePosixPath(clip).name) or background(_loaded(root, names, max_pixels))
         if still is None:
             raise ValueError(
@@ -70,12 +70,6 @@ def find(
 
 def _in_video(video: Video, still: Background, turn: bool) -> np.ndarray:
     return boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
-
-
-def _clips(images: Sequence[str]) -> dict[str, list[str]]:
-    """Names of images by their folder, in natural order."""
-    names = sorted(images, key=lambda name: (str(PurePosixPath(name).parent), natural(name)))
-    return {str(clip): list(group) for clip, group in groupby(names, key=lambda name: PurePosixPath(name).parent)}
 
 
 def _loaded(root: Path, names: list[str], max_pixels: int, readable: list[str] | None = None) -> Iterator[Image.Image]:

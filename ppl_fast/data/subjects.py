@@ -1,8 +1,6 @@
 """Where the subject of each image is: by masks of any other tool, or by what moves before a static camera."""
 
 import os
-from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,8 +9,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast.data.clips import by_clip
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_after_resizing
+from ppl_fast.data.pixels import levels
 
 UNKNOWN = -1.0  # throughout, for an image without a mask
 
@@ -91,8 +91,13 @@ class MovingSubjects(Dataset[torch.Tensor]):
         scale = min(1.0, size / SIDE)
         self._packed: list[np.ndarray | None] = [None] * len(images)
         stills: dict[str, Background] = {}
+        row_of = {name: row for row, name in enumerate(images.paths)}
         with tqdm(total=len(images), desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
-            for clip, rows in _clips(images.paths):
+            # Videos come before the folders of images that their backgrounds are of as well.
+            for clip, names in sorted(
+                by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
+            ):
+                rows = [row_of[name] for name in names]
                 spread = np.unique(np.linspace(0, len(rows) - 1, SAMPLES).astype(int))
                 if (still := stills.get(PurePosixPath(clip).stem)) is None and len(spread) >= LEAST_SAMPLES:
                     still = agreed(np.stack([_pixels(images, rows[place]) for place in spread]))
@@ -122,16 +127,6 @@ class MovingSubjects(Dataset[torch.Tensor]):
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
 
 
-def _clips(paths: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """The folder of each clip, and the numbers of its images; videos come before folders of images."""
-    rows = sorted(range(len(paths)), key=lambda row: (PurePosixPath(paths[row]).parent.as_posix(), row))
-    clips = [
-        (clip, list(group)) for clip, group in groupby(rows, lambda row: PurePosixPath(paths[row]).parent.as_posix())
-    ]
-    return sorted(clips, key=lambda each: not PurePosixPath(each[0]).suffix)
-
-
 def _pixels(images: ImageSet, row: int) -> np.ndarray:
     """An image as the model sees it, uint8 (S, S, 3)."""
-    values = ((images[row] + 1) * 127.5).round().to(torch.uint8)
-    return values.permute(1, 2, 0).contiguous().numpy()
+    return levels(images[row]).permute(1, 2, 0).contiguous().numpy()
