@@ -56,7 +56,8 @@ def open_set(name: str, seed: int, judged: str, size: int, cache: Path) -> Learn
                 folders[split], count, size=size, seed=seed, difficulty=name, split=split, masks=beside(folders[split])
             )
     fit, part = ((ImageFolder(folders[s], size), load_labels(folders[s])) for s in ("train", judged))
-    return LearningSet(folders["train"], fit, part, (beside(folders["train"]), beside(folders[judged])))
+    masks = beside(folders["train"]), beside(folders[judged])
+    return LearningSet(folders["train"], fit, part, masks if all(each.exists() for each in masks) else None)
 
 
 def beside(folder: Path) -> Path:
