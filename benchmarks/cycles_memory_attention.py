@@ -8,6 +8,10 @@ FEW, PAIRS = 12, 14
 SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.375, 4) * 4), *(0, 2))
 # 16 shares of 256 prototypes, two steps of 128 each; 1.5 pairs a token and share are compared.
 SOFT_SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.19, 4) * 4), *(4, 16), *(8, 0))
+# The backward knows the least distance: 1.5 pairs of a token are compared in all. Two turns of 17 banks.
+WEIGHTS = (*(8, 4), *(2, 32, 0, 8, 4), *(0.012, 4, 4))
+PRODUCTS = (*(8, 4), *(2, 32, 0, 8, 4), *(8, 0))
+PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
 # Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
 CYCLES = [
     Workload(
@@ -40,7 +44,20 @@ CYCLES = [
     ),
     Workload(
         "memory_attention soft forward, k = 4,096, sum of shares", "memory_attention_soft_tensor_cuda",
-        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, 4, 0), 76e6,
+        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, 0, 4), 76e6,
+    ),
+    *(
+        Workload(
+            f"memory_attention soft backward, k = 4,096, {name}", "memory_attention_soft_tensor_backward_cuda",
+            f"soft_tensor_bwd_{kernel}", warps, trips, size,
+        )
+        for name, kernel, warps, trips, size in (
+            ("weights", "weights", 4352, WEIGHTS, 326e6),
+            ("products", "products", 4352, PRODUCTS, 357e6),
+            ("tokens", "tokens", 4352, (2, 8, 4, 16), 392e6),
+            ("sum of shares", "combine", 8704, (1, 0, 0, 0, 0, 4, 4), 85e6),
+            ("prototypes", "prototypes", 17408, PROTOTYPES, 651e6),
+        )
     ),
     # 16 shares of 256 prototypes, two steps of 128 each; 3 pairs a token and share are compared.
     Workload(

@@ -193,15 +193,35 @@ template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
                           cudaStream_t stream);
 
-// Soft mode's forward on tensor cores (memory_attention_soft_tensor_cuda.cu).
+// Soft mode on tensor cores (memory_attention_soft_tensor_cuda.cu, memory_attention_soft_tensor_backward_cuda.cu).
 template <class T>
 struct SoftOut {
   T* values;
   int64_t* indices;
   T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
 };
+template <class T>
+struct SoftGrad {
+  const T *grad_values, *grad_distances, *values;
+  const int64_t* indices;
+  const T *least, *total;
+  T *g_dot_nearest, *q;  // (b, m): the tokens' kernel leaves them for the prototypes'
+  T *grad_tokens, *grad_prototypes;
+
+  // The nearest prototype of a token.
+  __device__ const T* nearest(const Banks<T>& a, int64_t bank, int64_t token) const {
+    return a.prototypes + (bank * a.k + min(max(indices[token * a.m + bank], int64_t(0)), a.k - 1)) * a.d;
+  }
+  // P of the token at `at` and a prototype: of the same sum as in the forward, so that of the nearest it is 1 / total.
+  __device__ T weight(T sharpness, int64_t at, T distance) const {
+    return power_of_two((least[at] - distance) * sharpness) / total[at];
+  }
+};
+
 void launch_soft_tensor_fwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftOut<float>& out,
                             const Tensor& like, cudaStream_t stream);
+void launch_soft_tensor_bwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftGrad<float>& grad,
+                            bool needs_prototypes, const Tensor& like, cudaStream_t stream);
 
 // Blocks that fill a large GPU, two on each multiprocessor; the emulator is full sooner, so that small sizes make
 // blocks take several steps, too.

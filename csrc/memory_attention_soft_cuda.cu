@@ -1,5 +1,5 @@
 // memory_attention on CUDA: soft mode, values = softmax(-distance^2 / temperature) prototypes; what pays on tensor
-// cores of the forward is memory_attention_soft_tensor_cuda.cu's. A block takes 16 tokens of a bank past its
+// cores is memory_attention_soft_tensor_cuda.cu's and its backward's. A block takes 16 tokens of a bank past its
 // prototypes, 64 at a time: 16 x 16 threads meet the pairs, keep the minimum and sum of an online softmax and leave the
 // weights in shared memory; then each thread has columns of d, and adds the weighted prototypes to 16 tokens in
 // registers. The values so far wait in the output itself (in L2), where there are more than 64 prototypes. The backward
@@ -91,20 +91,6 @@ __global__ void __launch_bounds__(kPairThreads, 1)
 }
 
 template <class T>
-struct SoftGrad {
-  const T *grad_values, *grad_distances, *values;
-  const int64_t* indices;
-  const T *least, *total;
-  T *g_dot_nearest, *q;  // (b, m): the tokens' kernel leaves them for the prototypes'
-  T *grad_tokens, *grad_prototypes;
-
-  // P of the token at `at` and a prototype: of the same sum as in the forward, so that of the nearest it is 1 / total.
-  __device__ T weight(const Softmax<T>& softmax, int64_t at, T distance) const {
-    return power_of_two((least[at] - distance) * softmax.sharpness) / total[at];
-  }
-};
-
-template <class T>
 __global__ void __launch_bounds__(kPairThreads, 1)
     memory_attention_soft_bwd_tokens_kernel(Banks<T> a, Softmax<T> softmax, SoftGrad<T> g) {
   auto& shared = shared_memory<SoftShared<T>>();
@@ -115,7 +101,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
   const Rows<T> values = a.token_rows(g.values, bank, b0, kNear);
   const int mine = min(ty, tokens.count - 1);
   const int64_t own = (b0 + mine) * a.m + bank;
-  const T* const nearest = a.prototypes + (bank * a.k + min(max(g.indices[own], int64_t(0)), a.k - 1)) * a.d;
+  const T* const nearest = g.nearest(a, bank, b0 + mine);
   const T g_dot_nearest = sum_in_order(grads.at + mine * grads.stride, nearest, a.d, Product());
   if (tx == 0) shared.pull[ty] = 2 * g.grad_distances[own], shared.nearest[ty] = nearest;
   T q = 0;
@@ -126,7 +112,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     pair_sums<Shape<T>>(shared.pairs, grads, prototypes, a.d, Product(), product);
     for (int j = 0; j < 4; ++j) {
       const int c = tx + kSide * j;
-      const T share = g.weight(softmax, own, distance[0][j]) * (product[0][j] - g_dot_nearest);
+      const T share = g.weight(softmax.sharpness, own, distance[0][j]) * (product[0][j] - g_dot_nearest);
       shared.slope[c][ty] = share;
       if (c < prototypes.count) q += share;
     }
@@ -172,7 +158,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       const int c = tx + kSide * j;
       if (c >= tokens.count) continue;
       const int64_t at = (first + c) * a.m + bank;
-      const T weight = g.weight(softmax, at, distance[0][j]);
+      const T weight = g.weight(softmax.sharpness, at, distance[0][j]);
       const T slope = softmax_slope(weight, product[0][j], g.g_dot_nearest[at], g.q[at], softmax.inverse_temperature);
       shared.weight[c][ty] = weight;
       shared.slope[c][ty] = 2 * (slope - (g.indices[at] == j0 + ty ? g.grad_distances[at] : T(0)));
@@ -203,9 +189,10 @@ const ReportedKernels kReported{
     PPL_FAST_KERNEL(kPairThreads, sizeof(SoftShared<float>), memory_attention_soft_bwd_prototypes_kernel<float>),
 };
 
-// Whether a forward is taken to tensor cores: float32, as which half types come, with more than 16 tokens a bank, 256
+// Whether tensor cores are taken to: in float32, as which half types come, with more than 16 tokens a bank, 256
 // prototypes or more, and rows of tokens that lie no further apart than a tile's offsets allow, where the code that is
-// loaded has their products. Differences take the rest, and every backward.
+// loaded has their products. Differences take the rest. A backward goes the way of its forward, whose sums it relies
+// on.
 bool pays_on_tensor_cores(const Banks<float>& a, int device) {
   return a.b > kNear && a.k >= 2 * kScreenStep && a.m * a.d <= kMostScreenStride && has_tensor_cores<float>(device);
 }
@@ -247,9 +234,13 @@ void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, co
                            g_dot_nearest + a.b * a.m,
                            write<T>(grad_tokens),
                            write<T>(grad_prototypes)};
+    const bool needs_prototypes = grad_prototypes.numel() > 0 && a.b > 0;
+    if constexpr (std::is_same_v<T, float>)
+      if (pays_on_tensor_cores(a, tokens.get_device_index()))
+        return launch_soft_tensor_bwd(a, make_softmax<float>(temperature), g, needs_prototypes, tokens, stream);
     launch(memory_attention_soft_bwd_tokens_kernel<T>, Grid{ceil_div(a.b, kNear), a.m}, kPairThreads,
            sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);
-    if (grad_prototypes.numel() == 0 || a.b == 0) return;
+    if (!needs_prototypes) return;
     launch(memory_attention_soft_bwd_prototypes_kernel<T>, Grid{ceil_div(a.k, kNear), a.m}, kPairThreads,
            sizeof(SoftShared<T>), stream, a, make_softmax<T>(temperature), g);
   });

@@ -8,16 +8,14 @@
 // 254, 1,014); 40, 139, 496 on an A100 (123, 492, 1,967). Predicted: this has not run on a GPU. Not taken: sums in
 // registers (d would be bounded), a pass for the nearest before, shares of 64 prototypes at k = 256 (136 blocks leave
 // two to some multiprocessor), factors cut off instead of rounded (four times the error).
-#include "memory_attention_tensor_cuda.cuh"
+#include "memory_attention_soft_tensor_cuda.cuh"
 
 namespace ppl_fast {
 namespace {
 
 constexpr int kCombineThreads = 128;
 
-// A distance below this part of |t'|^2 + |p'|^2 has lost more than two bits to cancellation; where |t'|^2 + |p'|^2 is
-// below kHides temperatures (to the base 2), a weight is right all the same; and 2^-kVanishes of the largest is none.
-constexpr float kCancels = 0.25f, kHides = 2, kVanishes = 40;
+constexpr float kVanishes = 40;  // 2^-kVanishes of the largest weight is none
 
 struct SoftTensorShared : ScreenShared {
   float shrink[kScreenTokens], total[kScreenTokens];
@@ -41,26 +39,22 @@ __device__ void weigh(SoftTensorShared& shared, int row, const float* token, con
                       int64_t d, float sharpness) {
   constexpr int columns = kScreenStep / kWarp;
   const int lane = threadIdx.x % kWarp;
-  const float token_norm = shared.token_norm[row];
   const Choice<float> before = shared.best[row];
   Choice<float> best = before;
   float distance[columns], upper = shared.upper[row];
 #pragma unroll
   for (int c = 0; c < columns; ++c) {
     const int j = c * kWarp + lane;
-    distance[c] = token_norm + shared.norm[j] - 2 * shared.product[row][j];
-    const float most = distance[c] + slack<true>(token_norm, shared.norm[j], float(d));
-    if (j < prototypes.count) upper = fmin(upper, most);
+    const ProductDistance product(shared, row, j, float(d));
+    distance[c] = product.value;
+    if (j < prototypes.count) upper = fmin(upper, product.value + product.error);
   }
   upper = -lane_max<kWarp>(-upper);
 #pragma unroll
   for (int c = 0; c < columns; ++c) {
     const int j = c * kWarp + lane;
-    const float norms = token_norm + shared.norm[j], lower = distance[c] - slack<true>(token_norm, shared.norm[j], d);
-    // Negated, so that what is not a number is compared.
-    const bool apart = lower > upper && (distance[c] > norms * kCancels || norms * sharpness < kHides ||
-                                         (lower - upper) * sharpness > kVanishes);
-    unsigned left = __ballot_sync(kAllLanes, j < prototypes.count && !apart && best.distance == best.distance);
+    const bool vague = ProductDistance(shared, row, j, float(d)).is_vague(upper, sharpness, kVanishes);
+    unsigned left = __ballot_sync(kAllLanes, j < prototypes.count && vague && best.distance == best.distance);
     for (; left; left &= left - 1) {
       const int at = __ffs(left) - 1, other = c * kWarp + at;
       const float exact = squared_distance(token, prototypes.at + other * prototypes.stride, d);
@@ -85,72 +79,15 @@ __device__ void weigh(SoftTensorShared& shared, int row, const float* token, con
   }
 }
 
-// values_r = shrink_r values_r + sum_j weight_rj p_j for the tile's tokens, 32 of them and 32 columns of d a warp at a
-// time. Of each 8 rows a lane has two, and of each 32 columns four, side by side: the products take them in any order.
+// values_r = shrink_r values_r + sum_j weight_rj p_j for the tile's tokens.
 __device__ void add_weighted(const SoftTensorShared& shared, const Rows<float>& prototypes, float* values, int stride,
                              int count, int d, bool begun) {
-  constexpr int chunk = kProductY * kAcross;
-  const int lane = threadIdx.x % kWarp, group = lane / 4, member = lane % 4, warp = threadIdx.x / kWarp;
-  const int top = warp % kWarpsAlong * kAlong * kProductX;
-  using Four = Pack<float, kAcross>;
-  const bool vectors = d % kAcross == 0 && uintptr_t(prototypes.at) % sizeof(Four) == 0;
-  for (int from = warp / kWarpsAlong * chunk; from < d; from += kWarps / kWarpsAlong * chunk) {
-    const int column = from + group * kAcross;
-    const auto load = [&](int j) {
-      const float* const at = prototypes.at + (min(j, prototypes.count - 1) * d + column);
-      Four pack = {};
-      if (vectors) {
-        if (column < d) pack = *reinterpret_cast<const Four*>(at);
-      } else {
-#pragma unroll
-        for (int e = 0; e < kAcross; ++e)
-          if (column + e < d) pack.at[e] = at[e];
-      }
-      return pack;
-    };
-    float sums[kAlong][kAcross][4] = {};
-    Four next[2] = {load(2 * member), load(2 * member + 1)};
-    for (int k = 0; k < prototypes.count; k += kProductY) {
-      const Four y[2] = {next[0], next[1]};
-      if (k + kProductY < prototypes.count)
-        next[0] = load(k + kProductY + 2 * member), next[1] = load(k + kProductY + 2 * member + 1);
-      Split left[kAlong][1][4];
-#pragma unroll
-      for (int i = 0; i < kAlong * 2; ++i) {
-        const auto x = *reinterpret_cast<const Pack<float, 2>*>(
-            &shared.product[top + i / 2 * kProductX + i % 2 * kProductY + group][k + 2 * member]);
-        left[i / 2][0][i % 2] = Split(x.at[0]), left[i / 2][0][i % 2 + 2] = Split(x.at[1]);
-      }
-#pragma unroll
-      for (int j = 0; j < kAcross; ++j) {
-        const Split right[1][2] = {{Split(y[0].at[j]), Split(y[1].at[j])}};
-#pragma unroll
-        for (int i = 0; i < kAlong; ++i) add_split_products(sums[i][j], left[i], right);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAlong * 2; ++i) {
-      const int r = top + i / 2 * kProductX + i % 2 * kProductY + group;
-      if (r >= count) continue;
-      const float shrink = shared.shrink[r];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int at = from + (2 * member + half) * kAcross;
-        float* const out = values + (int64_t(r) * stride + at);
-        Four four = {};
-        if (vectors && at < d) {
-          if (begun) four = *reinterpret_cast<const Four*>(out);
-#pragma unroll
-          for (int j = 0; j < kAcross; ++j) four.at[j] = four.at[j] * shrink + sums[i / 2][j][i % 2 * 2 + half];
-          *reinterpret_cast<Four*>(out) = four;
-        } else {
-#pragma unroll
-          for (int j = 0; j < kAcross; ++j)
-            if (at + j < d) out[j] = (begun ? out[j] * shrink : 0.0f) + sums[i / 2][j][i % 2 * 2 + half];
-        }
-      }
-    }
-  }
+  for_columns(d, come_in_fours(d, prototypes.at), [&](WeightedSums& part) {
+    part.add<false>(prototypes, nullptr,
+                    [&](int r, int j) { return *reinterpret_cast<const Pack<float, 2>*>(&shared.product[r][j]); });
+    part.store(values, stride, count, begun,
+               [&](int r, int, const Four& sums, const Four& before) { return add(sums, before, shared.shrink[r]); });
+  });
 }
 
 __global__ void __launch_bounds__(kPairThreads, 2)
@@ -158,20 +95,20 @@ __global__ void __launch_bounds__(kPairThreads, 2)
   auto& shared = shared_memory<SoftTensorShared>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
-  const int64_t begin = blockIdx.z * share, end = min(begin + share, a.k);
+  const int begin = int(blockIdx.z * share), end = int(min(begin + share, a.k));
   const Rows<float> tokens = a.token_rows(a.tokens, bank, b0, kScreenTokens);
   float* const values = out.values + ((blockIdx.z * a.b + b0) * a.m + bank) * a.d;
   const float* const centre = a.prototypes + bank * a.k * a.d;
   for (int r = warp; r < tokens.count; r += kWarps) {
     const float norm = squared_distance(tokens.at + r * tokens.stride, centre, a.d);
     if (lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.total[r] = 0;
-    if (lane == 0) shared.best[r] = {Limits<float>::largest, int(begin)};  // relative to which infinity weighs nothing
+    if (lane == 0) shared.best[r] = {Limits<float>::largest, begin};  // relative to which infinity weighs nothing
   }
-  for (int64_t first = begin; first < end; first += kScreenStep) {
+  for (int first = begin; first < end; first += kScreenStep) {
     const Rows<float> prototypes = a.prototype_rows(bank, first, end, kScreenStep);
     screen<true>(shared, tokens, prototypes, centre, a.d);
     for (int r = warp; r < tokens.count; r += kWarps)  // of no meaning past the last row
-      weigh(shared, r, tokens.at + r * tokens.stride, prototypes, int(first), a.d, sharpness);
+      weigh(shared, r, tokens.at + r * tokens.stride, prototypes, first, a.d, sharpness);
     __syncthreads();
     add_weighted(shared, prototypes, values, int(tokens.stride), tokens.count, int(a.d), first > begin);
   }
@@ -206,8 +143,7 @@ __global__ void __launch_bounds__(kCombineThreads)
     if (first == 0) out.total[row] = total;
   }
   const int64_t nearest = best.nearest();
-  const float least =
-      sum_in_order(a.tokens + row * a.d, a.prototypes + (row % a.m * a.k + nearest) * a.d, a.d, SquaredDifference());
+  const float least = squared_distance(a.tokens + row * a.d, a.prototypes + (row % a.m * a.k + nearest) * a.d, a.d);
   if (threadIdx.x != 0) return;
   // A distance that is not a number may be that of another prototype than the first, whose index it takes.
   out.indices[row] = nearest;

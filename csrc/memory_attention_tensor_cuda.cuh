@@ -150,8 +150,8 @@ class Loader {
 };
 
 // product[r][j] = t'_r . p'_j and norm[j] = |p'_j|^2; of no meaning past the last row. From factors in tf32, or
-// (kSplit) as float32 would have it.
-template <bool kSplit, class S>
+// (kSplit) as float32 would have it; or (without kCentred) of the rows t themselves.
+template <bool kSplit, bool kCentred = true, class S>
 __device__ void screen(ScreenShared& shared, const Rows<S>& tokens, const Rows<S>& prototypes, const S* centre,
                        int64_t d) {
   Loader<S> loader(tokens, prototypes, centre, d);
@@ -197,7 +197,10 @@ __device__ void screen(ScreenShared& shared, const Rows<S>& tokens, const Rows<S
     const auto factor = [](float x) { return kSplit ? x : truncate_to_tf32(x); };
     Pack<float, 4> four;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) four.at[i] = factor(relative(next.token[i % 2].at[i / 2], next.pair_centre.at[i / 2]));
+    for (int i = 0; i < 4; ++i) {
+      const S value = next.token[i % 2].at[i / 2];
+      four.at[i] = factor(kCentred ? relative(value, next.pair_centre.at[i / 2]) : float(value));
+    }
     piece.tokens[thread] = four;
 #pragma unroll
     for (int i = 0; i < kRowsY; ++i) {

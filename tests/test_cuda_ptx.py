@@ -9,10 +9,17 @@ __all__ = ["pytestmark"]  # slow, and skipped where there is no nvcc
 
 
 @pytest.mark.parametrize("arch", ["75", "80"])
-@pytest.mark.parametrize(("mode", "entries", "products"), [("screen", 3, 3 * 16), ("soft_tensor", 2, 3 * (16 + 8))])
+@pytest.mark.parametrize(
+    ("mode", "entries", "products"),
+    [
+        ("screen", 3, 3 * 16),
+        ("soft_tensor", 2, 3 * (16 + 8)),
+        ("soft_tensor_backward", 5, 3 * (16 + 16 + 8 + 8 + 8)),
+    ],
+)
 def test_only_code_for_sm_80_multiplies_in_tf32(mode, entries, products, arch, tmp_path):
-    """Hard mode's kernel by storage type, or soft mode's and what adds its shares; where there are no such products,
-    code that comes to them must stop."""
+    """Hard mode's kernel by storage type, or soft mode's and what adds its shares, or those of its backward; where
+    there are no such products, code that comes to them must stop."""
     source, ptx = ROOT / "csrc" / f"memory_attention_{mode}_cuda.cu", tmp_path / "kernels.ptx"
     compile_alone(source, ["-ptx", f"-arch=compute_{arch}"], ptx)
     text = ptx.read_text()
