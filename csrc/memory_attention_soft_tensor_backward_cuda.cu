@@ -5,8 +5,8 @@
 // one P g
 // + 2 s t' to 64 prototypes. Where a distance cancels or may be the least, a warp sums the differences t - p of D, h
 // and s (t - p): of n and its twins h is 0. P and P h wait, of as many banks and tokens at a time as 64 MB hold. B =
-// 64, m = 34, d = 512, k = 256, 1,024, 4,096: by what is issued (benchmarks/cycle_model.py) 52, 189, 703 us on an H200
-// (differences: 286, 1,145, 4,582); 92, 329, 1,209 on an A100 (491, 1,966, 7,864). Predicted: not run on a GPU. Not
+// 64, m = 34, d = 512, k = 256, 1,024, 4,096: by what is issued (benchmarks/cycle_model.py) 52, 187, 699 us on an H200
+// (differences: 286, 1,145, 4,582); 91, 328, 1,210 on an A100 (491, 1,966, 7,864). Predicted: not run on a GPU. Not
 // taken: products anew for the prototypes, four instead of two; kernels in one, which spill registers.
 #include "memory_attention_soft_tensor_cuda.cuh"
 
