@@ -18,8 +18,8 @@ from ppl_fast.cli import main
 from ppl_fast.data import make_figures
 from ppl_fast.models import MODELS, PPL, AutoLink, KeypointModel, load_pretrained
 from ppl_fast.models.blocks import in_eval
-from ppl_fast.options.registry import CONFIGS
 from ppl_fast.options import KeypointConfig
+from ppl_fast.options.registry import CONFIGS
 
 
 class Output(NamedTuple):
