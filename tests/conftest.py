@@ -82,6 +82,15 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def run(images, tmp_path_factory):
+    """A finished run of three steps on `images`; tests leave it as it is."""
+    from tiny import run_steps
+
+    run_steps(images, out := tmp_path_factory.mktemp("runs") / "run", 3)
+    return out
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """A folder of clips, as frames and as videos; tests leave it as it is."""
     pytest.importorskip("av", reason="videos need the video extra")
