@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.box_files import Row, matched, read_boxes
 from ppl_fast.data.boxes import NOTHING, Box, whole
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.options.footage import MOVING, Framing
 
 

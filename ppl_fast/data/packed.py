@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.hdf import NUMBERS, RUNS, Content, MissingError, content
-from ppl_fast.data.image_file import opened_stream, to_rgb
-from ppl_fast.data.image_set import SMALLEST_SIDE, ImageSet, natural
+from ppl_fast.data.image_file import SMALLEST_SIDE, opened_stream, to_rgb
+from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import list_files
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.data.label_files.sleap_videos import videos_of
+from ppl_fast.data.order import natural
 from ppl_fast.options.footage import MOVING, Framing
 
 SUFFIX = ".slp"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ppl_fast import _check
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.sources import Images, Losses, Source
 

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any, NamedTuple
 
 import ppl_fast
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import write_text
 from ppl_fast._options import integer
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.models import KeypointModel
 from ppl_fast.naming import NamedJoints
 from ppl_fast.options.footage import Framing

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import readable
 from ppl_fast.data.boxes import seen
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised
 from ppl_fast.data.video import Frame, Video
 from ppl_fast.inference import Estimation, Media, Poses, Source, open_source

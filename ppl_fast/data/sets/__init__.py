@@ -11,11 +11,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import ImageFolder, folder_of, list_files
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.packed import PackedImages, packing

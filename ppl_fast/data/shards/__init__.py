@@ -17,10 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet, check_share
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.shards.index import index_of
 from ppl_fast.data.shards.names import Names, Some
 from ppl_fast.data.shards.storage import Shard, find_shards
