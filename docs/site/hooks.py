@@ -30,8 +30,8 @@ ORDER = {
 }
 REST = "Guides"  # for pages that no section names
 PACKAGES = [
-    "", "models", "options", "data", "inference", "evaluation", "naming", "training", "visualization", "published", "page",
-    "export",
+    "", "models", "options", "data", "inference", "evaluation", "naming", "training", "visualization", "published",
+    "page", "export",
 ]  # fmt: skip
 LANGUAGES = {".h": "cpp", ".cuh": "cpp", ".cu": "cpp", ".cpp": "cpp", ".py": "python", ".sh": "sh"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
