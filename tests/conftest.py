@@ -28,7 +28,7 @@ def pytest_cmdline_main(config):
 
 
 def cpu_backends() -> list[str]:
-    """Return the backends of the CPU: the reference, and the C++ kernels once per instruction set."""
+    """The backends of the CPU: the reference, and the C++ kernels once per instruction set."""
     kernels = _library.loaded("_C_cpu")
     return ["reference", *(f"cpp:{isa}" for isa in (kernels.available_isas() if kernels else []))]
 
