@@ -91,7 +91,7 @@ def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
 
     opened = open_labelled("name", options.data, image_size, options, framing_for(options))
     assert opened.labels is not None
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
+    split, notes = labelled_split(opened.dataset, opened.labels, "name", options.max_missing_share)
     images = torch.stack([split.images[i] for i in range(len(split))])
     names, skeleton = opened.labels.names, opened.labels.skeleton
     return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes
