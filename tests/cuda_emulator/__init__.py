@@ -2,9 +2,9 @@
 
 `register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
 each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are four
-builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
-compiler may, which is what nvcc does, ``watched`` finds races in shared memory and accesses that are not aligned, and
-``sanitized`` accesses out of bounds.
+builds: `plain` rounds after every operation, `contracted` fuses multiplications with additions wherever the
+compiler may, which is what nvcc does, `watched` finds races in shared memory and accesses that are not aligned, and
+`sanitized` accesses out of bounds.
 """
 
 from __future__ import annotations
