@@ -181,7 +181,7 @@ def kinds() -> list:
 
 @functools.cache
 def register(kind: str) -> ctypes.CDLL:
-    """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
+    """Compile the operators' CUDA sources, load them and define the siblings `<op>_<kind>`; returns the library."""
     library = load(build(operator_sources(), kind))
     for operator in _library.OPERATORS.values():
         operator.add_sibling(f"_{kind}", lambda _: None)  # the library has registered the kernels
@@ -215,7 +215,7 @@ def few_blocks(library: ctypes.CDLL):
 
 @contextlib.contextmanager
 def emulation(order: str = "forwards", kind: str = "plain"):
-    """Make ``emulated`` a backend, by one of the builds; yields the library."""
+    """Make `emulated` a backend, by one of the builds; yields the library."""
     library = register(kind)
     select = _backend.select
 
