@@ -17,7 +17,6 @@ from ppl_fast._console import no_bar
 from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
-from ppl_fast.inference.beside import Waits, ahead, timed
 from ppl_fast.inference.confidence import Calibration
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.keeping import Kept, job_of
@@ -28,6 +27,7 @@ from ppl_fast.inference.posing import Posing
 from ppl_fast.inference.schema import Schema, schema_of
 from ppl_fast.inference.smoothing import smoothed, unfilled
 from ppl_fast.inference.sources import Images, Source
+from ppl_fast.inference.threads import Waits, ahead, timed
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -19,11 +19,11 @@ from ppl_fast._extras import needing
 from ppl_fast._files import filling
 from ppl_fast._options import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from ppl_fast.inference.beside import behind
 from ppl_fast.inference.exchange import MANY, dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
 from ppl_fast.inference.schema import Format, Schema, Write
 from ppl_fast.inference.tables import parquet_writer
+from ppl_fast.inference.threads import behind
 
 if TYPE_CHECKING:
     from ppl_fast.inference.estimation import Estimation
