@@ -66,8 +66,7 @@ class PackedImages(ImageSet):
         if not self._rows:
             raise ValueError(f"{root} packs no images; give the folder of its videos, and --labels {root}")
         names = sorted(self._rows, key=natural)
-        views = None if framing is None else views_of(framing, root, names, {}, options.get("max_pixels", MAX_PIXELS))
-        views = views.keeping() if views is not None and keep else views
+        views = views_of(framing, root, names, {}, options.get("max_pixels", MAX_PIXELS), keep=keep)
         super().__init__(root, names, image_size, views=views, **options)
 
     def _size(self, name: str) -> tuple[int, int]:

@@ -134,7 +134,7 @@ def open_set(
             if given is not None:
                 raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
-        views = None if framing is None else views_of(framing, root, [], {}, max_pixels)
+        views = views_of(framing, root, [], {}, max_pixels)
         dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     if shards := find_shards(spec):
