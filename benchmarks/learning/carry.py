@@ -102,7 +102,7 @@ def measured(model: Any, after: Any, source: LearningSet, target: LearningSet) -
 
 def _points(model: Any, part: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints in [-1, 1] and joints in [0, 1] of up to `LABELS` images."""
-    split = labelled_split(*part, "labelled", 0.5)[0].part(slice(LABELS))
+    split = labelled_split(*part, "carry")[0].part(slice(LABELS))
     return predict(model, split.images, progress=False), split.joints
 
 

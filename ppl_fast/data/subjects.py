@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast.data.clips import by_clip
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_after_resizing
+from ppl_fast.data.order import by_clip
 from ppl_fast.data.pixels import levels
 
 LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror

@@ -147,9 +147,8 @@ def _scores(run: Path, source: Path) -> tuple[list[str], list[str]]:
     if max(file.stat().st_mtime for file in there) < weights:
         return [], ["the card has no evaluation, since the weights are newer than it; ppl-fast evaluate makes another"]
     last = evaluations(run)[0]
-    own = [
-        score for score in last["scores"] if score["model"] == last["scores"][0]["model"]
-    ]  # others may be named by paths
+    first = last["scores"][0]["model"]  # others may be named by paths
+    own = [score for score in last["scores"] if score["model"] == first]
     keys = {"measure": "measure", "value": "value", "baseline": "baseline", "what that is": "baselineName"}
     rows = [["-" if score[key] is None else score[key] for key in keys.values()] for score in own]
     protocols = "\n".join(f"- {plain(score['measure'])}: {plain(score['protocol'])}" for score in own)
