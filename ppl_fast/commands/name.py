@@ -84,18 +84,11 @@ def _link_model(options: Any) -> LinkModel:
 
 
 def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
-    """The images that have labels, all of them at once: they are few."""
-    import torch
-
-    from ppl_fast.evaluation import labelled_split
     from ppl_fast.naming import Labelled
 
     opened = open_labelled("name", options.data, image_size, options, framing_for(options))
     assert opened.labels is not None
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
-    images = torch.stack([split.images[i] for i in range(len(split))])
-    names, skeleton = opened.labels.names, opened.labels.skeleton
-    return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes
+    return Labelled.of(opened.dataset, opened.labels, options.max_missing_share)
 
 
 def _bar(steps: int) -> Any:

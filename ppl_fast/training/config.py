@@ -78,6 +78,13 @@ class TrainConfig:
         "what moves before a static camera; or a folder of masks, white there, each of the name of its image",
         everyday=True,
     )
+    labels: str | None = option(
+        None,
+        "a few labelled images: the first keypoints are then their joints, by name (by an extension): a project or "
+        "folder with labels, or a label file of images in DATA",
+        everyday=True,
+    )
+    individual: str | None = option(None, "whose joints these are, where labels have several individuals")
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: str = option(
