@@ -16,7 +16,7 @@ from tiny import draw_images, fails, run_steps
 
 from ppl_fast import ExtendedAutoLink
 from ppl_fast.cli import main
-from ppl_fast.data import Labels
+from ppl_fast.data import Labels, make_figures
 from ppl_fast.models.joints import JointLabels, NamedKeypoints, joint_distance, labelled_views
 from ppl_fast.naming import load_joints
 from ppl_fast.options.extended import ExtensionConfig
@@ -182,3 +182,26 @@ class TestRefused:
     def test_a_command_says_so_in_one_sentence(self, straight, tmp_path, capsys):
         arguments = ["train", straight / "images", "--preset", "small", "--num-keypoints", "2", "--out", tmp_path / "r"]
         assert "labels of 3 joints need" in fails(capsys, *arguments, "--labels", straight / "few.npz")
+
+
+@pytest.mark.slow
+def test_from_a_few_labels_to_joints_by_name(tmp_path, capsys):
+    """Every command speaks of the joints, without ppl-fast name; and they are found better than by the mean pose."""
+    make_figures(tmp_path / "figures", 40, size=32)
+    make_figures(tmp_path / "few", 24, size=32, seed=5)
+    run_steps(
+        tmp_path / "figures", tmp_path / "run", 200, lr=5e-3, schedule="cosine", labels=str(tmp_path / "few"),
+        model=OPTIONS | {"num_keypoints": 18, "regressor_base": 8, "view_turn": 5.0, "view_shift": 0.05},
+    )  # fmt: skip
+    run, out = str(tmp_path / "run"), str(tmp_path / "poses.csv")
+    assert main(["estimate", run, str(tmp_path / "figures"), "--out", out]) == 0
+    assert "40 poses of 15 joints" in capsys.readouterr().out
+    assert main(["estimate", run, str(tmp_path / "figures"), "--out", out, "--keypoints"]) == 0
+    assert "40 poses of 18 keypoints" in capsys.readouterr().out
+    assert main(["evaluate", run, str(tmp_path / "figures"), "--occlusion-images", "0"]) == 0
+    metrics = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert metrics["named"]["value"] < 0.9 * metrics["regression"]["baseline"]
+    assert "train --labels" in metrics["named"]["protocol"]
+    page = tmp_path / "page.html"
+    assert main(["view", run, str(tmp_path / "few"), "--out", str(page)]) == 0
+    assert "left_hand" in page.read_text()

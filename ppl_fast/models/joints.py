@@ -52,7 +52,7 @@ def joint_distance(found: Tensor, labels: JointLabels) -> Tensor:
 class NamedKeypoints:
     """A term of the loss for one model: its first J keypoints are the J joints that some images have labels of.
 
-    Each step has views of other labelled images, partly hidden as the model's own images are. Other keypoints stay free.
+    Each step has views of other labelled images, partly hidden as the model's images are. Other keypoints stay free.
 
     Args:
         labels: on the model's device.
