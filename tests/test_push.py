@@ -111,7 +111,12 @@ def test_a_folder_of_masks_is_not_named_and_options_of_before_are(run, tmp_path)
     there.mkdir()
     shutil.copytree(run, other)
     written = yaml.safe_load((other / "config.yaml").read_text())
-    written["train"] |= {"masks": f"/{SECRET}/masks", "labels": f"/{SECRET}/few.csv", "cache": True, "tensorboard": False}
+    written["train"] |= {
+        "masks": f"/{SECRET}/masks",
+        "labels": f"/{SECRET}/few.csv",
+        "cache": True,
+        "tensorboard": False,
+    }
     del written["train"]["tracker"]
     (other / "config.yaml").write_text(yaml.safe_dump(written))
     fill(there, other, "lab/mice", "mit")
