@@ -18,9 +18,11 @@ from ppl_fast import ExtendedAutoLink
 from ppl_fast.cli import main
 from ppl_fast.data import Labels, make_figures
 from ppl_fast.models.joints import JointLabels, NamedKeypoints, joint_distance, labelled_views
-from ppl_fast.naming import load_joints
+from ppl_fast.naming import Labelled, load_joints
 from ppl_fast.options.extended import ExtensionConfig
 from ppl_fast.training import load_model
+from ppl_fast.training.joints import TrainingLabels
+from ppl_fast.training.warm_start import reorder
 
 NAMES = ["nose", "tail", "paw"]
 
@@ -151,12 +153,44 @@ class TestRun:
         assert "4 labelled images in" in told and "of 6 keypoints the first 3 are nose, tail, paw" in told
         assert "6 of 10 given images have no label" in told
 
-    def test_a_run_without_labels_is_a_beginning(self, straight, tmp_path):
+    def test_a_run_without_labels_is_a_beginning(self, straight, tmp_path, capsys):
         run_steps(straight / "images", tmp_path / "first", 2, model=OPTIONS)
         options = ["--labels", straight / "few.npz", "--steps", "1", "--device", "cpu", "--picture-every", "0"]
+        options += ["--num-keypoints", "8"]
         arguments = [straight / "images", "--from", tmp_path / "first", "--out", tmp_path / "run", *options]
         assert main(["train", *map(str, arguments), "--workers", "0", "--tracker", "none"]) == 0
+        assert "3 joints begin as the keypoints nearest to them, 0." in capsys.readouterr().out
         assert load_joints(tmp_path / "run/model", load_model(tmp_path / "run")).names == NAMES
+
+
+@pytest.mark.parametrize("make", [tiny, autolink])
+def test_keypoints_get_the_numbers_of_the_joints_they_lie_at(make):
+    model = make().eval()
+    images = pictures(4, size=model.settings.image_size)
+    number = model.settings.num_keypoints
+    rest = np.random.default_rng(0).permutation(number)
+    known = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before, links = model.estimate(images), model.connectivity()
+    joints = before[:, rest[:3]].double().numpy()
+    shown = np.ones((4, 3), bool)
+    shown[:, 1] = False  # of which nothing is known: it gets the first keypoint that is free
+    labels = TrainingLabels(Labelled(images, joints, shown, NAMES), [], "few")
+    assert "2 joints begin as the keypoints nearest to them, 0.00 of the image away" in labels.match(model)
+    free = [i for i in range(number) if i not in (rest[0], rest[2])]
+    order = [int(rest[0]), free[0], int(rest[2]), *free[1:]]
+    torch.testing.assert_close(model.estimate(images), before[:, order], atol=1e-6, rtol=0)
+    assert torch.equal(model.connectivity(), links[order][:, order]) and not model.training
+    reorder(model, np.argsort(order).tolist())
+    assert all(torch.equal(tensor, known[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_memory_knows_keypoints_by_their_new_numbers():
+    model = tiny(memory_layers=2).eval()
+    points, order = torch.rand(3, 5, 2), [3, 0, 4, 1, 2]
+    recalled, prior = model.memory(points)[0], model.prior().keypoints
+    reorder(model, order)
+    torch.testing.assert_close(model.memory(points[:, order])[0], recalled[:, order], atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.prior().keypoints, prior[order], atol=1e-6, rtol=0)
 
 
 class TestRefused:

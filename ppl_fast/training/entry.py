@@ -96,9 +96,9 @@ def train(
         )
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
-        begins = "" if checkpoint is not None else _begun(model, start)
         figures = subject_masks(train_config, model, dataset)
         labels = teach(train_config, data, model, run, accelerator.device)
+        begins = "" if checkpoint is not None else _begun(model, start, labels)
         trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)
         tell = say if accelerator.is_main_process else lambda text: None
         reports = [figures.report if figures else "", labels.report(model) if labels else "", begins]
@@ -132,10 +132,11 @@ def _gone_on(trainer: Trainer, checkpoint: Path, images: str, data: str | os.Pat
     return told
 
 
-def _begun(model: KeypointModel, start: str | os.PathLike[str] | None) -> str:
+def _begun(model: KeypointModel, start: str | os.PathLike[str] | None, labels: TrainingLabels | None) -> str:
     """What `warm_start` tells, or nothing without a model to begin with, which a held prior needs."""
     if start is not None:
-        return warm_start(model, start)
+        told = warm_start(model, start)
+        return told if labels is None else f"{told}\n{labels.match(model)}"
     if getattr(model.settings, "hold_prior", False):
         raise ValueError("train: hold_prior holds what a model has learned, and needs one to begin with: --from")
     return ""

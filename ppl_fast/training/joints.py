@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ import torch
 from ppl_fast._files import readable
 from ppl_fast.data import open_set
 from ppl_fast.data.sets import known_name
+from ppl_fast.evaluation import matching
+from ppl_fast.inference import predict
 from ppl_fast.models import KeypointModel
 from ppl_fast.models.extended import Extension
 from ppl_fast.models.joints import JointLabels, NamedKeypoints
 from ppl_fast.naming import Labelled, NamedJoints, has_joints, load_joints
 from ppl_fast.training.config import TrainConfig
+from ppl_fast.training.warm_start import reorder
 
 MISSING = 0.5  # share of the labels that may name no image
 SHOWN = 4  # names that are told
@@ -42,6 +46,20 @@ class TrainingLabels:
         some = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         first = f"{len(self.labelled)} labelled images in {readable(self.spec)}"
         return "\n".join([f"{first}: of {number} keypoints the first {len(names)} are {some}", *self.notes])
+
+    def match(self, model: KeypointModel) -> str:
+        """Give to each joint the number of the keypoint that lies nearest to it, for a model that has learned some.
+
+        What links and memory know of these keypoints they then know of the joints. Gives a sentence about it.
+        """
+        labelled, training = self.labelled, model.training
+        found = predict(model.eval(), labelled.images, progress=False)
+        paired = matching(found, (labelled.joints + 1) / 2, labelled.shown)
+        model.train(training)
+        of = {joint: keypoint for keypoint, joint in paired.details["assignment"]}
+        free = [i for i in range(found.shape[1]) if i not in of.values()]
+        reorder(model, [of[j] if j in of else free.pop(0) for j in range(found.shape[1])])
+        return f"{len(of)} joints begin as the keypoints nearest to them, {math.sqrt(paired.value):.2f} of the image away"
 
     def keep(self, run: Path, model: KeypointModel) -> None:
         """Write beside a run's model which of its keypoints are which joints, for the commands that write joints."""
