@@ -59,7 +59,8 @@ class TrainingLabels:
         of = {joint: keypoint for keypoint, joint in paired.details["assignment"]}
         free = [i for i in range(found.shape[1]) if i not in of.values()]
         reorder(model, [of[j] if j in of else free.pop(0) for j in range(found.shape[1])])
-        return f"{len(of)} joints begin as the keypoints nearest to them, {math.sqrt(paired.value):.2f} of the image away"
+        away = f"{math.sqrt(paired.value):.2f} of the image away"
+        return f"{len(of)} joints begin as the keypoints nearest to them, {away}"
 
     def keep(self, run: Path, model: KeypointModel) -> None:
         """Write beside a run's model which of its keypoints are which joints, for the commands that write joints."""
