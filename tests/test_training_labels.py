@@ -205,6 +205,7 @@ class TestRefused:
         sentence = "labels of 7 joints need as many keypoints, and better some more; num_keypoints is 6"
         self.refused(images, tmp_path / "run", sentence, labels=str(tmp_path / "many.npz"))
         self.refused(images, tmp_path / "run", "none.npz", labels=str(tmp_path / "none.npz"))
+        self.refused(images, tmp_path / "run", "individual needs labels", individual="mouse1")
         assert not (tmp_path / "run").exists()
 
     def test_a_run_keeps_its_joints(self, straight, tmp_path):

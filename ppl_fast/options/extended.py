@@ -35,7 +35,7 @@ class ExtensionConfig:
     view_colour: float = option(0.2, "change of their colours, at most (not in the paper)", high=1)
 
     joints_weight: float = option(
-        1.0, "weight of the distance of the first keypoints to the joints of labelled images (not in the paper)"
+        5.0, "weight of the distance of the first keypoints to the joints of labelled images (not in the paper)"
     )
     joints_ramp: float = option(
         0.0, "share of the training over which that weight grows to its full size (not in the paper)", high=1

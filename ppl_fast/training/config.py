@@ -127,6 +127,8 @@ class TrainConfig:
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
+        if self.individual is not None and self.labels is None:
+            raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):

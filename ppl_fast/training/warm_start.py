@@ -90,7 +90,8 @@ def reorder(model: KeypointModel, order: Sequence[int]) -> None:
         order: of all N keypoints.
     """
     number, rows = model.settings.num_keypoints, torch.as_tensor(order)
-    wider = blank(type(model), model.config | {"num_keypoints": number + 1}, "train").state_dict()
+    another = number - 1 if number > 2 else number + 1  # to see which axes have an entry a keypoint
+    others = blank(type(model), model.config | {"num_keypoints": another}, "train").state_dict()
     for name, tensor in model.state_dict().items():
         if name == LINKS:
             first, second = torch.tensor([*combinations(range(number), 2)]).T
@@ -99,7 +100,7 @@ def reorder(model: KeypointModel, order: Sequence[int]) -> None:
             tensor.copy_(weights[rows[first], rows[second]])
             continue
         found = tensor
-        for axis, (length, other) in enumerate(zip(tensor.shape, wider[name].shape, strict=True)):
+        for axis, (length, other) in enumerate(zip(tensor.shape, others[name].shape, strict=True)):
             found = found.index_select(axis, rows) if length != other else found
         tensor.copy_(found)
 
