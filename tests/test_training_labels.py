@@ -1,6 +1,7 @@
 """Labels inside the training: the first keypoints of a run are the joints of a few labelled images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -145,6 +146,12 @@ class TestRun:
         assert np.array_equal(joints(pictures(3), keypoints), keypoints[:, :3])
         sure = np.random.default_rng(0).random((3, 6))
         np.testing.assert_allclose(joints.mixed(sure), sure[:, :3], atol=1e-6)
+
+    def test_naming_them_anew_says_what_the_run_has_seen(self, straight, tmp_path, capsys):
+        shutil.copytree(straight / "run", tmp_path / "run")
+        arguments = [tmp_path / "run", straight / "images", "--labels", straight / "few.npz", "--network", "false"]
+        assert main(["name", *map(str, arguments)]) == 0
+        assert "note: the run was trained with labels" in capsys.readouterr().out
 
     def test_labels_that_lie_elsewhere_have_images_of_their_own(self, straight, tmp_path, capsys):
         few(draw_images(tmp_path / "other", seed=4)).save(tmp_path / "other/keypoints.npz")

@@ -55,12 +55,14 @@ def main(arguments: list[str]) -> int:
     own_folder("name", options.run)
 
     from ppl_fast.naming import Schedule, name_joints, steps_of
-    from ppl_fast.training.run import find_model
+    from ppl_fast.training.run import find_model, training_of
 
     model = _link_model(options)
     folder = find_model(options.run)
     check_outputs(folder=options.out)
     labelled, notes = _labelled(options, model.config["image_size"])
+    if training_of(options.run).get("labels"):
+        notes.append("the run was trained with labels: where these are among them, errors are larger than they seem")
     for note in notes:
         print(f"note: {note}")
     schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
