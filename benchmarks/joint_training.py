@@ -2,8 +2,8 @@
 
 `python benchmarks/joint_training.py RUN LABELS DATA --out FOLDER`: for the numbers of labels and the draws that
 label_efficiency.py has, `train DATA --from RUN --labels FEW`, and on the same held-out frames the errors of the joints
-as they are found, no map between: whole, and with half of the blocks hidden, as they are and after two rounds; and of what
-the memory makes of them. DATA must not hold these frames.
+as they are found, no map between: whole, and with half of the blocks hidden, as they are and after two rounds; and of
+what the memory makes of them. DATA must not hold these frames.
 
 A cell, draw by draw, is kept in FOLDER with its run, so that a call goes on where another stopped; all are written to
 FOLDER/table.json.
