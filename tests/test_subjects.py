@@ -246,3 +246,15 @@ def test_a_shadow_is_no_animal():
     with_shadow, without = (moving.animal(frame, still, 0.4, 1, shadow) for shadow in (True, False))
     assert with_shadow[24, 6] and with_shadow[10, 15] and with_shadow.sum() > 250
     assert not without[24, 6] and without[10, 15] and 60 <= without.sum() <= 110
+
+
+def test_a_part_that_is_seen_apart_is_of_the_subject():
+    """A paw in a mirror is; a speck is not, nor is either of the animal that a crop follows."""
+    still = moving.Background(np.full((32, 32, 3), 60, np.float32), 16.0)
+    frame = np.full((32, 32, 3), 60, np.uint8)
+    frame[2:14, 4:24] = 200
+    frame[20:26, 8:14] = 120
+    frame[28:30, 28:30] = 90
+    alone, all_parts = (moving.animal(frame, still, 0.4, 1, True, least_part=least) for least in (1.0, 0.05))
+    assert alone[8, 10] and not alone[23, 10]
+    assert all_parts[8, 10] and all_parts[23, 10] and not all_parts[28:30, 28:30].any()

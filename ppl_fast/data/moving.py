@@ -150,7 +150,12 @@ def _blob(image: Image.Image, still: Background) -> list[float]:
 
 
 def animal(
-    pixels: NDArray[np.uint8], still: Background, blur: float = BLUR, joined: int = JOINED, shadow: bool = True
+    pixels: NDArray[np.uint8],
+    still: Background,
+    blur: float = BLUR,
+    joined: int = JOINED,
+    shadow: bool = True,
+    least_part: float = 1.0,
 ) -> NDArray[np.bool_] | None:
     """(h, w), the heaviest part of a frame (h, w, 3) that differs from the background; None where there is none.
 
@@ -160,6 +165,7 @@ def animal(
         blur: pixels of noise that are looked past.
         joined: pixels between parts of one animal.
         shadow: whether a shadow counts as well: less light of every colour alike.
+        least_part: share of the heaviest part's weight from which other parts count as well.
     """
     change = pixels - still.pixels
     change -= np.median(change[::LAMP, ::LAMP], axis=(0, 1))
@@ -175,7 +181,8 @@ def animal(
     if not count:
         return None
     weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
-    found: NDArray[np.bool_] = moved & (parts == 1 + int(np.argmax(weights)))
+    heavy = 1 + np.flatnonzero(weights >= least_part * weights.max())
+    found: NDArray[np.bool_] = moved & np.isin(parts, heavy)
     return found if found.sum() >= max(LEAST_AREA, LEAST_SHARE * moved.size) else None
 
 

@@ -14,6 +14,7 @@ from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_after_resizing
 from ppl_fast.data.pixels import levels
 
+LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
 UNKNOWN = -1.0  # throughout, for an image without a mask
 
 
@@ -107,7 +108,7 @@ class MovingSubjects(Dataset[torch.Tensor]):
                     bar.update()
                     if still is None:
                         continue
-                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), shadow=False)
+                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), False, LEAST_PART)
                     found |= {} if moved is None else {row: moved}
                 usual = np.median([moved.sum() for moved in found.values()]) if found else 0
                 for row, moved in found.items():

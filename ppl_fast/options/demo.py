@@ -51,6 +51,7 @@ LEARNING: dict[str, Any] = {
 }
 TRAIN: dict[str, Any] = LEARNING | {
     "cache": "memory",
+    "masks": "moving",
     "workers": 0,
     "device": "cpu",
     "tracker": "none",
