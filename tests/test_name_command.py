@@ -10,6 +10,7 @@ from model_cases import pictures, tiny
 from PIL import Image
 
 from ppl_fast.cli import main
+from ppl_fast.commands.name import table
 from ppl_fast.data import make_figures
 from ppl_fast.inference import collect, estimate, write
 from ppl_fast.inference.poses import Origins
@@ -91,6 +92,17 @@ class TestCommand:
         assert "named joints, as ppl-fast name has kept them" in printed
         measured = json.loads((folder / "evaluation.json").read_text())["named"]
         assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
+
+    def test_says_where_joints_follow_the_animal_and_tell_nothing_of_its_pose(self, monkeypatch):
+        """Keypoints at the animal's place alone, of a pose that turns: far better than the mean pose, and useless."""
+        rng = np.random.default_rng(4)
+        turn, place = rng.uniform(0, 2 * np.pi, (30, 1)), rng.uniform(-0.7, 0.7, (30, 1, 2))
+        joints = place + np.stack([np.cos(turn), np.sin(turn)], axis=-1) * np.array([[-0.2], [0.0], [0.2]])
+        monkeypatch.setattr("ppl_fast.naming.fitting.predict", lambda *_, **__: place + np.zeros((1, 5, 1)))
+        report = name_joints(tiny(), Labelled(pictures(30), joints, np.ones((30, 3), bool), NAMES), None).report
+        assert report["error"] < 0.5 * report["mean_pose"] and 0.06 < report["placed_mean_pose"] < 0.08
+        assert "where it is, not how it stands" in table(report)
+        assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
