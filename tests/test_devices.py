@@ -6,10 +6,9 @@ import pytest
 import torch
 from tiny import fails, run_steps
 
-from ppl_fast.data import training_loader
-
 import ppl_fast
 from ppl_fast import _backend, _devices
+from ppl_fast.data import training_loader
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.setup import DEVICE_VARIABLE, LAUNCHER, new_accelerator
 

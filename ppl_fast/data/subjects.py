@@ -123,8 +123,8 @@ class MovingSubjects(Dataset[torch.Tensor]):
         )
         if reach < SMALL:
             self.report += (
-                f"\nit reaches over {reach:.0%} of the image's side, too little to tell its parts apart: --crop moving, "
-                "in the place of --masks moving, lets the model see it large"
+                f"\nit reaches over {reach:.0%} of the image's side, too little to tell its parts apart: --crop "
+                "moving, in the place of --masks moving, lets the model see it large"
             )
 
     def __len__(self) -> int:
