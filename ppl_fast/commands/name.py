@@ -132,8 +132,8 @@ def table(report: dict[str, Any]) -> str:
     elif report["error"] is not None and report["error"] > 0.9 * (report["placed_mean_pose"] or math.inf):
         lines.append(
             f"note: hardly better than one pose put at the animal's place ({report['placed_mean_pose']:.4f}): they "
-            "tell where it is, not how it stands. Where it is small in the frame, or turns, train with --crop moving and "
-            "--crop-turn true; else for longer, or label more images"
+            "tell where it is, not how it stands. Where it is small in the frame, or turns, train with --crop moving "
+            "and --crop-turn true; else for longer, or label more images"
         )
     return "\n".join(lines)
 
