@@ -40,7 +40,9 @@ def test_several_videos_have_a_file_each(clips, tmp_path):
 
 def test_the_command_names_the_files(clips, tmp_path, capsys):
     tiny().save_pretrained(tmp_path / "run")
-    assert main(["estimate", *map(str, (tmp_path / "run", clips, "--out", tmp_path / "{}.csv", "--format", "dlc"))]) == 0
+    assert (
+        main(["estimate", *map(str, (tmp_path / "run", clips, "--out", tmp_path / "{}.csv", "--format", "dlc"))]) == 0
+    )
     told = capsys.readouterr().out
     assert "5 keypoints to 3 files, one a video" in told and "{}" not in told and told.count(".csv") == 3
 

@@ -1,6 +1,7 @@
 """Named joints where they are used: `estimate` from Python, and the commands."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from model_cases import pictures, tiny
 from PIL import Image
+from video_files import encode
 
 from ppl_fast.cli import main
 from ppl_fast.commands.name import table
@@ -103,6 +105,20 @@ class TestCommand:
         assert report["error"] < 0.5 * report["mean_pose"] and 0.06 < report["placed_mean_pose"] < 0.08
         assert "where it is, not how it stands" in table(report)
         assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
+
+    def test_suggested_frames_lie_by_video(self, run, tmp_path, capsys):
+        """As in labeled-data of a project: a frame without its video could not be found again."""
+        pytest.importorskip("av", reason="videos need the video extra")
+        for name, size in (("walk.mp4", (48, 32)), ("run.mp4", (32, 48))):
+            encode(tmp_path / "videos" / name, count=5, size=size)
+        few = tmp_path / "few"
+        make_figures(few, 4, size=32, seed=5)
+        options = ["--network", "false", "--suggest", "10", "--of", tmp_path / "videos", "--out", tmp_path / "next"]
+        assert main(["name", *map(str, (run[0], few, *options))]) == 0
+        written = sorted(path.relative_to(tmp_path / "next").as_posix() for path in (tmp_path / "next").rglob("*.png"))
+        assert len(written) > 4 and str(len(written)) + " images worth" in capsys.readouterr().out
+        assert all(re.fullmatch(r"labeled-data/(walk|run)/\d{3}_00000[0-4].png", name) for name in written), written
+        assert {name.split("/")[1] for name in written} == {"walk", "run"}
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
