@@ -89,7 +89,7 @@ def main() -> None:
 def read(spec: str, image_size: int) -> Labelled:
     """All labelled images of a set."""
     opened = open_set(spec, image_size, split="fit")
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", 0.5)
+    split, notes = labelled_split(opened.dataset, opened.labels, "label_efficiency")
     for note in notes:
         print(f"note: {note}")
     images = torch.stack([split.images[i] for i in range(len(split))])

@@ -100,6 +100,7 @@ def test_other_faults_of_a_console_are_errors(monkeypatch, capsys):
     assert capsys.readouterr().err == "ppl-fast: error: the output: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_in_a_process_of_its_own(images, config, tmp_path):
     command = [sys.executable, "-m", "ppl_fast.cli", "train", images, "--out", tmp_path / "run", "--config", config]
     reader, writer = os.pipe()
@@ -146,6 +147,7 @@ def test_narrow_consoles(columns, monkeypatch, capsys):
     assert "--model.num_keypoints" in text and "\x1b[" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such backend"])
 def test_charts_need_no_backend(tmp_path, backend):
     pytest.importorskip("matplotlib", reason="charts need the viz extra")
@@ -158,6 +160,7 @@ def test_charts_need_no_backend(tmp_path, backend):
     assert done.stdout == f"{backend}\n" and (tmp_path / "a.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_backend_that_is_here_stays_the_users(tmp_path):
     pytest.importorskip("matplotlib", reason="charts need the viz extra")
     code = (

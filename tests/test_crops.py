@@ -239,6 +239,7 @@ def test_poses_come_back_in_pixels_of_the_full_frame(footage, turn, tmp_path):
     assert len(list(Video(files["overlay"]).frames())) == COUNT
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_boxes_and_shows_them(footage, tmp_path, capsys):
     out = tmp_path / "run"
     model = run_steps(footage, out, 2, crop="moving", crop_turn=True, every=4, picture_every=2)

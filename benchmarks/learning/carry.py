@@ -31,9 +31,9 @@ LABELS = 500  # of each set, that maps are fitted on
 SIZE = demo.MODEL["image_size"]
 HELD = {"hold_prior": True, "plausibility_weight": 5.0}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # method and further options
-    "AutoLink goes on": ("autolink", {}),
-    "PPL goes on": ("ppl", {}),
-    "PPL goes on, prior held": ("ppl", HELD),
+    "AutoLink goes on": ("autolink-moving", {}),
+    "PPL goes on": ("ppl-moving", {}),
+    "PPL goes on, prior held": ("ppl-moving", HELD),
 }
 
 
@@ -102,7 +102,7 @@ def measured(model: Any, after: Any, source: LearningSet, target: LearningSet) -
 
 def _points(model: Any, part: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints in [-1, 1] and joints in [0, 1] of up to `LABELS` images."""
-    split = labelled_split(*part, "labelled", 0.5)[0].part(slice(LABELS))
+    split = labelled_split(*part, "carry")[0].part(slice(LABELS))
     return predict(model, split.images, progress=False), split.joints
 
 

@@ -11,6 +11,7 @@ from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_la
 from ppl_fast.commands.options import (
     add_compute,
     add_run,
+    at_least,
     check_outputs,
     command_parser,
     own_folder,
@@ -48,9 +49,7 @@ def main(arguments: list[str]) -> int:
     )
     add_compute(parser)
     options = parse(parser, arguments)
-    for name, low in (("steps", 1), ("suggest", 0)):
-        if getattr(options, name) < low:
-            raise ValueError(f"--{name} must be at least {low}, got {getattr(options, name)}")
+    at_least(options, steps=1, suggest=0)
     if options.suggest and not (options.of and options.out):
         raise ValueError("--suggest needs --of IMAGES, to choose from, and --out DIR, to write to")
 
@@ -94,7 +93,7 @@ def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
 
     opened = open_labelled("name", options.data, image_size, options, framing_for(options))
     assert opened.labels is not None
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
+    split, notes = labelled_split(opened.dataset, opened.labels, "name", options.max_missing_share)
     images = torch.stack([split.images[i] for i in range(len(split))])
     names, skeleton = opened.labels.names, opened.labels.skeleton
     return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes

@@ -123,7 +123,9 @@ def own_folder(command: str, run: str) -> None:
     from ppl_fast.models import hub
 
     if hub.is_name(run):
-        raise ValueError(f"{command}: what it makes is kept beside the model, so RUN must be a folder, got {run}")
+        raise ValueError(
+            f"{command}: what it makes is kept beside the model, so RUN must be a folder; there is none at {run}"
+        )
 
 
 def place(out: str | None, run: str, file: str) -> Path:
@@ -133,6 +135,14 @@ def place(out: str | None, run: str, file: str) -> Path:
     if out is None and hub.is_name(run):
         raise ValueError(f"--out must say where to write, since {run} is no folder")
     return Path(run, file) if out is None else Path(out)
+
+
+def at_least(options: Any, **lows: int) -> None:
+    """Raise a ValueError where an option that was given is below the number named for it."""
+    for name, low in lows.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
@@ -190,9 +200,7 @@ def trained_model(run: str, options: Any) -> "KeypointModel":
     from ppl_fast._devices import pick
     from ppl_fast.training import load_model
 
-    for name, low in (("batch_size", 1), ("workers", 0), ("threads", 0)):
-        if getattr(options, name) < low:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
+    at_least(options, batch_size=1, workers=0, threads=0)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick(options.device)

@@ -10,13 +10,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import readable
 from ppl_fast.data.box_files import Row
-from ppl_fast.data.clips import by_clip
-from ppl_fast.data.image_file import load_upright
-from ppl_fast.data.image_set import UNREADABLE
-from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.image_file import UNREADABLE, load_upright
 from ppl_fast.data.moving import LEAST_SAMPLES, Background, background, boxes, tracked
+from ppl_fast.data.order import by_clip
 from ppl_fast.data.video import Video
 
 TOLD = 3  # frames without an animal that a report names

@@ -48,10 +48,10 @@ LEARNING: dict[str, Any] = {
     "schedule": "cosine",
     "flip": False,
     "channels_last": True,
+    "masks": "auto",
 }
 TRAIN: dict[str, Any] = LEARNING | {
     "cache": "memory",
-    "masks": "moving",
     "workers": 0,
     "device": "cpu",
     "tracker": "none",

@@ -20,12 +20,7 @@ from ppl_fast.training import load_model
 from ppl_fast.training.run import find_model
 from ppl_fast.visualization import palette
 
-CONFIDENCE = {
-    "key": "confidence",
-    "label": "Confidence",
-    "unit": "of 1",
-    "better": "high",
-}
+CONFIDENCE = {"key": "confidence", "label": "Confidence", "unit": "of 1", "better": "high"}
 CALIBRATED = (
     "The likelihood that a point is off by less than 5 % of the image's side, as calibrated on labelled images."
 )

@@ -33,6 +33,12 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
 
 
+def newest(run: Path) -> str:
+    """Which checkpoint of a run is kept, if any, for the end of a message."""
+    kept = list_checkpoints(run)
+    return f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
+
+
 def checkpoint_path(run: Path, step: int) -> Path:
     """Where the checkpoint of so many finished steps lies."""
     return run / "checkpoints" / f"{_STEP_PREFIX}{step:07d}"

@@ -117,7 +117,8 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     for directory in (Path(path) / "model", Path(path)):
         if (directory / WEIGHTS).is_file():
             return directory
-    raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
+    reason = "it holds no model/model.safetensors" if os.path.exists(path) else "there is nothing at this path"
+    raise FileNotFoundError(f"{path} is no run directory: {reason}")
 
 
 def load_framing(path: str | os.PathLike[str]) -> Framing:

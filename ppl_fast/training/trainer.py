@@ -22,7 +22,7 @@ from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
-from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
+from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, newest, save_checkpoint
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.forecast import Forecast
 from ppl_fast.training.logging import RunLog
@@ -187,8 +187,8 @@ class Trainer:
         loss = means.pop("loss")
         if not math.isfinite(loss):
             kept = list_checkpoints(self.run)
-            newest = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
-            raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {newest}")
+            left = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+            raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {left}")
         return {
             "step": self.step,
             "loss": loss,
@@ -215,10 +215,8 @@ class Trainer:
             if draw:
                 draw_pictures(self.run, self.bare_model, shown_images(self.dataset).to(self.accelerator.device), log)
         except (OSError, SafetensorError) as error:
-            kept = list_checkpoints(self.run)
-            newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
             reason = getattr(error, "strerror", None) or error
-            raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
+            raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest(self.run)}") from error
 
     def _log_prior(self, log: RunLog) -> None:
         if (prior := self.bare_model.prior()) is not None:

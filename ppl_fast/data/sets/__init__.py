@@ -11,12 +11,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import readable
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import ImageFolder, folder_of, list_files
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.packed import PackedImages, packing
@@ -134,7 +135,7 @@ def open_set(
             if given is not None:
                 raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
-        views = None if framing is None else views_of(framing, root, [], {}, max_pixels)
+        views = views_of(framing, root, [], {}, max_pixels)
         dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     if shards := find_shards(spec):
