@@ -15,6 +15,7 @@ from ppl_fast.cli import main
 from ppl_fast.commands.name import table
 from ppl_fast.data import make_figures
 from ppl_fast.inference import collect, estimate, write
+from ppl_fast.inference.confidence import Calibration
 from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.posing import Batch, Posing
 from ppl_fast.naming import Labelled, Schedule, name_joints
@@ -61,6 +62,25 @@ class TestEstimate:
         plain = collect(estimate(model, pictures(3), confidence=True))
         assert np.allclose(poses.confidence, named.mixed(plain.confidence)) and poses.confidence.shape == (3, 3)
         assert np.allclose(named.mixed(np.full((2, 5), 0.3)), 0.3)
+
+    def test_a_calibrated_joint_is_no_surer_than_it_was_right_where_it_was_left_out(self):
+        """Keypoints are sure of themselves where joints do not follow from them."""
+        model = tiny().eval()
+        named = name_joints(model, labelled(), None)
+        within, error = named.left_out
+        of = list(named.report["joints"].values())
+        assert within.tolist() == [each["within"] for each in of] and error.tolist() == [each["error"] for each in of]
+        assert (within < 0.5).all() and (error > 0.1).all()  # labels by chance
+        calibration = Calibration(
+            names=["view"], usual=np.zeros((1, 5)), scale=np.ones((1, 5)), weights=np.ones(2), offsets=np.zeros(5),
+            scores=np.array([0.0, 1.0]), errors=np.full(2, 0.03), likelihoods=np.full(2, 0.9), frames=20,
+        )  # fmt: skip
+        poses = collect(estimate(model, pictures(3), joints=named, confidence=calibration))
+        assert np.allclose(poses.confidence, 0.9 * within)
+        assert np.allclose(poses.expected_error, 32 * np.hypot(0.03, error))
+        older = replace(named, report={})  # of before, and of joints that were never left out
+        poses = collect(estimate(model, pictures(3), joints=older, confidence=calibration))
+        assert np.allclose(poses.confidence, 0.9) and np.allclose(poses.expected_error, 32 * 0.03)
 
 
 @pytest.fixture(scope="module")

@@ -238,7 +238,7 @@ def test_a_subject_that_is_small_is_better_cropped(tmp_path):
         pixels[5 * i % 50 : 5 * i % 50 + 6, 4 * i : 4 * i + 13] = 250
         save(tmp_path / f"{i}.png", pixels)
     report = MovingSubjects(ImageFolder(tmp_path, 64)).report
-    assert "12 of 12" in report and re.search(r"reaches over (19|2\d)% of the image's side.*--crop moving", report), (
+    assert "12 of 12" in report and re.search(r"moves reaches over (19|2\d)% of the image's.*--crop moving", report), (
         report
     )
 

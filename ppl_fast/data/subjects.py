@@ -127,8 +127,8 @@ class MovingSubjects(Dataset[torch.Tensor]):
         )
         if reach < SMALL:
             self.report += (
-                f"\nit reaches over {reach:.0%} of the image's side, too little to tell its parts apart: --crop "
-                "moving lets the model see it large, in the place of --masks"
+                f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
+                "small to tell its parts apart, and --crop moving lets the model see it large"
             )
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_fast.evaluation import joint_errors, mean_over
 from ppl_fast.inference import predict
+from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
@@ -143,6 +144,7 @@ def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: A
             "interval": float(NORMAL * known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None,
             "by_keypoints": _number(by_keypoints[j]),
             "mean_pose": _number(mean_pose[j]),
+            "within": float((known < WITHIN).mean()) if len(known) else None,
             "network": round(float(shares[j]), 3),
             "forms": {form: round(float(share[j]), 3) for form, share in fitted.shares.items()},
         }
