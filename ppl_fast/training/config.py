@@ -121,6 +121,8 @@ class TrainConfig:
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
+        if self.crop is not None and self.masks == MOVING:
+            raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):
