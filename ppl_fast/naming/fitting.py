@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.inference import predict
+from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
@@ -162,11 +163,33 @@ def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: A
             "interval": float(NORMAL * known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None,
             "by_keypoints": _number(by_keypoints[j]),
             "mean_pose": _number(mean_pose[j]),
+            "within": float((known < WITHIN).mean()) if len(known) else None,
             "network": round(float(shares[j]), 3),
             "forms": {form: round(float(share[j]), 3) for form, share in fitted.shares.items()},
         }
-    everywhere = {"error": _number(mean_over(errors)), "mean_pose": _number(mean_over(mean_pose))}
+    everywhere = {
+        "error": _number(mean_over(errors)),
+        "mean_pose": _number(mean_over(mean_pose)),
+        "placed_mean_pose": _number(_placed_mean_pose(labelled)),
+    }
     return {"images": len(labelled), **everywhere, "joints": joints}
+
+
+def _placed_mean_pose(labelled: Labelled) -> float:
+    """The error of a pose that is the same everywhere, at the place that each image's labels have; NaN if unknown.
+
+    What knows where the animal is, and nothing of how it stands, errs so. Of images that show three joints or more;
+    each is left out of the mean pose that it is measured by.
+    """
+    enough = labelled.shown.sum(axis=1) >= 3
+    if enough.sum() < 2:
+        return math.nan
+    joints = np.where(labelled.shown[..., None], labelled.joints, np.nan)[enough]
+    relative = joints - np.nanmean(joints, axis=1, keepdims=True)
+    known = ~np.isnan(relative)
+    others = known.sum(axis=0) - known
+    left_out = (np.nansum(relative, axis=0) - np.nan_to_num(relative)) / np.maximum(others, 1)
+    return float(mean_over(joint_errors(left_out[None], relative, (known & (others > 0))[..., 0])) / 2)
 
 
 def _number(value: Any) -> float | None:

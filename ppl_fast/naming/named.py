@@ -79,6 +79,26 @@ class NamedJoints:
         parts = np.abs(self.map.slope).sum(axis=(1, 3)) + 1e-9  # alike, where a joint is the mean pose
         return np.asarray(values @ (parts / parts.sum(axis=0)))
 
+    def judged(self, likelihood: NDArray[np.float64], error: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Likelihoods and expected errors (n, J) by those of the keypoints (n, N), as fractions of the image's side.
+
+        Keypoints know nothing of how well joints follow from them, so the likelihood is that of the keypoints times the
+        share of images left out that a joint was right in, and errors add up in squares: as if both were independent.
+        """
+        within, errors = self.left_out
+        return self.mixed(likelihood) * within, np.hypot(self.mixed(error), errors)
+
+    @property
+    def left_out(self) -> tuple[Array, Array]:
+        """By joint (J,): the share of images left out that it was right in, and its error there; 1 and 0 if unknown."""
+        of = [self.report.get("joints", {}).get(name, {}) for name in self.names]
+        found = [[each.get(key) for each in of] for key in ("within", "error")]
+        within, errors = (
+            np.array([unknown if value is None else value for value in values], dtype=np.float64)
+            for values, unknown in zip(found, (1.0, 0.0), strict=True)
+        )
+        return within, errors
+
     def disagreement(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
         """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""
         if self.network is None:

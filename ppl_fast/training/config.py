@@ -130,6 +130,8 @@ class TrainConfig:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
         if self.individual is not None and self.labels is None:
             raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
+        if self.crop is not None and self.masks == MOVING:
+            raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):

@@ -22,7 +22,6 @@ from ppl_fast.naming import Labelled, NamedJoints, has_joints, load_joints
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.warm_start import reorder
 
-MISSING = 0.5  # share of the labels that may name no image
 SHOWN = 4  # names that are told
 
 
@@ -95,7 +94,7 @@ def teach(
         raise ValueError(
             f"TrainConfig: labels must be a folder or project that has labels, or a label file, got {config.labels}"
         )
-    labelled, notes = Labelled.of(opened.dataset, opened.labels, "train", MISSING)
+    labelled, notes = Labelled.of(opened.dataset, opened.labels, "train")
     _check([*labelled.names], model, run)
     joints = torch.from_numpy(np.nan_to_num(labelled.joints)).float()
     labels = (each.to(device) for each in (labelled.images, joints, torch.from_numpy(labelled.shown)))
