@@ -23,6 +23,7 @@ from typing import Any
 
 OUTSIDE = frozenset({"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "PERSID"})  # opcodes that reach outside of any pickle
 MOST_IN_A_TUPLE = 100_000
+LONGEST = 100  # characters of a value in a message
 NUMBERING = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
@@ -134,8 +135,8 @@ def refusing(path: Path, expected: str) -> Iterator[None]:
         raise ValueError(f"{path}: truncated, or {expected} ({reason})") from error
 
 
-def short(value: Any, limit: int = 100) -> str:
+def short(value: Any) -> str:
     """A value for a message: on one line, printable and not long."""
     text = value if isinstance(value, str) else reprlib.repr(value)  # which ends, whatever the value holds
-    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * limit])
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * LONGEST])
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
