@@ -1,5 +1,7 @@
 """Masks of where the subject is: read beside the images, learned from, and measured by."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -246,3 +248,43 @@ def test_a_shadow_is_no_animal():
     with_shadow, without = (moving.animal(frame, still, 0.4, 1, shadow) for shadow in (True, False))
     assert with_shadow[24, 6] and with_shadow[10, 15] and with_shadow.sum() > 250
     assert not without[24, 6] and without[10, 15] and 60 <= without.sum() <= 110
+
+
+def test_a_part_that_is_seen_apart_is_of_the_subject():
+    """A paw in a mirror is; a speck is not, nor is either of the animal that a crop follows."""
+    still = moving.Background(np.full((32, 32, 3), 60, np.float32), 16.0)
+    frame = np.full((32, 32, 3), 60, np.uint8)
+    frame[2:14, 4:24] = 200
+    frame[20:26, 8:14] = 120
+    frame[28:30, 28:30] = 90
+    alone, all_parts = (moving.animal(frame, still, 0.4, 1, True, least_part=least) for least in (1.0, 0.05))
+    assert alone[8, 10] and not alone[23, 10]
+    assert all_parts[8, 10] and all_parts[23, 10] and not all_parts[28:30, 28:30].any()
+
+
+def test_a_lamp_that_changes_is_no_noise():
+    rng = np.random.default_rng(0)
+    room = rng.integers(40, 200, (32, 32, 3))
+    light = np.round(25 * np.sin(np.arange(40))).astype(int)
+    frames = np.clip(room + light[:, None, None, None] + rng.integers(-1, 2, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
+    still = moving.agreed(frames)
+    assert still.level == moving.LEAST_LEVEL and still.stays
+    off = (still.pixels - room).reshape(-1, 3)
+    assert np.ptp(off, axis=0).max() < 5  # the same moment of the lamp everywhere
+    frames[7, 10:20, 10:20] = 255 - frames[7, 10:20, 10:20]
+    assert moving.animal(frames[7], still, 0.4, 1).sum() >= 60 and moving.animal(frames[8], still, 0.4, 1) is None
+
+
+@pytest.mark.parametrize("difficulty, told", [("lab", True), ("wild", False)])
+def test_auto_draws_to_what_moves_where_the_background_stays(tmp_path, difficulty, told):
+    pytest.importorskip("accelerate", reason="training needs the train extra")
+    from ppl_fast.training.setup import subject_masks
+
+    make_figures(tmp_path / "set", 40, size=64, difficulty=difficulty)
+    images, config = ImageFolder(tmp_path / "set", 64), SimpleNamespace(masks="auto")
+    drawn, undrawn = (SimpleNamespace(settings=SimpleNamespace(coverage_weight=weight)) for weight in (1.0, 0.0))
+    masks, text = subject_masks(config, drawn, images)
+    assert (masks is not None) == told and ("something moves in" if told else "nothing moves in") in text
+    assert subject_masks(config, undrawn, images) == (None, "")
+    crops = open_set(tmp_path / "set", 64, framing=Framing(crop="moving")).dataset if told else None
+    assert crops is None or subject_masks(config, drawn, crops) == (None, "")

@@ -31,9 +31,9 @@ LABELS = 500  # of each set, that maps are fitted on
 SIZE = demo.MODEL["image_size"]
 HELD = {"hold_prior": True, "plausibility_weight": 5.0}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {  # method and further options
-    "AutoLink goes on": ("autolink", {}),
-    "PPL goes on": ("ppl", {}),
-    "PPL goes on, prior held": ("ppl", HELD),
+    "AutoLink goes on": ("autolink-moving", {}),
+    "PPL goes on": ("ppl-moving", {}),
+    "PPL goes on, prior held": ("ppl-moving", HELD),
 }
 
 

@@ -14,6 +14,7 @@ from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_aft
 from ppl_fast.data.order import by_clip
 from ppl_fast.data.pixels import levels
 
+LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
 UNKNOWN = -1.0  # throughout, for an image without a mask
 
 
@@ -62,12 +63,16 @@ class SubjectMasks(Dataset[torch.Tensor]):
         return shares_after_resizing(load_mask(path), size, None if boxes is None else boxes[index])
 
 
+class NothingMovesError(ValueError):
+    """In no image of a set does anything move before a background that stays."""
+
+
 class MovingSubjects(Dataset[torch.Tensor]):
     """What moves before a static camera, found without labels when the set is built: `ppl_fast.data.moving`.
 
     A clip is the frames of a video, or the images of one folder; each is looked at before its own background, as the
-    model sees it, without its shadow. The images of a folder of a video's name (as in a project of DeepLabCut) have the
-    video's background.
+    model sees it, without its shadow. A clip whose background does not stay is looked at no further. The images of a
+    folder of a video's name (as in a project of DeepLabCut) have the video's background.
 
     Args:
         images: the set, of whole images.
@@ -78,14 +83,14 @@ class MovingSubjects(Dataset[torch.Tensor]):
         report: what was found, in a few lines fit for printing.
 
     Raises:
-        ValueError: the set is of crops, or something is found in none of its images.
+        ValueError: the set is of crops; `NothingMovesError`: something is found in none of its images.
         ImportError: scipy is not installed.
     """
 
     def __init__(self, images: ImageSet):
         from ppl_fast.data.moving import BLUR, JOINED, LEAST_SAMPLES, SAMPLES, SIDE, USUAL, Background, agreed, animal
 
-        if images.views is not None and images.views.rows is not None:
+        if cropped(images):
             raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
         size = self._size = images.image_size
         scale = min(1.0, size / SIDE)
@@ -105,16 +110,16 @@ class MovingSubjects(Dataset[torch.Tensor]):
                 found: dict[int, np.ndarray] = {}
                 for row in rows:
                     bar.update()
-                    if still is None:
+                    if still is None or not still.stays:
                         continue
-                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), shadow=False)
+                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), False, LEAST_PART)
                     found |= {} if moved is None else {row: moved}
                 usual = np.median([moved.sum() for moved in found.values()]) if found else 0
                 for row, moved in found.items():
                     self._packed[row] = np.packbits(moved) if moved.sum() >= USUAL * usual else None
         self.known = sum(each is not None for each in self._packed)
         if not self.known:
-            raise ValueError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
+            raise NothingMovesError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
         self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
 
     def __len__(self) -> int:
@@ -125,6 +130,11 @@ class MovingSubjects(Dataset[torch.Tensor]):
         if packed is None:
             return torch.full(shape, UNKNOWN)
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
+
+
+def cropped(images: ImageSet) -> bool:
+    """Whether parts of the images are seen alone."""
+    return images.views is not None and images.views.rows is not None
 
 
 def _pixels(images: ImageSet, row: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ppl_fast.models.card import CARD, card, changes, plain, table
 from ppl_fast.models.checkpoint import CALIBRATION, CONFIG, FILES, JOINTS, JOINTS_REPORT, OPTIONS, WEIGHTS
 from ppl_fast.naming import load_joints
 from ppl_fast.options import CONFIGS
-from ppl_fast.options.footage import MOVING
+from ppl_fast.options.footage import AUTO, MOVING
 from ppl_fast.page.measured import FILES as METRICS
 from ppl_fast.page.measured import evaluations
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
@@ -94,7 +94,7 @@ def _training(run: Path, folder: Path, model: KeypointModel) -> dict[str, Any]:
     import yaml
 
     options = {name: value for name, value in training_of(run).items() if name not in OF_THE_MACHINE}
-    options |= {name: other for name, other in INSTEAD.items() if options.get(name) not in (None, MOVING)}
+    options |= {name: other for name, other in INSTEAD.items() if options.get(name) not in (None, MOVING, AUTO)}
     trained = TrainConfig(**options)
     kept = {name: value for name, value in model.config.items() if name not in model.Config.machine}
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

@@ -75,7 +75,8 @@ class TrainConfig:
     masks: str | None = option(
         None,
         "where the subject is, for links and keypoints to be drawn to (by an extension, as the preset small): moving = "
-        "what moves before a static camera; or a folder of masks, white there, each of the name of its image",
+        "what moves before a static camera; auto = that, where a clip's background stays, else nothing; or a folder of "
+        "masks, white there, each of the name of its image",
         everyday=True,
     )
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)

@@ -93,10 +93,10 @@ def train(
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
         begins = "" if checkpoint is not None else _begun(model, start)
-        figures = subject_masks(train_config, model, dataset)
+        figures, of_masks = subject_masks(train_config, model, dataset)
         trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)
         tell = say if accelerator.is_main_process else lambda text: None
-        tell("\n".join([dataset.report(), *([figures.report] if figures else []), *([begins] if begins else [])]))
+        tell("\n".join(each for each in (dataset.report(), of_masks, begins) if each))
         tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
         if resume and not begun:
             tell(f"no run in {run} yet: it begins")
