@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.weights import check_finite, check_kind
