@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
@@ -45,6 +46,19 @@ def test_names_that_the_console_does_not_have(images, tmp_path, monkeypatch, enc
     assert "caf\\xe9.jpg" in told
     assert ("\u56fe" if encoding == "utf-8" else "\\u56fe\\u7247.jpg") in told
     assert "\u56fe is missing" in failed or "\\u56fe is missing" in failed
+
+
+def test_lines_that_come_amid_a_progress_bar(capsys):
+    """A line of its own each, and the bar below."""
+    with _console.lasting(), _console.sentences("warning: "), tqdm(total=2) as bar:
+        bar.update()
+        bar.refresh()
+        _console.say("said amid")
+        warnings.warn("warned amid", stacklevel=1)
+    told = capsys.readouterr()
+    assert told.out == "said amid\n"
+    before, after = told.err.split("\rwarning: warned amid\n")
+    assert not before.split("\r")[-1].strip() and "50%" in before and "50%" in after
 
 
 class Closed(io.StringIO):

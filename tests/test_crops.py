@@ -57,6 +57,15 @@ def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
     assert np.median(missed) < 1 and max(missed) < 4  # smoothing lags at the ends of a stretch
 
 
+def test_looking_for_what_moves_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    """Each video is read twice, which takes minutes where it is long."""
+    film(tmp_path / "short.mp4", 12, range(0))
+    monkeypatch.setattr("ppl_fast.data.moving_footage.no_bar", lambda: False)
+    moving_views(tmp_path)
+    shown = capsys.readouterr().err
+    assert "background of short.mp4" in shown and "what moves in short.mp4" in shown and "/12 [" in shown
+
+
 def test_boxes_are_turned_along_the_body_the_way_that_it_moves(footage):
     views, errors = moving_views(footage, turn=True), []
     for number in set(range(COUNT)) - set(EMPTY):
@@ -277,6 +286,8 @@ def test_what_is_no_framing(options, sentence):
 
 
 def test_a_run_needs_boxes_that_can_be_turned():
+    with pytest.raises(ValueError, match="masks moving need whole images, got crop moving: leave out either"):
+        TrainConfig(crop="moving", masks="moving")
     with pytest.raises(ValueError, match="TrainConfig: crop_turn needs crop moving, got crop None"):
         TrainConfig(crop_turn=True)
 

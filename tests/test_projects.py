@@ -68,6 +68,18 @@ def test_it_is_measured_on_its_labelled_frames(tmp_path):
     assert found.labels.skeleton == [(0, 1)]
 
 
+@pytest.mark.parametrize("left", ["labels", "labels and videos"])
+def test_labels_whose_images_are_not_there(tmp_path, left):
+    root = project(tmp_path / "project")
+    for path in [*root.rglob("*.png"), *(root.rglob("*.mp4") if left == "labels" else ())]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"labels are of 5 images, such as .*img0.png, and .*project has no image"):
+        open_set(root, 16, split="test")
+    if left == "labels":
+        with pytest.raises(ValueError, match=r"labels are of 5 images"):
+            open_set(root, 16)
+
+
 def test_labelled_frames_of_videos_are_decoded_alone(tmp_path):
     encode(tmp_path / "clips" / "walk.mp4", count=40)
     encode(tmp_path / "clips" / "run.mp4", count=4)

@@ -1,5 +1,6 @@
 """Masks of where the subject is: read beside the images, learned from, and measured by."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -220,6 +221,7 @@ def test_what_moves_before_a_static_camera(tmp_path):
     subjects, masks = MovingSubjects(images), SubjectMasks(tmp_path / "masks", images)
     known = [i for i in range(len(images)) if subjects[i].min() >= 0]
     assert subjects.known == len(known) >= 57 and f"{len(known)} of 63" in subjects.report
+    assert "--crop moving" not in subjects.report
     assert all(torch.equal(subjects[i], torch.full((1, 64, 64), UNKNOWN)) for i in range(3))  # of too few images
     found, true = (torch.stack([each[i] for i in known]) >= 0.5 for each in (subjects, masks))
     assert ((found & true).sum() / (found | true).sum()) > 0.8
@@ -228,6 +230,17 @@ def test_what_moves_before_a_static_camera(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match="nothing moves"):
         MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
+
+
+def test_a_subject_that_is_small_is_better_cropped(tmp_path):
+    for i in range(12):
+        pixels = np.full((64, 64), 90, np.uint8)
+        pixels[5 * i % 50 : 5 * i % 50 + 6, 4 * i : 4 * i + 13] = 250
+        save(tmp_path / f"{i}.png", pixels)
+    report = MovingSubjects(ImageFolder(tmp_path, 64)).report
+    assert "12 of 12" in report and re.search(r"moves reaches over (19|2\d)% of the image's.*--crop moving", report), (
+        report
+    )
 
 
 def test_the_background_is_what_frames_agree_on():

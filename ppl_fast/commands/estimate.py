@@ -79,8 +79,10 @@ def main(arguments: list[str]) -> int:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
     what = f"{len(joints.names)} joints" if joints else f"{model.config['num_keypoints']} keypoints"
-    print(f"wrote {count} poses of {what} to {readable(options.out)}", file=words)
-    for path in _several(options.out, poses):
+    several = _several(options.out, poses)
+    where = f"{len(several)} file{'s' * (len(several) > 1)}, one a video" if several else readable(options.out)
+    print(f"wrote {count} poses of {what} to {where}", file=words)
+    for path in several:
         print(f"wrote {readable(str(path))}", file=words)
     print(poses.waits, file=words)
     if poses.masks and poses.masks.whole:

@@ -7,8 +7,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
+from ppl_fast._console import no_bar
 from ppl_fast._documents import MAX_PIXELS
+from ppl_fast._files import readable
 from ppl_fast.data.box_files import Row
 from ppl_fast.data.image_file import UNREADABLE, load_upright
 from ppl_fast.data.moving import LEAST_SAMPLES, Background, background, boxes, tracked
@@ -43,8 +46,8 @@ def find(
     for name, path in videos.items():
         try:
             video = Video(path, max_pixels)
-            still = background(frame.image for frame in video.frames())
-            found = np.empty((0, 5)) if still is None else _in_video(video, still, turn)
+            still = background(_frames(video, f"background of {name}"))
+            found = np.empty((0, 5)) if still is None else _in_video(video, still, turn, name)
         except (OSError, ValueError) as error:
             report.append(f"{name}: nothing is found in it: {error}")
             continue
@@ -60,26 +63,32 @@ def find(
                 f"{clip}: what moves cannot be told in {len(names)} images without {LEAST_SAMPLES} of one size; "
                 "--crop FILE takes boxes from a file"
             )
-        readable: list[str] = []
-        found = boxes(tracked(_loaded(root, names, max_pixels, readable), still), None, turn)
-        rows += [Row(name, None, box) for name, box in zip(readable, found, strict=True) if np.isfinite(box).all()]
-        report.append(_line(clip, "images", found, readable))
+        decoded: list[str] = []
+        found = boxes(tracked(_loaded(root, names, max_pixels, decoded), still), None, turn)
+        rows += [Row(name, None, box) for name, box in zip(decoded, found, strict=True) if np.isfinite(box).all()]
+        report.append(_line(clip, "images", found, decoded))
     return rows, report
 
 
-def _in_video(video: Video, still: Background, turn: bool) -> np.ndarray:
-    return boxes(tracked((frame.image for frame in video.frames()), still), float(video.rate), turn)
+def _in_video(video: Video, still: Background, turn: bool, name: str) -> np.ndarray:
+    return boxes(tracked(_frames(video, f"what moves in {name}"), still), float(video.rate), turn)
 
 
-def _loaded(root: Path, names: list[str], max_pixels: int, readable: list[str] | None = None) -> Iterator[Image.Image]:
-    """The images that are readable, whose names `readable` takes; the data set tells of the others."""
+def _frames(video: Video, what: str) -> Iterator[Image.Image]:
+    """The images of all frames, with a bar, since an hour of video takes minutes."""
+    for frame in tqdm(video.frames(), readable(what), video.length, leave=False, unit="frame", disable=no_bar()):
+        yield frame.image
+
+
+def _loaded(root: Path, names: list[str], max_pixels: int, decoded: list[str] | None = None) -> Iterator[Image.Image]:
+    """The images that are readable, whose names `decoded` takes; the data set tells of the others."""
     for name in names:
         try:
             image = load_upright(root / name, max_pixels)
         except UNREADABLE:
             continue
-        if readable is not None:
-            readable.append(name)
+        if decoded is not None:
+            decoded.append(name)
         yield image
 
 

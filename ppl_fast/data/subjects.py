@@ -16,6 +16,7 @@ from ppl_fast.data.pixels import levels
 
 LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
 UNKNOWN = -1.0  # throughout, for an image without a mask
+SMALL = 1 / 3  # of the image's side: a subject that reaches over less has too few pixels for its parts
 
 
 class SubjectMasks(Dataset[torch.Tensor]):
@@ -121,6 +122,14 @@ class MovingSubjects(Dataset[torch.Tensor]):
         if not self.known:
             raise NothingMovesError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
         self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
+        reach = np.median(
+            [_reach(self[row][0].numpy() > 0) for row, each in enumerate(self._packed) if each is not None]
+        )
+        if reach < SMALL:
+            self.report += (
+                f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
+                "small to tell its parts apart, and --crop moving lets the model see it large"
+            )
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -130,6 +139,11 @@ class MovingSubjects(Dataset[torch.Tensor]):
         if packed is None:
             return torch.full(shape, UNKNOWN)
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
+
+
+def _reach(mask: np.ndarray) -> float:
+    """The longer side of the box around what is there, as a share of the image's."""
+    return float(max(np.ptp(np.flatnonzero(mask.any(axis=axis))) + 1 for axis in (0, 1)) / len(mask))
 
 
 def cropped(images: ImageSet) -> bool:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ppl_fast import _allocation
+from ppl_fast import _allocation, _devices
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
@@ -96,7 +96,7 @@ class Trainer:
         """
         config, accelerator = self.config, self.accelerator
         loader = training_loader(
-            self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
+            self.dataset, config.batch_size, config.seed, self.step, min(config.workers, _devices.cpus()), config.flip,
             rank=accelerator.process_index, world_size=accelerator.num_processes, reference=config.reference,
             figures=self.figures,
         )  # fmt: skip

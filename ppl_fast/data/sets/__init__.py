@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_fast._documents import MAX_PIXELS
+from ppl_fast._files import readable
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_set import ImageSet
@@ -150,6 +151,8 @@ def open_set(
         return LabelledSet(PackedImages(packed, image_size, **options), packed.name, read_labels=inside)
     read = partial(_beside, root, labels, individual)
     if not _has_videos(root):
+        if root.is_dir() and not list_files(root)[0] and (known := read()) is not None:
+            raise _images_are_missing(known, root)
         return LabelledSet(_image_folder(root, image_size, **options), root.name, read_labels=read)
     if split != "train" and (known := read()) is not None:
         return _labelled(root, image_size, known, options)
@@ -180,9 +183,16 @@ def _labelled(root: Path, image_size: int, labels: Labels, options: dict[str, An
     labels, frames = in_media(labels, root)
     if frames:
         dataset: ImageSet = clip_folder(root, image_size, choice=Selection(only=frames), **options)
-    else:
+    elif list_files(root)[0]:
         dataset = _image_folder(root, image_size, **options)
+    else:
+        raise _images_are_missing(labels, root)
     return LabelledSet(dataset, root.name, read_labels=lambda: labels)
+
+
+def _images_are_missing(labels: Labels, root: Path) -> ValueError:
+    example = f", such as {readable(labels.files[0])}" if labels.files else ""
+    return ValueError(f"the labels are of {len(labels.files)} images{example}, and {root} has no image")
 
 
 def _has_videos(root: Path) -> bool:
