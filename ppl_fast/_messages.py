@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 LONGEST = 100  # characters of a value
@@ -15,6 +15,11 @@ def short(value: Any) -> str:
     text = value if isinstance(value, str) else reprlib.repr(value)  # which ends, whatever the value holds
     text = "".join(c if c.isprintable() else "?" for c in text[: 2 * LONGEST])
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def nearest(name: Any, valid: Iterable[str]) -> str | None:
