@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ppl_fast._options import check, hint, option
+from ppl_fast._messages import hint
+from ppl_fast._options import check, option
 from ppl_fast.options.registry import CONFIGS
 
 if TYPE_CHECKING:

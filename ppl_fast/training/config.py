@@ -9,7 +9,8 @@ from typing import Any
 
 from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
-from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast._messages import hint
+from ppl_fast._options import as_meant, check, option, plain
 from ppl_fast.options import CONFIGS, migration, registry
 from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
 
