@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> int:
 
     model = _link_model(options)
     folder = find_model(options.run)
-    check_outputs(folder=options.out)
+    for written in (str(folder), options.out):
+        check_outputs(folder=written)
     labelled, notes = _labelled(options, model.config["image_size"])
     for note in notes:
         print(f"note: {note}")
