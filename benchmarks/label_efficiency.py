@@ -30,7 +30,7 @@ from learning.sets import HELD_OUT
 
 from ppl_fast._files import write_text
 from ppl_fast.data import open_set
-from ppl_fast.evaluation import joint_errors, labelled_split, mean_over, occlude
+from ppl_fast.evaluation import joint_errors, mean_over, occlude
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.naming import Labelled, Schedule, name_joints
 from ppl_fast.naming.fitting import NETWORKS
@@ -89,11 +89,10 @@ def main() -> None:
 def read(spec: str, image_size: int) -> Labelled:
     """All labelled images of a set."""
     opened = open_set(spec, image_size, split="fit")
-    split, notes = labelled_split(opened.dataset, opened.labels, "label_efficiency")
+    labelled, notes = Labelled.of(opened.dataset, opened.labels, "label_efficiency")
     for note in notes:
         print(f"note: {note}")
-    images = torch.stack([split.images[i] for i in range(len(split))])
-    return Labelled(images, split.joints * 2 - 1, split.visible, opened.labels.names, opened.labels.skeleton)
+    return labelled
 
 
 def part(labelled: Labelled, rows: np.ndarray) -> Labelled:

@@ -56,13 +56,15 @@ def main(arguments: list[str]) -> int:
     own_folder("name", options.run)
 
     from ppl_fast.naming import Schedule, name_joints, steps_of
-    from ppl_fast.training.run import find_model
+    from ppl_fast.training.run import find_model, training_of
 
     model = _link_model(options)
     folder = find_model(options.run)
     for written in (str(folder), options.out):
         check_outputs(folder=written)
     labelled, notes = _labelled(options, model.config["image_size"])
+    if training_of(options.run).get("labels"):
+        notes.append("the run was trained with labels: where these are among them, errors are larger than they seem")
     for note in notes:
         print(f"note: {note}")
     schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
@@ -86,18 +88,11 @@ def _link_model(options: Any) -> LinkModel:
 
 
 def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
-    """The images that have labels, all of them at once: they are few."""
-    import torch
-
-    from ppl_fast.evaluation import labelled_split
     from ppl_fast.naming import Labelled
 
     opened = open_labelled("name", options.data, image_size, options, framing_for(options))
     assert opened.labels is not None
-    split, notes = labelled_split(opened.dataset, opened.labels, "name", options.max_missing_share)
-    images = torch.stack([split.images[i] for i in range(len(split))])
-    names, skeleton = opened.labels.names, opened.labels.skeleton
-    return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes
+    return Labelled.of(opened.dataset, opened.labels, "name", options.max_missing_share)
 
 
 def _bar(steps: int) -> Any:

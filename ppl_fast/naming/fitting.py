@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppl_fast.evaluation import joint_errors, mean_over
+from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.inference import predict
 from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
@@ -22,6 +22,12 @@ from ppl_fast.naming.forms import Array
 from ppl_fast.naming.linear import LinearMap, fold_numbers
 from ppl_fast.naming.named import NamedJoints
 from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule, predicted, trained
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ppl_fast.data import Labels
+    from ppl_fast.data.image_set import ImageSet
 
 DEFAULT = Schedule()
 NETWORKS = 5  # each without a fifth of the images
@@ -48,6 +54,19 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @classmethod
+    def of(
+        cls, dataset: ImageSet, labels: Labels, owner: str, max_missing_share: float = 0.5
+    ) -> tuple[Self, list[str]]:
+        """The images of a data set that have labels, all at once: they are few; and what is to be said about them.
+
+        Raises:
+            ValueError: images and labels do not fit together, or more than that share of the labels names no image.
+        """
+        split, notes = labelled_split(dataset, labels, owner, max_missing_share)
+        images = torch.stack([split.images[i] for i in range(len(split))])
+        return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton), notes
 
 
 def name_joints(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from ppl_fast.naming.linear import LinearMap
 from ppl_fast.naming.network import JointNetwork, JointNetworks
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ppl_fast.models import KeypointModel
 
 
@@ -37,7 +40,7 @@ class NamedJoints:
         shares: (J,), how much the network weighs in each joint; the rest is the map's.
         network: the mean of those from images; None where the map does without.
         labelled: (n, N, 2) float64, the keypoints of the labelled images.
-        report: errors on images left out, by joint; see `name_joints`.
+        report: errors on images left out, by joint; see `name_joints`. Empty where no map was fitted.
     """
 
     names: list[str]
@@ -47,6 +50,20 @@ class NamedJoints:
     network: JointNetworks | None
     labelled: Array
     report: dict[str, Any]
+
+    @classmethod
+    def first(cls, names: Sequence[str], skeleton: Sequence[tuple[int, int]], keypoints: int) -> Self:
+        """The first of so many keypoints as they are, for a model that was trained to have the joints there."""
+        slope = np.einsum("nj,ab->najb", np.eye(keypoints, len(names)), np.eye(2))
+        return cls(
+            names=[*names],
+            skeleton=[(int(a), int(b)) for a, b in skeleton],
+            map=LinearMap(slope, np.zeros((len(names), 2))),
+            shares=np.zeros(len(names)),
+            network=None,
+            labelled=np.zeros((0, keypoints, 2)),
+            report={},
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:

@@ -33,7 +33,7 @@ UNTOLD = (
     "tracker",
     "timeout",
 )
-INSTEAD = {"crop": "boxes.csv", "masks": "masks"}  # of the path of a file of boxes, or of a folder of masks
+INSTEAD = {"crop": "boxes.csv", "masks": "masks", "labels": "labels"}  # of the paths of files and folders
 POSES = "poses.png"
 
 
@@ -120,7 +120,8 @@ def _data(run: Path | None, state: Mapping[str, Any]) -> list[str]:
         sizes = (
             f"of {w} x {h} pixels" if (w, h) == (wider, higher) else f"{w} to {wider} pixels wide, {h} to {higher} high"
         )
-        lines.append(f"- {state['count']:,} images, {sizes}; no labels.")
+        labels = "labels of a few" if run and training_of(run).get("labels") else "no labels"
+        lines.append(f"- {state['count']:,} images, {sizes}; {labels}.")
     if "step" in state:
         lines.append(f"- {state['step']:,} steps, {state['seconds'] / 3600:.2g} hours.")
     return [f"## Training\n\n{chr(10).join(lines)}"] if lines else []
@@ -131,7 +132,8 @@ def _named(folder: Path) -> list[str]:
     said = []
     if (folder / JOINTS).is_file():
         said.append(
-            "`ppl-fast name` has made named joints for it; `estimate` writes them, and `--keypoints` leaves them."
+            "It has named joints, by labels in its training or by `ppl-fast name`; `estimate` writes them, and "
+            "`--keypoints` leaves them."
         )
     if (folder / CALIBRATION).is_file():
         said.append("`ppl-fast calibrate` was run: confidence is a likelihood, and errors are expected ones.")

@@ -79,6 +79,13 @@ class TrainConfig:
         "masks, white there, each of the name of its image",
         everyday=True,
     )
+    labels: str | None = option(
+        None,
+        "a few labelled images: the first keypoints are then their joints, by name (by an extension): a project or "
+        "folder with labels, or a label file of images in DATA",
+        everyday=True,
+    )
+    individual: str | None = option(None, "whose joints these are, where labels have several individuals")
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: str = option(
@@ -121,6 +128,8 @@ class TrainConfig:
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
+        if self.individual is not None and self.labels is None:
+            raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
         if self.crop is not None and self.masks == MOVING:
             raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas
