@@ -11,8 +11,7 @@ import torch
 pytest.importorskip("av", reason="videos need the video extra")
 pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 
-from crop_cases import LENGTH, SIZE, drawn, film, path
-from label_cases import csv_text
+from crop_cases import LENGTH, SIZE, drawn, film, moving_views, path
 from PIL import Image
 from tiny import fails, run_steps
 
@@ -20,7 +19,6 @@ from ppl_fast.cli import main
 from ppl_fast.data import load_labels, open_set
 from ppl_fast.data.box_files import Row, matched, read_boxes, write_boxes
 from ppl_fast.data.boxes import seen
-from ppl_fast.data.clips import find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.video import Video
 from ppl_fast.inference import collect, estimate, write
@@ -38,11 +36,6 @@ def footage(tmp_path_factory):
     return folder
 
 
-def moving_views(root, **options):
-    images, videos, _ = find_media(root)
-    return views_of(Framing(crop="moving", **options), root, images, videos)
-
-
 def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
     views, missed = moving_views(footage), []
     assert views.report[0].startswith("walk.mp4: an animal moves in 68 of 80 frames")
@@ -56,15 +49,6 @@ def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
         missed.append(np.linalg.norm(box[:2] - path(number, COUNT)[0]))
         assert box[4] == 0 and LENGTH * 1.2 < box[2] == box[3] < LENGTH * 1.8
     assert np.median(missed) < 1 and max(missed) < 4  # smoothing lags at the ends of a stretch
-
-
-def test_looking_for_what_moves_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
-    """Each video is read twice, which takes minutes where it is long."""
-    film(tmp_path / "short.mp4", 12, range(0))
-    monkeypatch.setattr("ppl_fast.data.moving_footage.no_bar", lambda: False)
-    moving_views(tmp_path)
-    shown = capsys.readouterr().err
-    assert "background of short.mp4" in shown and "what moves in short.mp4" in shown and "/12 [" in shown
 
 
 def test_boxes_are_turned_along_the_body_the_way_that_it_moves(footage):
@@ -113,29 +97,6 @@ def test_labelled_frames_are_seen_before_the_background_of_their_video(tmp_path)
         Image.fromarray(drawn(*path(number * 7, 80), number)).save(tmp_path / "labeled-data" / "walk" / f"{number}.png")
     box = moving_views(tmp_path).box("labeled-data/walk/1.png", SIZE)
     assert np.linalg.norm(box[:2] - path(7, 80)[0]) < 2
-
-
-def test_labelled_frames_are_turned_as_their_frames_in_the_video(tmp_path):
-    """A still does not show which end leads; half of them were turned the other way, and joints could not be named."""
-    (tmp_path / "videos").mkdir()
-    folder = tmp_path / "labeled-data" / "walk"
-    folder.mkdir(parents=True)
-    film(tmp_path / "videos" / "walk.mp4", 80)
-    numbers = range(2, 78, 8)
-    rows = {}
-    for number in numbers:
-        Image.fromarray(drawn(*path(number, 80), number)).save(folder / f"img{number:03d}.png")
-        rows[f"labeled-data/walk/img{number:03d}.png"] = [*path(number, 80)[0], 4, 4]
-    Image.fromarray(drawn(*path(30, 80))).save(folder / "img000.png")  # at another place than frame 0
-    Image.fromarray(drawn(*path(5, 80))).save(folder / "copy.png")
-    (folder / "CollectedData_me.csv").write_text(csv_text(rows))
-    trained = moving_views(tmp_path, turn=True)
-    assert any("which end of the animal leads is unknown in 2 images" in line for line in trained.report)
-    labelled = open_set(tmp_path, 32, split="fit", framing=Framing(crop="moving", turn=True)).dataset.views
-    for views in (trained, labelled):
-        for number in numbers:
-            box = views.box(f"labeled-data/walk/img{number:03d}.png", SIZE)
-            assert np.cos(box[4] - path(number, 80)[1]) > 0.9
 
 
 def test_overlays_of_images_without_an_animal_are_the_images(tmp_path):

@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
 from ppl_fast._console import say
-from ppl_fast._files import check_writable
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import check_trainable
@@ -81,7 +80,6 @@ def train(
     check_tracker(train_config.tracker)
     begun, resume = is_run(run), bool(resume)
     checkpoint = starting_point(run, resume)
-    check_writable(run)
     if train_config.threads:
         torch.set_num_threads(train_config.threads)
     accelerator = new_accelerator(train_config)
