@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from tiny import fails, run_steps
 
 from ppl_fast.cli import main
 from ppl_fast.data import load_labels, open_set
-from ppl_fast.data.box_files import Row, matched, read_boxes, write_boxes
+from ppl_fast.data.box_files import Row, read_boxes, write_boxes
 from ppl_fast.data.boxes import seen
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.video import Video
@@ -281,15 +280,3 @@ def test_frames_without_an_animal_are_not_trained_on(footage):
     dataset = open_set(footage, 16, framing=Framing(crop="moving")).dataset
     assert len(dataset) == 68 and dataset.boxes.shape == (68, 5) and len(dataset.paths) == 68
     assert np.isfinite(dataset.boxes).all() and "walk.mp4/000030" not in dataset.paths
-
-
-def test_boxes_of_a_project_fit_a_folder_of_it():
-    box = np.array([8.0, 8, 4, 4, 0])
-    rows = [Row("labeled-data/walk/a.png", None, box), Row("videos/walk.mp4", 3, box), Row("videos/run.mp4", None, box)]
-    videos = {name: Path(name) for name in ("walk.mp4", "run.mp4", "swim.mp4")}
-    assert matched(rows, [], videos) == ({}, {"walk.mp4": {3: box}, "run.mp4": {None: box}})
-    assert matched(rows, ["walk/a.png", "run/a.png"], {}) == ({"walk/a.png": box}, {})
-    frames = [Row("videos/walk.mp4/000004", None, box), Row("b.png", None, box)]
-    assert matched(frames, [], videos) == ({}, {"walk.mp4": {4: box}})
-    several = [Row(f"day{day}/walk.mp4", None, box) for day in (1, 2)]
-    assert matched(several, [], videos) == ({}, {})

@@ -158,7 +158,7 @@ class TestRun:
         run_steps(straight / "images", tmp_path / "run", 2, model=OPTIONS, labels=str(tmp_path / "other"))
         told = capsys.readouterr().out
         assert "4 labelled images in" in told and "of 6 keypoints the first 3 are nose, tail, paw" in told
-        assert "6 of 10 given images have no label" in told
+        assert "6 of 10 images have no label" in told
 
     def test_a_run_without_labels_is_a_beginning(self, straight, tmp_path, capsys):
         run_steps(straight / "images", tmp_path / "first", 2, model=OPTIONS)

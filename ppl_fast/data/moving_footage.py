@@ -64,6 +64,8 @@ def find(
         except (OSError, ValueError) as error:
             report.append(f"{name}: nothing is found in it: {error}")
             continue
+        if still is None and name in beside:
+            continue
         if still is None:
             raise ValueError(f"{name}: what moves cannot be told in a video of fewer than {LEAST_SAMPLES} frames")
         stills[PurePosixPath(name).stem], of_videos[PurePosixPath(name).stem] = still, found
@@ -73,6 +75,8 @@ def find(
         report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
     for clip, names in sorted(by_clip(images).items()):
         still = stills.get(PurePosixPath(clip).name) or background(_loaded(root, names, max_pixels))
+        if still is None and name in beside:
+            continue
         if still is None:
             raise ValueError(
                 f"{clip}: what moves cannot be told in {len(names)} images without {LEAST_SAMPLES} of one size; "
@@ -80,27 +84,26 @@ def find(
             )
         decoded: list[str] = []
         found = boxes(tracked(_loaded(root, names, max_pixels, decoded), still), None, turn)
-        told = _directed(found, decoded, of_videos.get(PurePosixPath(clip).name, found[:0])) if turn else len(found)
+        in_frames = of_videos.get(PurePosixPath(clip).name, found[:0])
+        unknown = _directed(found, decoded, in_frames) if turn else 0
         rows += [Row(name, None, box) for name, box in zip(decoded, found, strict=True) if np.isfinite(box).all()]
         report.append(_line(clip, "images", found, decoded))
-        if left := int(np.isfinite(found).all(axis=1).sum()) - told:
-            report.append(
-                f"{clip}: which end of the animal leads is unknown in {left} images: no frame of a video tells"
-            )
+        if unknown:
+            report.append(f"{clip}: which end of the animal leads is unknown in {unknown} images: no video tells")
     return rows, report
 
 
 def _directed(found: np.ndarray, names: list[str], of_video: np.ndarray) -> int:
-    """Turn boxes (n, 5) of images by half a turn where the frames that they are of show that; how many have one."""
-    told = 0
+    """Turn boxes (n, 5) of images by half a turn where the frames that they are of show that; how many have none."""
+    unknown = 0
     for box, name in zip(found, names, strict=True):
         number = re.search(r"(\d+)$", PurePosixPath(name).stem)
         frame = of_video[int(number[1])] if number and int(number[1]) < len(of_video) else NOTHING
-        if np.linalg.norm(box[:2] - frame[:2]) < NEAR * box[2]:  # false where either is NaN
-            told += 1
-            if math.cos(box[4] - frame[4]) < 0:
-                box[4] = math.remainder(box[4] + math.pi, math.tau)
-    return told
+        if not np.linalg.norm(box[:2] - frame[:2]) < NEAR * box[2]:  # true where either is NaN
+            unknown += bool(np.isfinite(box).all())
+        elif math.cos(box[4] - frame[4]) < 0:
+            box[4] = math.remainder(box[4] + math.pi, math.tau)
+    return unknown
 
 
 def _in_video(video: Video, still: Background, turn: bool, name: str) -> np.ndarray:
