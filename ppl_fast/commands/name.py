@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
 
     model = _link_model(options)
     folder = find_model(options.run)
-    check_outputs(folder=options.out)
+    for written in (str(folder), options.out):
+        check_outputs(folder=written)
     labelled, notes = _labelled(options, model.config["image_size"])
     if training_of(options.run).get("labels"):
         notes.append("the run was trained with labels: where these are among them, errors are larger than they seem")
