@@ -4,8 +4,8 @@
 // lie side by side in the lanes: 4 tokens meet kBeside prototypes at a time along d, and the sums of the lanes of as
 // many pairs as there are lanes are taken in one tree. Of 16 prototypes in no order one is left; its difference from
 // the token is summed while it is copied to the values. The rows of the next four tokens, which lie elsewhere, are on
-// their way meanwhile, and those of the values. Not taken: prototypes in the lanes, whose packing takes an eighth of
-// the time.
+// their way meanwhile, and those of the values. Where products leave most of the prototypes, as with near ties far from
+// the origin, differences take the rest. Not taken: prototypes in the lanes, whose packing takes an eighth of the time.
 #include "memory_attention_simd.h"
 
 namespace PPL_NAMESPACE {
@@ -54,7 +54,8 @@ struct Prototypes {  // of a bank, at most kPrototypes
   }
 
   // The index of what is nearest to a token, of which its products are known; -1 where a distance is not a number.
-  int64_t nearest(const T* token, const T* product) const {
+  // Adds to `compared` the prototypes that products left, if they are several.
+  int64_t nearest(const T* token, const T* product, int64_t& compared) const {
     constexpr int n = kLanes<T>;
     const T token_bound = bound(squared_norm(token, d), d);
     T least[kPrototypes];
@@ -69,6 +70,7 @@ struct Prototypes {  // of a bank, at most kPrototypes
     for (int64_t c = 0; c < count; c += n) left |= uint64_t(lane_bits(~(load(least + c) > most + Vec<T>{}))) << c;
     left &= ~uint64_t(0) >> (kPrototypes - count);
     if ((left & (left - 1)) == 0) return __builtin_ctzll(left);
+    compared += __builtin_popcountll(left);
     Best<T> best;
     for (; left && !best.not_a_number; left &= left - 1) {
       const int64_t j = __builtin_ctzll(left);
@@ -102,7 +104,7 @@ PPL_HD void settle(const T* x, int64_t stride, const T* const* chosen, int64_t d
 }
 
 template <class T>
-void choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1) {
+int64_t choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1) {
   const int64_t stride = a.m * a.d, rows = b1 - b0;
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   T* const values = out.values + b0 * stride + bank * a.d;
@@ -120,9 +122,10 @@ void choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank,
     int64_t nearest[kTogether];  // -1: as the reference has it, the first, at a distance that is not a number
     const T* chosen[kTogether];
     T distance[kTogether];
+    int64_t compared = 0;
     const int64_t at = (b0 + first) * a.m + bank;
     for (int i = 0; i < kTogether; ++i) {
-      nearest[i] = prototypes.nearest(x + i * stride, product + i * kPrototypes);
+      nearest[i] = prototypes.nearest(x + i * stride, product + i * kPrototypes, compared);
       chosen[i] = prototypes.at + (nearest[i] < 0 ? 0 : nearest[i]) * a.d;
     }
     settle(x, stride, chosen, a.d, values + first * stride, distance);
@@ -130,10 +133,12 @@ void choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank,
       out.indices[at + i * a.m] = nearest[i] < 0 ? 0 : nearest[i];
       out.distances[at + i * a.m] = nearest[i] < 0 ? T(NAN) : distance[i];
     }
+    if (compared > kTogether * a.k / 2) return first + kTogether;
   }
+  return rows;
 }
 
-template void choose_few(const Attention<float>&, const AttentionOut<float>&, int64_t, int64_t, int64_t);
-template void choose_few(const Attention<double>&, const AttentionOut<double>&, int64_t, int64_t, int64_t);
+template int64_t choose_few(const Attention<float>&, const AttentionOut<float>&, int64_t, int64_t, int64_t);
+template int64_t choose_few(const Attention<double>&, const AttentionOut<double>&, int64_t, int64_t, int64_t);
 
 }  // namespace PPL_NAMESPACE

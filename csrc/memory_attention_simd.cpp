@@ -59,9 +59,10 @@ PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharp
 
 template <class T>
 bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1, T* panel) {
+  const bool few = !a.soft && a.k < kPrototypes && lesser(b1 - b0, a.k) >= kFewest && a.d <= kMostScreened;
+  if (few) b0 += choose_few(a, out, bank, b0, b1);
+  if (b0 == b1) return few;
   const int64_t stride = a.m * a.d, rows = b1 - b0;
-  if (!a.soft && a.k < kPrototypes && lesser(rows, a.k) >= kFewest && a.d <= kMostScreened)
-    return choose_few(a, out, bank, b0, b1), true;
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
   T* const values = out.values + b0 * stride + bank * a.d;
@@ -102,7 +103,7 @@ bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
       __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
     }
   }
-  return screened;
+  return screened || few;
 }
 
 // weight[c] = P of one token and the prototypes of a row of distances.

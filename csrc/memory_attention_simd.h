@@ -82,9 +82,9 @@ PPL_HD T squared_norm(const T* x, int64_t d) {
 }
 
 // Hard mode with few prototypes (memory_attention_few_simd.cpp): choices, distances and values of tokens [b0, b1) of a
-// bank. At least kFewest of them, and of prototypes, and at most kPrototypes.
+// bank. At least kFewest of them, and of prototypes, and fewer than kPrototypes. Returns of how many tokens: the first.
 template <class T>
-void choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1);
+int64_t choose_few(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1);
 
 // Hard mode with many prototypes (memory_attention_screen_simd.cpp): the choices of tokens [b0, b1) of a bank.
 // panel: (d, kTokens), scratch.
