@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming, no_autocast
+from ppl_fast.models.recompute import Block, Recomputing
 
 
-class DownBlock(nn.Module):
+class DownBlock(Recomputing):
     """Residual block that halves the resolution; the first convolutions of main and side path are run as one."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -21,12 +22,15 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
+        return self.spared(self._joined, x) if self.recompute == "blocks" else self._joined(x)
+
+    def _joined(self, x: Tensor) -> Tensor:
         main, side = self.entry(x).split(self.outputs, dim=1)
         joined: Tensor = self.act(self.main(main).add_(side))
         return joined
 
 
-class UpBlock(nn.Sequential):
+class UpBlock(Block):
     """Doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int):

@@ -1,0 +1,85 @@
+"""What the backward computes again, in place of what autograd would have kept for it.
+
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, by torch's checkpoints: the same kernels on the same
+values, so that gradients are the same to the bit wherever kernels repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
+
+
+class Recomputing(nn.Module):
+    """A module that may compute again what is inside of it; `recompute` is a value of the option of that name."""
+
+    recompute = "nothing"
+
+    def spared(self, function: Callable[..., Result], *maps: Tensor) -> Result:
+        """What a function of maps gives, which draws nothing by chance; autograd keeps the maps alone.
+
+        A convolution that comes last is not computed again: the backward needs what goes into it. Nothing is spared
+        where there is no gradient, and inside of torch.compile, which chooses by itself, and of torch.func.
+        """
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed:
+            return function(*maps)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _averages_at_rest(self)
+
+        found: Result = checkpoint(function, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        return found
+
+
+class Block(Recomputing, nn.Sequential):
+    """Layers in order, on maps (B, C, H, W) that are laid one after another along the channels first."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """What the last layer gives."""
+        if self.recompute == "nothing":
+            return _through(self, *maps)
+        if self.recompute == "blocks":
+            return self.spared(lambda *maps: _through(self, *maps), *maps)
+        layers: list[nn.Module] = []
+        for layer in self:
+            layers.append(layer)
+            if isinstance(layer, nn.Conv2d):
+                part, layers = layers, []
+                maps = (self.spared(lambda *maps, part=part: _through(part, *maps), *maps),)
+        return self.spared(lambda *maps: _through(layers, *maps), *maps) if layers else maps[0]
+
+
+def recompute(model: nn.Module, what: str) -> None:
+    """Let the modules of a model compute again what the word says: nothing, layers or blocks."""
+    for module in model.modules():
+        if isinstance(module, Recomputing):
+            module.recompute = what
+
+
+def _through(layers: nn.Sequential | list[nn.Module], *maps: Tensor) -> Tensor:
+    x = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+@contextmanager
+def _averages_at_rest(module: nn.Module) -> Iterator[None]:
+    """A block in which BatchNorms move copies of their running averages, which are left behind."""
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d) and each.training]
+    kept = [dict(norm._buffers) for norm in norms]
+    try:
+        for norm in norms:
+            norm._buffers.update({name: x if x is None else x.clone() for name, x in norm._buffers.items()})
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
