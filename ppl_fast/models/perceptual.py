@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ppl_fast.models.blocks import laid_out
+from ppl_fast.models.recompute import is_transformed
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -29,8 +30,7 @@ URLS = {
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for images in [0, 1]
 SIZE = 224
 # `features.10.weight` (torchvision, timm), `blocks.2.10.weight` (stripped, stage by stage), `10.weight` (bare).
-PIECE = {"cpu": 1}  # images that are compared at a time; a GPU wants more of them to be busy
-PIECE_ELSEWHERE = 16
+PIECE, PIECE_ELSEWHERE = {"cpu": 1}, 16  # images whose maps are there at a time, by device; a GPU wants to be busy
 LAYOUT = re.compile(r"(?:(?:.*\.)?(?:features|blocks\.\d+)\.)?(\d+)\.(weight|bias)")
 
 
@@ -70,9 +70,9 @@ class PerceptualLoss(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """The loss of images and targets, both (B, 3, H, W) in [-1, 1]: a scalar, differentiable in `images` alone.
 
-        Once: the gradient is taken with the loss, some images at a time, whose maps are gone before those of the next.
-        Inside of torch.compile, torch.func and hooks on what is saved, as checkpointing has them, and in float16, where
-        such a gradient would vanish without the scale that comes later, all maps are kept for the backward.
+        The gradient is taken with the loss, some images at a time, whose maps are gone before those of the next; it has
+        no gradient itself. Inside of torch.compile, torch.func and hooks on what is saved, as checkpointing has them,
+        and in float16, where such a gradient would vanish before it is scaled, all maps are kept for the backward.
         """
         if images.requires_grad and torch.is_grad_enabled() and not _watched(images):
             loss: Tensor = _AtOnce.apply(images, targets, self)  # type: ignore[no-untyped-call]
@@ -159,11 +159,11 @@ class _AtOnce(torch.autograd.Function):
 
 def _watched(images: Tensor) -> bool:
     """Whether somebody follows what is computed or kept, or gradients need a scale."""
+    if torch.compiler.is_compiling() or is_transformed():
+        return True
     kind = images.device.type
     half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return torch.compiler.is_compiling() or transformed or hooks is not None or half == torch.float16
+    return half == torch.float16 or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def load_perceptual(

@@ -6,8 +6,9 @@ values, so that gradients are the same to the bit wherever kernels repeat.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -28,8 +29,7 @@ class Recomputing(nn.Module):
         A convolution that comes last is not computed again: the backward needs what goes into it. Nothing is spared
         where there is no gradient, and inside of torch.compile, which chooses by itself, and of torch.func.
         """
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or is_transformed():
             return function(*maps)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -46,15 +46,17 @@ class Block(Recomputing, nn.Sequential):
         """What the last layer gives."""
         if self.recompute == "nothing":
             return _through(self, *maps)
-        if self.recompute == "blocks":
-            return self.spared(lambda *maps: _through(self, *maps), *maps)
         layers: list[nn.Module] = []
         for layer in self:
             layers.append(layer)
-            if isinstance(layer, nn.Conv2d):
-                part, layers = layers, []
-                maps = (self.spared(lambda *maps, part=part: _through(part, *maps), *maps),)
-        return self.spared(lambda *maps: _through(layers, *maps), *maps) if layers else maps[0]
+            if self.recompute == "layers" and isinstance(layer, nn.Conv2d):
+                maps, layers = (self.spared(partial(_through, layers), *maps),), []
+        return self.spared(partial(_through, layers), *maps) if layers else maps[0]
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func follows what is computed."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def recompute(model: nn.Module, what: str) -> None:
@@ -64,7 +66,7 @@ def recompute(model: nn.Module, what: str) -> None:
             module.recompute = what
 
 
-def _through(layers: nn.Sequential | list[nn.Module], *maps: Tensor) -> Tensor:
+def _through(layers: Iterable[nn.Module], *maps: Tensor) -> Tensor:
     x = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
     for layer in layers:
         x = layer(x)

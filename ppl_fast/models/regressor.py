@@ -97,6 +97,8 @@ class Regressor(nn.Module):
         Returns:
             (B, N, 2, 3), float32, or float64 as the parameters.
         """
+        if self.head == "position":
+            return F.pad(self.positions(images).unsqueeze(3), (2, 0))
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
@@ -104,8 +106,6 @@ class Regressor(nn.Module):
             # The dtype is asked of a convolution: a quantized linear layer has none.
             dtype = self.maps.weight.dtype
             attention, position = attend(logits, dtype)
-            if self.head == "position":
-                return F.pad(position.unsqueeze(3), (2, 0))
             features = features.flatten(2).to(dtype)
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
             attended, prior = attention.to(dtype) @ features.mT, prior.to(dtype).expand_as(position)
@@ -114,6 +114,12 @@ class Regressor(nn.Module):
             if self.head == "residual":
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine
+
+    def positions(self, images: Tensor) -> Tensor:
+        """Where attention expects each keypoint in images (B, 3, H, W): (B, N, 2), all that the head "position" has."""
+        logits = self.maps(self.trunk(images))
+        with no_autocast(images.device):
+            return attend(logits, self.maps.weight.dtype)[1]
 
     def attention(self, images: Tensor) -> Tensor:
         """Where each keypoint is looked for in images (B, 3, H, W): (B, N, h, w), which sums to 1 over the cells."""
