@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ppl_fast.models.blocks import laid_out
-from ppl_fast.models.recompute import is_transformed
+from ppl_fast.models.blocks import is_followed, laid_out
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -159,7 +158,7 @@ class _AtOnce(torch.autograd.Function):
 
 def _watched(images: Tensor) -> bool:
     """Whether somebody follows what is computed or kept, or gradients need a scale."""
-    if torch.compiler.is_compiling() or is_transformed():
+    if is_followed():
         return True
     kind = images.device.type
     half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype

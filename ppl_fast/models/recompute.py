@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ppl_fast.models.blocks import is_followed
+
 Result = TypeVar("Result")
 
 
@@ -29,7 +31,7 @@ class Recomputing(nn.Module):
         A convolution that comes last is not computed again: the backward needs what goes into it. Nothing is spared
         where there is no gradient, and inside of torch.compile, which chooses by itself, and of torch.func.
         """
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or is_transformed():
+        if is_followed() or not torch.is_grad_enabled():
             return function(*maps)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -52,11 +54,6 @@ class Block(Recomputing, nn.Sequential):
             if self.recompute == "layers" and isinstance(layer, nn.Conv2d):
                 maps, layers = (self.spared(partial(_through, layers), *maps),), []
         return self.spared(partial(_through, layers), *maps) if layers else maps[0]
-
-
-def is_transformed() -> bool:
-    """Whether a transform of torch.func follows what is computed."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def recompute(model: nn.Module, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
+from ppl_fast.models.blocks import Halve, Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
 from ppl_fast.models.recompute import Block, Recomputing
 
 
@@ -31,7 +31,7 @@ class UNetTranslator(Recomputing):
     @staticmethod
     def _down(inputs: int, outputs: int) -> Block:
         first = conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
-        return Block(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), nn.AvgPool2d(2), act())
+        return Block(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), Halve(), act())
 
     @staticmethod
     def _up(inputs: int, outputs: int) -> Block:
