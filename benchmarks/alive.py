@@ -38,9 +38,9 @@ class Alive(TorchDispatchMode):
         self._before = {tensor.untyped_storage()._cdata for tensor in before}
         self._live: dict[int, tuple[int, str]] = {}
 
-    def name_layers(self, model: nn.Module) -> None:
-        """Let the forward passes of a model say in which of its layers they are."""
-        for name, module in model.named_modules():
+    def name_layers(self, model: nn.Module, under: str) -> None:
+        """Let the forward passes of a model say in which of its layers they are; `under` is its own name."""
+        for name, module in model.named_modules(prefix=under):
             module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
             module.register_forward_hook(lambda *_: self._left(), always_call=True)
 
@@ -62,7 +62,7 @@ class Alive(TorchDispatchMode):
         key = storage._cdata
         if key in self._before or key in self._live or not storage.nbytes():
             return
-        layer = self.path[-1] if self.path else "loss and backward"
+        layer = self.path[-1] if self.path else "backward and optimizer"
         self._live[key] = storage.nbytes(), f"{layer}: {function.removeprefix('aten.').partition('.')[0]}"
         self.now += storage.nbytes()
         weakref.finalize(storage, self._free, key)
@@ -79,11 +79,11 @@ def main() -> None:
     torch.set_num_threads(1)
     options = {} if word == FORMULA else {"recompute": word}
     subject = Subject(word if word == FORMULA else "cpp", ModelWorkload(4, options))
-    losses = getattr(subject.model, "_perceptual", [])
-    known = [tensor for each in [subject.model, *losses] for tensor in [*each.parameters(), *each.buffers()]]
-    alive = Alive(*known)
-    for each in [subject.model, *losses]:
-        alive.name_layers(each)
+    found = [subject.model, *getattr(subject.model, "_perceptual", [])]
+    models = dict(zip(("model", "perceptual"), found, strict=False))
+    alive = Alive(*(tensor for each in models.values() for tensor in [*each.parameters(), *each.buffers()]))
+    for name, each in models.items():
+        alive.name_layers(each, name)
     with alive:
         subject.step()
         alive.most = 0  # gradients and Adam's averages are there from the first step on
