@@ -28,8 +28,8 @@ URLS = {
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for images in [0, 1]
 SIZE = 224
-# `features.10.weight` (torchvision, timm), `blocks.2.10.weight` (stripped, stage by stage), `10.weight` (bare).
 PIECE, PIECE_ELSEWHERE = {"cpu": 1}, 16  # images whose maps are there at a time, by device; a GPU wants to be busy
+# `features.10.weight` (torchvision, timm), `blocks.2.10.weight` (stripped, stage by stage), `10.weight` (bare).
 LAYOUT = re.compile(r"(?:(?:.*\.)?(?:features|blocks\.\d+)\.)?(\d+)\.(weight|bias)")
 
 
