@@ -60,7 +60,7 @@ def build(name: str, options: dict, device="cpu") -> nn.Module:
     """`PPL`, or for "formula" the published formulas, with the same drawn weights, those of the VGG too."""
     torch.manual_seed(0)
     model = ppl_fast.PPL(**options)
-    vgg = PerceptualLoss(recompute=model.settings.perceptual_recompute)
+    vgg = PerceptualLoss(recompute=model.settings.recompute == "blocks")
     for layer in vgg.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
