@@ -7,13 +7,14 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include "tensors.h"
 
 namespace ppl_fast {
 
-constexpr uintptr_t kPage = 4096;
+constexpr uintptr_t kPage = 4096;  // at least; a call that a larger one does not suit is refused
 
 // A fault for each page would take longer than all else, where a kernel mostly copies. Memory is new each time where
 // the allocator gives blocks of this size back to the system. (Huge pages were slower.)
@@ -52,8 +53,9 @@ inline bool zero_pages([[maybe_unused]] const Tensor& t) {
 #if defined(__linux__)
   char* const data = static_cast<char*>(t.mutable_data_ptr());
   char* const last = data + t.numel() * int64_t(t.element_size());
-  char* const begin = reinterpret_cast<char*>((uintptr_t(data) + kPage - 1) / kPage * kPage);
-  char* const end = reinterpret_cast<char*>(uintptr_t(last) / kPage * kPage);
+  const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));  // the call rounds up, which must not reach past the tensor
+  char* const begin = reinterpret_cast<char*>((uintptr_t(data) + page - 1) / page * page);
+  char* const end = reinterpret_cast<char*>(uintptr_t(last) / page * page);
   if (begin >= end) return false;
   *begin = 1, end[-1] = 1;  // asked again below, since some systems take the call for a mere hint
   if (madvise(begin, size_t(end - begin), MADV_DONTNEED) != 0) return false;
