@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,14 @@ import torch
 pytest.importorskip("av", reason="videos need the video extra")
 pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 
-from crop_cases import LENGTH, SIZE, drawn, film, path
+from crop_cases import LENGTH, SIZE, drawn, film, moving_views, path
 from PIL import Image
 from tiny import fails, run_steps
 
 from ppl_fast.cli import main
 from ppl_fast.data import load_labels, open_set
-from ppl_fast.data.box_files import Row, matched, read_boxes, write_boxes
+from ppl_fast.data.box_files import Row, read_boxes, write_boxes
 from ppl_fast.data.boxes import seen
-from ppl_fast.data.clips import find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.video import Video
 from ppl_fast.inference import collect, estimate, write
@@ -37,11 +35,6 @@ def footage(tmp_path_factory):
     return folder
 
 
-def moving_views(root, **options):
-    images, videos, _ = find_media(root)
-    return views_of(Framing(crop="moving", **options), root, images, videos)
-
-
 def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
     views, missed = moving_views(footage), []
     assert views.report[0].startswith("walk.mp4: an animal moves in 68 of 80 frames")
@@ -55,15 +48,6 @@ def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
         missed.append(np.linalg.norm(box[:2] - path(number, COUNT)[0]))
         assert box[4] == 0 and LENGTH * 1.2 < box[2] == box[3] < LENGTH * 1.8
     assert np.median(missed) < 1 and max(missed) < 4  # smoothing lags at the ends of a stretch
-
-
-def test_looking_for_what_moves_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
-    """Each video is read twice, which takes minutes where it is long."""
-    film(tmp_path / "short.mp4", 12, range(0))
-    monkeypatch.setattr("ppl_fast.data.moving_footage.no_bar", lambda: False)
-    moving_views(tmp_path)
-    shown = capsys.readouterr().err
-    assert "background of short.mp4" in shown and "what moves in short.mp4" in shown and "/12 [" in shown
 
 
 def test_boxes_are_turned_along_the_body_the_way_that_it_moves(footage):
@@ -296,15 +280,3 @@ def test_frames_without_an_animal_are_not_trained_on(footage):
     dataset = open_set(footage, 16, framing=Framing(crop="moving")).dataset
     assert len(dataset) == 68 and dataset.boxes.shape == (68, 5) and len(dataset.paths) == 68
     assert np.isfinite(dataset.boxes).all() and "walk.mp4/000030" not in dataset.paths
-
-
-def test_boxes_of_a_project_fit_a_folder_of_it():
-    box = np.array([8.0, 8, 4, 4, 0])
-    rows = [Row("labeled-data/walk/a.png", None, box), Row("videos/walk.mp4", 3, box), Row("videos/run.mp4", None, box)]
-    videos = {name: Path(name) for name in ("walk.mp4", "run.mp4", "swim.mp4")}
-    assert matched(rows, [], videos) == ({}, {"walk.mp4": {3: box}, "run.mp4": {None: box}})
-    assert matched(rows, ["walk/a.png", "run/a.png"], {}) == ({"walk/a.png": box}, {})
-    frames = [Row("videos/walk.mp4/000004", None, box), Row("b.png", None, box)]
-    assert matched(frames, [], videos) == ({}, {"walk.mp4": {4: box}})
-    several = [Row(f"day{day}/walk.mp4", None, box) for day in (1, 2)]
-    assert matched(several, [], videos) == ({}, {})

@@ -1,6 +1,7 @@
 """Named joints where they are used: `estimate` from Python, and the commands."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -125,6 +126,17 @@ class TestCommand:
         assert report["error"] < 0.5 * report["mean_pose"] and 0.06 < report["placed_mean_pose"] < 0.08
         assert "where it is, not how it stands" in table(report)
         assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
+
+    @pytest.mark.parametrize("command", ["name", "calibrate", "train"])
+    def test_where_nothing_can_be_written_no_work_is_done(self, run, tmp_path, command, monkeypatch, capsys):
+        """Said before images are looked for, which here are none."""
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        images = str(tmp_path / "nowhere")
+        new = ["train", images, "--out", str(tmp_path / "a" / "new"), "--preset", "small"]
+        assert main(new if command == "train" else [command, str(run[0]), images]) == 2
+        place = tmp_path if command == "train" else run[0]
+        assert f"output folder {place} is not writable" in capsys.readouterr().err
+        assert not (tmp_path / "a").exists()
 
     def test_suggested_frames_lie_by_video(self, run, tmp_path, capsys):
         """As in labeled-data of a project: a frame without its video could not be found again."""

@@ -1,6 +1,5 @@
 """What the commands share: parsers with one-sentence errors, option groups from dataclasses, output checks."""
 
-import os
 import re
 from argparse import SUPPRESS, Action, ArgumentError
 from dataclasses import fields
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
-from ppl_fast._files import is_stream
-from ppl_fast._options import nearest
+from ppl_fast._files import check_writable, is_stream
+from ppl_fast._messages import nearest
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -172,8 +171,7 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot create the output folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"output folder {folder} is not writable")
+    check_writable(folder)
 
 
 def ready_model(run: str, options: Any) -> "KeypointModel":

@@ -66,6 +66,7 @@ def views_of(
     max_pixels: int = MAX_PIXELS,
     *,
     keep: bool = False,
+    beside: dict[str, Path] | None = None,
 ) -> Views | None:
     """The views of footage; None where all of it is just squashed.
 
@@ -76,6 +77,7 @@ def views_of(
         videos: paths by name.
         max_pixels: of an image or frame, that may be decoded in search of what moves.
         keep: keep what shows nothing, as grey, for a pose that is NaN.
+        beside: videos of which nothing is seen; their background is that of images in the folders of their names.
 
     Raises:
         ValueError: boxes cannot be found, or the file of boxes has none of these.
@@ -85,7 +87,7 @@ def views_of(
     if framing.crop == MOVING:
         from ppl_fast.data.moving_footage import find
 
-        rows, report = find(root, images, videos, framing.turn, max_pixels)
+        rows, report = find(root, images, videos, framing.turn, max_pixels, beside)
     else:
         rows, report = read_boxes(framing.crop), []
     of_images, of_videos = matched(rows, images, videos)

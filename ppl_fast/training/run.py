@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_fast._files import is_taken, locked
+from ppl_fast._files import check_writable, is_taken, locked
 from ppl_fast._options import as_meant
 from ppl_fast.models import KeypointModel, load_pretrained
 from ppl_fast.models.checkpoint import OPTIONS, WEIGHTS
@@ -35,7 +35,10 @@ def starting_point(run: Path, resume: bool) -> Path | None:
     Raises:
         ValueError: `resume`, and `run` holds something, but no run.
         FileExistsError: not `resume`, and `run` holds a run or something else.
+        PermissionError: `run` cannot be written, by the first process, which alone writes.
     """
+    if os.environ.get("RANK", "0") == "0":
+        check_writable(run)
     started = is_run(run)
     taken = is_taken(run) and not (run.is_dir() and os.listdir(run) == [LOCK])
     if resume:

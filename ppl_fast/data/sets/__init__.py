@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ppl_fast._documents import MAX_PIXELS
@@ -173,8 +173,11 @@ def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -
 
 
 def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
-    images, _ = list_files(root)
-    views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS))
+    images, others = list_files(root)
+    folders = {PurePosixPath(name).parent.name for name in images}
+    beside = {name: root / name for name in others if PurePosixPath(name).stem in folders}
+    beside = {name: path for name, path in beside.items() if kind_of(path) == "video"}
+    views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS), beside=beside)
     return ImageFolder(root, image_size, views=views, **options)
 
 
