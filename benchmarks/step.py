@@ -32,7 +32,8 @@ PUBLISHED, DEMO = "published, 128 x 128, batch 4", "demo, 64 x 64, batch 8"
 WAYS = {  # the model, the implementation, options of the model, and how many steps are timed in a process
     f"{PUBLISHED}: formulas": (PUBLISHED, FORMULA, {}, 1),
     f"{PUBLISHED}: ours": (PUBLISHED, "cpp", {}, 1),
-    f"{PUBLISHED}: ours, recomputed": (PUBLISHED, "cpp", {"perceptual_recompute": True}, 1),
+    f"{PUBLISHED}: ours, layers recomputed": (PUBLISHED, "cpp", {"recompute": "layers"}, 1),
+    f"{PUBLISHED}: ours, blocks recomputed": (PUBLISHED, "cpp", {"recompute": "blocks"}, 1),
     f"{DEMO}: ours": (DEMO, "cpp", {}, 30),
 }
 GROUPS = {  # the first whose word the name of an operation has

@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
     check_outputs(folder=str(beside))
     opened = open_labelled("calibrate", options.images, model.config["image_size"], options, framing_for(options))
     assert opened.labels is not None
-    found = calibrate(model, opened.dataset, opened.labels, batch_size=options.batch_size)
+    counts = {"batch_size": options.batch_size, "max_missing_share": options.max_missing_share}
+    found = calibrate(model, opened.dataset, opened.labels, **counts)
     replace(found, model=digest(beside)).save(beside / CALIBRATION)
     print(f"of {found.frames} labelled images, each half judged by what the other half taught:")
     for kind, what in (("whole", "whole"), ("told", "half hidden, told"), ("hidden", "half hidden, not told")):

@@ -61,9 +61,6 @@ def main(arguments: list[str]) -> int:
     )
     about = "masks of DATA's images, white where the subject is: how many keypoints lie on it"
     parser.add_argument("--subject-masks", type=str | None, default=None, metavar="DIR", help=about)
-    parser.add_argument(
-        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
-    )
     parser.add_argument("--rounds", type=int, default=4, help="of iterative inference after the plain estimate")
     add_compute(parser)
     options = parse(parser, arguments)

@@ -44,9 +44,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--suggest", type=int, default=0, metavar="N", help="write N images worth labelling next")
     parser.add_argument("--of", type=str | None, default=None, metavar="IMAGES", help="folder to suggest from")
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write them")
-    parser.add_argument(
-        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
-    )
     add_compute(parser)
     options = parse(parser, arguments)
     at_least(options, steps=1, suggest=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
 from ppl_fast._files import check_writable, is_stream
-from ppl_fast._options import nearest
+from ppl_fast._messages import nearest
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace

@@ -18,6 +18,7 @@ from ppl_fast._console import no_bar
 from ppl_fast._digest import digest
 from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import cache_folder, readable, stamp
+from ppl_fast._messages import listed
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box, seen
 from ppl_fast.data.caches import DiskCache, MemoryCache, Outcome, Put
@@ -230,8 +231,8 @@ class ImageSet(Dataset[torch.Tensor]):
 
 def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
-    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
-    return readable(", ".join(shown)) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries]
+    return readable(listed(shown, count))
 
 
 def check_share(

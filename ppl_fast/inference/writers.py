@@ -17,7 +17,7 @@ import numpy as np
 
 from ppl_fast._extras import needing
 from ppl_fast._files import filling
-from ppl_fast._options import hint
+from ppl_fast._messages import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ppl_fast.inference.exchange import MANY, dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses

@@ -16,7 +16,7 @@ from torch import nn
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.models import KeypointModel
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 

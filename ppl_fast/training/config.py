@@ -9,7 +9,8 @@ from typing import Any
 
 from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
-from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast._messages import hint
+from ppl_fast._options import as_meant, check, option, plain
 from ppl_fast.options import CONFIGS, migration, registry
 from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
 
@@ -205,7 +206,7 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         given = {} if config.get(section) is None else config[section]  # as where all its lines are comments
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
-        given = migration.loop(given) if section == "train" else given
+        given = (migration.loop if section == "train" else migration.renamed)(given)
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
         config = {name: value for name, value in config.items() if name != section}
         config |= {section: as_meant(options, given)} if given else {}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ppl_fast._files import readable
+from ppl_fast._messages import listed
 from ppl_fast.data import open_set
 from ppl_fast.data.sets import known_name
 from ppl_fast.evaluation import matching
@@ -21,8 +22,6 @@ from ppl_fast.models.joints import JointLabels, NamedKeypoints
 from ppl_fast.naming import Labelled, NamedJoints, has_joints, load_joints
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.warm_start import reorder
-
-SHOWN = 4  # names that are told
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,8 @@ class TrainingLabels:
     def report(self, model: KeypointModel) -> str:
         """What is trained on, in lines for the log."""
         names, number = [*map(readable, self.labelled.names)], model.settings.num_keypoints
-        some = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
         first = f"{len(self.labelled)} labelled images in {readable(self.spec)}"
-        return "\n".join([f"{first}: of {number} keypoints the first {len(names)} are {some}", *self.notes])
+        return "\n".join([f"{first}: of {number} keypoints the first {len(names)} are {listed(names)}", *self.notes])
 
     def match(self, model: KeypointModel) -> str:
         """Give to each joint the number of the keypoint that lies nearest to it, for a model that has learned some.

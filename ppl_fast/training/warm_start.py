@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_fast._messages import listed
 from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import blank
 from ppl_fast.models.checkpoint import read_config
@@ -19,7 +20,6 @@ from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.run import FRAMING, find_model, load_framing, load_model
 
 LINKS = "link_parameters"  # one a pair of keypoints i < j, row by row
-SHOWN = 4  # names of tensors that are told
 
 
 def options_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -74,11 +74,11 @@ def warm_start(model: KeypointModel, path: str | os.PathLike[str]) -> str:
         raise ValueError(f"train: {path} has nothing that a {type(model).__name__} of these options could begin from")
     lacking = [name for name in part + fresh if name == LINKS or name.startswith("memory.")]
     if lacking and getattr(model.settings, "hold_prior", False):
-        raise ValueError(f"train: hold_prior needs the prior of {path} whole, and does not have {_listed(lacking)}")
+        raise ValueError(f"train: hold_prior needs the prior of {path} whole, and does not have {listed(lacking)}")
     told = f"from {path}: {len(whole)} of {len(new)} tensors are taken over"
     if part:
-        told += f"; {counts[0]} keypoints become {counts[1]}, the first {min(counts)} of which keep {_listed(part)}"
-    return told + (f"; new are {_listed(fresh)}" if fresh else "")
+        told += f"; {counts[0]} keypoints become {counts[1]}, the first {min(counts)} of which keep {listed(part)}"
+    return told + (f"; new are {listed(fresh)}" if fresh else "")
 
 
 @torch.no_grad()
@@ -122,8 +122,3 @@ def _takes_over(name: str, tensor: Tensor, found: Tensor, counts: tuple[int, int
     part = tuple(slice(min(pair)) for pair in lengths)
     tensor[part] = found[part].to(tensor.dtype)
     return True
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
