@@ -75,8 +75,6 @@ def find(
         report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
     for clip, names in sorted(by_clip(images).items()):
         still = stills.get(PurePosixPath(clip).name) or background(_loaded(root, names, max_pixels))
-        if still is None and name in beside:
-            continue
         if still is None:
             raise ValueError(
                 f"{clip}: what moves cannot be told in {len(names)} images without {LEAST_SAMPLES} of one size; "

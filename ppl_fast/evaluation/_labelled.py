@@ -105,7 +105,11 @@ def labelled_split(
     boxes = getattr(dataset, "boxes", None)
     joints = unit_joints(keypoints, dataset.image_size, sizes, None if boxes is None else boxes[positions])
     if boxes is not None:
-        notes.append(f"of the {of}images the model sees parts; errors are fractions of these parts' sides")
+        side = np.nanmean(boxes[positions][:, 2])
+        notes.append(
+            f"of the {of}images the model sees parts; errors are fractions of these parts' sides, {side:.0f} pixels in "
+            "the mean"
+        )
     some = found.visible.any(axis=1)
     if not some.any():
         raise ValueError(f"{argument} must show at least one joint, got none in {len(rows)} images")
