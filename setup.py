@@ -22,13 +22,13 @@ except ImportError:
 
 
 def tool(name: str) -> str | None:
-    """Return the path of `name` beside this Python (pip's scripts) or on the PATH."""
+    """The path of `name` beside this Python (pip's scripts) or on the PATH."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name)
 
 
 def jobs() -> str:
-    """Return how many compilers may run at once: $MAX_JOBS, or as many as processors and 2 GB of memory each allow."""
+    """How many compilers may run at once: $MAX_JOBS, or as many as processors and 2 GB of memory each allow."""
     if wanted := os.environ.get("MAX_JOBS"):
         if not wanted.isdecimal() or int(wanted) < 1:
             sys.exit(f"ppl_fast: MAX_JOBS must be a number of at least 1, got '{wanted}'")
@@ -38,7 +38,7 @@ def jobs() -> str:
 
 
 def reason_against() -> str | None:
-    """Return why the kernels cannot be built here, or None where they can."""
+    """Why the kernels cannot be built here, or None where they can."""
     if sys.platform != "linux":  # the link's options, such as $ORIGIN, are ELF's
         return f"which is done on Linux alone, not on {platform.system()}"
     missing = [name for name in ("cmake", "ninja") if tool(name) is None]

@@ -7,7 +7,6 @@ then gain nothing, and the figures say what it costs.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -16,7 +15,7 @@ from statistics import median
 
 import torch
 from loading import draw_photographs
-from run import machine, write
+from run import keep, machine, parser_of
 
 from ppl_fast import ExtendedPPL, inference, optimize
 from ppl_fast.options.demo import MODEL
@@ -35,8 +34,7 @@ def once(model: torch.nn.Module, folder: Path, out: Path, depth: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--note", help="what else there is to know of the machine, for the file")
     parser.add_argument("--images", type=int, default=512, help="files in the folder")
     parser.add_argument("--side", type=int, default=512, help="of the files, in pixels")
@@ -59,9 +57,8 @@ def main() -> None:
         row = {name: round(median(each[name] for each in measured[depth][1:]), 3) for name in measured[depth][0]}
         rows.append({"images": arguments.images, "side": arguments.side, "ahead": depth, **row})
         print(rows[-1])
-    if arguments.out:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        write({"machine": machine() | {"cores": cores, "note": arguments.note}, "rows": rows}, arguments.out)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    keep(rows, arguments.out, machine=machine() | {"cores": cores, "note": arguments.note})
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> None:
         rows = np.random.default_rng(0).permutation(len(labels))
         held_out, others, labels = images, labels.select(rows[: len(rows) // 3]), labels.select(rows[len(rows) // 3 :])
     calibration = calibrate(model, images, labels, progress=False)
-    split, _ = labelled_split(held_out, others, "test", 0.5)
+    split, _ = labelled_split(held_out, others, "confidence")
     judged = judge(model, split)
     found: dict[str, Any] = measure(calibration, judged)
     for kind, (evidence, errors) in judged.items():

@@ -6,13 +6,12 @@ meanwhile. 2,000 images a second on 16 cores are 125 a core.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import torch
 from loading import draw_photographs, per_second
-from run import machine, write
+from run import keep, parser_of
 
 from ppl_fast.data import ImageFolder, training_loader
 from ppl_fast.data.image_file import load_upright
@@ -45,8 +44,7 @@ def rows_of(folder: Path, side: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="calls of each way")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,8 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         for side, count in SIDES.items():
             rows.append(rows_of(draw_photographs(Path(made, str(side)), count, side), side, arguments.rounds))
-    if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+    keep(rows, arguments.out)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import torch
-from run import machine, write
+from run import keep, parser_of
 
 from ppl_fast import PPL, ExtendedPPL, KeypointModel, optimize
 from ppl_fast.options.demo import MODEL
@@ -53,14 +51,12 @@ def rows_of(name: str, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="calls of each way")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for name in MODELS for row in rows_of(name, arguments.rounds)]
-    if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+    keep(rows, arguments.out)
 
 
 if __name__ == "__main__":

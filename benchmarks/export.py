@@ -6,7 +6,6 @@ taken from, the next 100 measured. One pass, without confidence. Both run in tur
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from statistics import median
 
 import numpy as np
 import onnxruntime
-from run import machine, write
+from run import keep, parser_of
 
 from ppl_fast.data import open_set
 from ppl_fast.export import export
@@ -44,7 +43,7 @@ def measure(run: str, folder: str, rounds: int) -> list[dict]:
         files = {"float32": file} | {way: file.with_name(f"{way}.onnx") for way in WAYS}
         for way, kept in WAYS.items():
             quantize(file, files[way], images[:COUNT], kept)
-        sessions, sizes = {way: session(each) for way, each in files.items()}, {}
+        sessions = {way: session(each) for way, each in files.items()}
         sizes = {way: each.stat().st_size / 1e6 for way, each in files.items()}
     taken: dict[str, list[float]] = {way: [] for way in sessions}
     found: dict[str, np.ndarray] = {}
@@ -66,15 +65,13 @@ def measure(run: str, folder: str, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("run", help="run directory")
     parser.add_argument("images", help=f"folder of at least {2 * COUNT} images")
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
     parser.add_argument("--rounds", type=int, default=5, help="passes of each way over the images")
     arguments = parser.parse_args()
     rows = measure(arguments.run, arguments.images, arguments.rounds)
-    if arguments.out:
-        write({"machine": machine(), "run": Path(arguments.run).name, "rows": rows}, arguments.out)
+    keep(rows, arguments.out, run=Path(arguments.run).name)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ATTEND, SOFT = [w for w in WORKLOADS if w.op == "memory_attention"][:2]
 
 
 def space():
-    """Yield (workload, whether its forward alone, module, what is changed, its values: the one in use first)."""
+    """(workload, whether its forward alone, module, what is changed, its values: the one in use first)."""
     yield DRAW, True, link_heatmap, "TILE", [link_heatmap.TILE, *link_heatmap.TILES]
     tiles = [lambda _, tile=tile: tile for tile in ((8, 1), (16, 2), (16, 4), (32, 4), (32, 8))]
     yield DRAW, False, link_heatmap_backward, "tile_for", [link_heatmap_backward.tile_for, *tiles]

@@ -165,7 +165,7 @@ def peak_here(workload: Workload, name: str, formula) -> float:
 
 @contextlib.contextmanager
 def resident():
-    """Yield a function that gives the peak resident memory of the block, in MB above what was there before."""
+    """A function that gives the peak resident memory of the block, in MB above what was there before."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     yield lambda: (_status("VmHWM") - before) / 1024

@@ -12,7 +12,7 @@ project for a seed), whole and with half of the blocks hidden, of
 - one of the run's own networks (the mean of the single ones' errors), and what `ppl-fast name` makes of all of it.
 
 A cell, draw by draw, is kept in FOLDER, so that a call goes on where another stopped; the table is printed, and written
-to FOLDER/table.json. The test labels choose nothing of the run's own.
+to FOLDER/table.json with a chart beside it. The test labels choose nothing of the run's own.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ from learning.sets import HELD_OUT
 
 from ppl_fast._files import write_text
 from ppl_fast.data import open_set
-from ppl_fast.evaluation import joint_errors, labelled_split, mean_over, occlude
+from ppl_fast.evaluation import joint_errors, mean_over, occlude
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.naming import Labelled, Schedule, name_joints
 from ppl_fast.naming.fitting import NETWORKS
 from ppl_fast.naming.linear import fold_numbers
 from ppl_fast.naming.network import JointNetworks, predicted, trained
 from ppl_fast.training import load_model
+from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
 
 COUNTS, DRAWS = (5, 10, 20, 40, 0), 5  # 0: all
 HIDDEN = ("blocks", 0.5)
 METHODS = ("mean pose", "labels alone", "one alone", "keypoints", "one network", "named")
 HIDE = (0.0, 0.25)  # of the networks from scratch
+DRAWN = {"mean pose": "#6d737e", "labels alone": "#b8434e", "keypoints": "#2f5f9e", "named": "#d1722e"}
 
 
 def main() -> None:
@@ -81,16 +83,16 @@ def main() -> None:
     found = table(cells)
     write_text(options.out / "table.json", json.dumps(found, indent=2) + "\n")
     print("\n".join(lines(found)))
+    chart(options.out / "table.png", found)
 
 
 def read(spec: str, image_size: int) -> Labelled:
     """All labelled images of a set."""
     opened = open_set(spec, image_size, split="fit")
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", 0.5)
+    labelled, notes = Labelled.of(opened.dataset, opened.labels, "label_efficiency")
     for note in notes:
         print(f"note: {note}")
-    images = torch.stack([split.images[i] for i in range(len(split))])
-    return Labelled(images, split.joints * 2 - 1, split.visible, opened.labels.names, opened.labels.skeleton)
+    return labelled
 
 
 def part(labelled: Labelled, rows: np.ndarray) -> Labelled:
@@ -176,6 +178,33 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
         numbers = "".join(f"{row[m]['mean']:11.4f} +-{row[m]['deviation']:.4f}" for m in METHODS)
         text.append(f"{row['labels']:>6}  {row['images']:<8}{numbers}{row['ratio']:8.2f}")
     return text
+
+
+def chart(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Errors over the number of labels, whole and hidden; bars are the standard deviation over the draws."""
+    figure = new_figure(9, 4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, which, title in zip(
+        panels, ("whole", "hidden"), ("whole images", "half of the blocks hidden"), strict=True
+    ):
+        own = [row for row in rows if row["images"] == which]
+        counts = [row["labels"] for row in own]
+        for shift, (method, colour) in enumerate(DRAWN.items()):
+            means, bars = ([row[method][key] for row in own] for key in ("mean", "deviation"))
+            places = [count * 1.015 ** (shift - 1.5) for count in counts]  # that bars do not cover one another
+            panel.errorbar(places, means, bars, color=colour, marker="o", markersize=4, capsize=2, label=method)
+        panel.set_xscale("log")
+        panel.set_xticks(counts, [str(count) for count in counts])
+        panel.set_xticks([], minor=True)
+        panel.set_xlabel("labelled images", color=INK)
+        panel.set_ylim(0)
+        panel.set_title(title, loc="left", color=INK, fontsize=11)
+        quieten(panel)
+    panels[0].set_ylabel("error, fraction of the image size", color=INK)
+    figure.set_layout_engine("constrained")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
+    save_chart(path, figure)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import torch
-from run import machine, write
+from run import keep, parser_of
 
 from ppl_fast import ExtendedPPL, _waiting
 from ppl_fast.options.demo import MODEL, TRAIN
@@ -60,8 +58,7 @@ def step_apart(way: str, busy: bool, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
     parser.add_argument("--seconds", type=float, default=20, help="of steps in each")
     parser.add_argument("--here", action="store_true", help="print a step's ms in this process, as it is")
@@ -77,8 +74,7 @@ def main() -> None:
         idle, loaded = (round(median(taken[way, busy]), 1) for busy in (False, True))
         rows.append({"threads_wait": way, "idle_ms": idle, "loaded_ms": loaded})
         print(f"{way:<26}{idle:10.1f} ms idle{loaded:10.1f} ms beside a busy process")
-    if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+    keep(rows, arguments.out)
 
 
 if __name__ == "__main__":

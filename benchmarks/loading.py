@@ -7,7 +7,6 @@ training step too.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tarfile
 import tempfile
@@ -109,18 +108,16 @@ def rows_of(folder: Path, side: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    from run import machine, write
+    from run import keep, parser_of
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="batches of each source")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
         os.environ["PPL_FAST_CACHE"] = str(Path(made, "cache"))
         rows = [rows_of(draw_photographs(Path(made, str(side)), COUNT, side), side, arguments.rounds) for side in SIDES]
-    if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+    keep(rows, arguments.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ third still depends on the seed; what the precision changes is to be read beside
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from run import machine, write
+from run import keep, parser_of
 
 from ppl_fast.data import make_figures
 from ppl_fast.options.demo import LEARNING, MODEL
@@ -34,8 +33,7 @@ def losses(precision: str, seed: int, steps: int, figures: Path, run: Path) -> l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
@@ -53,8 +51,7 @@ def main() -> None:
                 row = {"precision": precision, "seed": seed, "steps": arguments.steps, "first_ten": round(found[0], 4)}
                 rows.append(row | {"last_third": round(late, 4), "cpu_seconds": round(taken, 1)})
                 print(f"{precision:<10}seed {seed}: {late:.4f} in the last third, {taken:.0f} s", flush=True)
-                if arguments.out:
-                    write({"machine": machine(), "rows": rows}, arguments.out)
+                keep(rows, arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 
 import ppl_fast
 from ppl_fast import _library
+from ppl_fast._files import write_text
 
 HERE = Path(__file__).parent
 SUITES = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
@@ -53,12 +54,23 @@ def main() -> int:
     return 0
 
 
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """The parser of a script that may keep what it measures."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    return parser
+
+
+def keep(rows: list[dict], out: Path | None, **more: object) -> None:
+    """Write rows, with the machine that they are of, where `out` says."""
+    if out:
+        write({"machine": machine(), **more, "rows": rows}, out)
+
+
 def write(result: dict, out: Path) -> None:
     """Write a result file, whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(out)
+    write_text(out, json.dumps(result, indent=1) + "\n")
     print(f"\nwritten to {out}")
 
 

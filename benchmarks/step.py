@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from run import machine, write
+from run import keep, parser_of
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # of the gate
 
@@ -32,7 +32,8 @@ PUBLISHED, DEMO = "published, 128 x 128, batch 4", "demo, 64 x 64, batch 8"
 WAYS = {  # the model, the implementation, options of the model, and how many steps are timed in a process
     f"{PUBLISHED}: formulas": (PUBLISHED, FORMULA, {}, 1),
     f"{PUBLISHED}: ours": (PUBLISHED, "cpp", {}, 1),
-    f"{PUBLISHED}: ours, recomputed": (PUBLISHED, "cpp", {"perceptual_recompute": True}, 1),
+    f"{PUBLISHED}: ours, layers recomputed": (PUBLISHED, "cpp", {"recompute": "layers"}, 1),
+    f"{PUBLISHED}: ours, blocks recomputed": (PUBLISHED, "cpp", {"recompute": "blocks"}, 1),
     f"{DEMO}: ours": (DEMO, "cpp", {}, 30),
 }
 GROUPS = {  # the first whose word the name of an operation has
@@ -131,8 +132,7 @@ def chart(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="write here; else nothing is written")
+    parser = parser_of(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="processes of each way")
     parser.add_argument("--chart", type=Path, help="draw the shares into this PNG")
@@ -159,8 +159,7 @@ def main() -> None:
         row = {"way": way} | {key: round(median(one[key] for one in found), 1) for key in found[0]}
         rows.append(row | ({} if FORMULA in way else {"shares": apart("shares", way)}))
         print(f"{way:<50}{row['ms']:10.1f} ms{row['cpu_ms']:10.1f} ms of processor{row['peak_mb']:9.1f} MB", flush=True)
-    if arguments.out:
-        write({"machine": machine(), "rows": rows}, arguments.out)
+    keep(rows, arguments.out)
     if arguments.chart:
         chart(rows, arguments.chart)
 

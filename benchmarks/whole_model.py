@@ -60,7 +60,7 @@ def build(name: str, options: dict, device="cpu") -> nn.Module:
     """`PPL`, or for "formula" the published formulas, with the same drawn weights, those of the VGG too."""
     torch.manual_seed(0)
     model = ppl_fast.PPL(**options)
-    vgg = PerceptualLoss(recompute=model.settings.perceptual_recompute)
+    vgg = PerceptualLoss(recompute=model.settings.recompute == "blocks")
     for layer in vgg.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
@@ -137,7 +137,8 @@ class Subject:
         training, model = task == "training step", self.model
         out = self.passed() if training else self.infer()
         published = isinstance(model, PublishedPPL)
-        found = {name: points.flip(-1) if published else points for name, points in _points(out).items()}
+        places = {"keypoints": out.keypoints, "recalled": out.recalled}
+        found = {name: points.flip(-1) if published else points for name, points in places.items()}
         found |= {"heatmap": out.link_heatmap, "image": out.reconstruction} | out.losses
         if training:
             # The published term is |p| where |p| > 1, ours |p| - 1: the same gradient.
@@ -146,10 +147,6 @@ class Subject:
             found |= {f"gradient of {what}": value for what, value in _gradients(model, published).items()}
             found["codebook"] = model.memory.codebook
         return {key: value.detach().float().clone() for key, value in found.items()}
-
-
-def _points(out) -> dict[str, Tensor]:
-    return {"keypoints": out.keypoints, "recalled": out.recalled}
 
 
 def _gradients(model: nn.Module, published: bool) -> dict[str, Tensor]:

@@ -70,19 +70,23 @@ void backward(const LinkRows<T>& rows, const T* grad_heatmap, const I* winner, T
       for (int first = 0; first < kVectors<T>; ++first)
         while (left[first]) {
           const Index<T> id = ids[first * n + __builtin_ctz(left[first])];
-          const auto link = get_link(rows.table + id / n * kGroup<T> + id % n);
+          const T* const link = rows.table + id / n * kGroup<T> + id % n;
           for (int k = first; k < kVectors<T>; ++k) {
             const auto won = up.who[k] == id + Vec<Index<T>>{};
             const uint32_t bits = lane_bits(won);
             left[k] &= ~bits;
             if (bits)
-              accumulate(link, load_block(rows.xs + x, 0, k), down.y[k], up.grad[k], won,
+              accumulate(get_link(link), load_block(rows.xs + x, 0, k), down.y[k], up.grad[k], won,
                          lane_sums + id * kGradFields * n);
           }
         }
     }
   }
-  for (int64_t i = 0; i < fields; ++i) sums[i] = add_lanes<T>(load(lane_sums + i * n));
+  for (int64_t i = 0; i < fields; i += n) {
+    Vec<T> v[n];
+    for (int j = 0; j < n; ++j) v[j] = load(lane_sums + (i + j) * n);
+    store(sums + i, add_lanes_of<T>(v));
+  }
 }
 
 template void backward(const LinkRows<float>&, const float*, const int16_t*, float*, float*);

@@ -15,8 +15,6 @@ constexpr int kPixels = kBlock * kBlock;
 template <class T>
 constexpr int kVectors = kPixels / kLanes<T>;
 
-PPL_HD int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // As many links as a vector has lanes. Lane i of group g lies at g * kGroup<T> + i, its fields kLanes<T> apart.
 template <class T>
 struct Group {

@@ -21,28 +21,6 @@ constexpr int kWidth = 2 * kLanes<T>;  // tokens at a time
 template <class T>
 constexpr int kCalls = (kTokens / kWidth<T>)*(kPrototypes / kAcross);  // of `products`, for a chunk of prototypes
 
-// How far |p|^2 - 2 t.p and |t - p|^2 - |t|^2, both as computed, may be apart is at most bound(|t|^2) + bound(|p|^2).
-// Sums of d terms are off by (d + 1) epsilon / 2 of the terms' sizes at most, and 2 |t.p| <= |t|^2 + |p|^2: so by
-// 2 (d + 4) epsilon in all, to which a quarter is added for higher orders, norms too small by rounding, and the
-// comparison; what underflows adds less than the last term. Infinite where something might overflow, by the factor 4.
-template <class T>
-PPL_HD T bound(T norm, int64_t d) {
-  const T terms = T(d + 8);
-  return norm * 4 * (T(0.625) * terms * Limits<T>::epsilon) + 64 * terms * Limits<T>::tiny;
-}
-
-template <class T>
-PPL_HD T squared_norm(const T* x, int64_t d) {
-  constexpr int n = kLanes<T>, m = 4;
-  Vec<T> sum[m] = {};
-  int64_t i = 0;
-  for (; i + m * n <= d; i += m * n)
-    for (int j = 0; j < m; ++j) sum[j] = add_product(sum[j], load(x + i + j * n), load(x + i + j * n));
-  T total = add_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-  for (; i < d; ++i) total = add_product(total, x[i], x[i]);
-  return total;
-}
-
 // out[c * kTokens + r] = t_r . p_c for kWidth tokens and kAcross prototypes; brings memory at `ahead` closer.
 template <class T>
 PPL_HD void products(const T* panel, const T* prototypes, int64_t d, const T* ahead, T* out) {

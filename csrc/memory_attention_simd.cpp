@@ -1,11 +1,11 @@
 // memory_attention on the CPU, compiled once per instruction set.
 //
 // A job takes 64 tokens of a bank past all its prototypes, 64 at a time, so that both stay in the cache; 4 x 2 pairs at
-// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, with many prototypes of
-// those alone that memory_attention_screen_simd.cpp finds worth a look; soft mode an online softmax whose sums are
-// rescaled when a nearer prototype turns up: nothing of size B x m x k exists, whatever k. The backward recomputes
-// distances the same way, once by tokens and once by prototypes, so that both gradients are summed in order. Not taken:
-// the matrix-product form of the distance alone (see memory_attention.h).
+// a time share their loads (8 accumulators in registers). Hard mode keeps a running minimum, of those alone that
+// memory_attention_few_simd.cpp and, with many prototypes, memory_attention_screen_simd.cpp find worth a look; soft
+// mode an online softmax whose sums are rescaled when a nearer prototype turns up: nothing of size B x m x k exists,
+// whatever k. The backward recomputes distances the same way, once by tokens and once by prototypes, so that both
+// gradients are summed in order. Not taken: the matrix-product form of the distance alone (see memory_attention.h).
 #include "memory_attention_simd.h"
 
 namespace PPL_NAMESPACE {
@@ -59,6 +59,9 @@ PPL_HD void softmax_weights(const T* distance, int64_t columns, T least, T sharp
 
 template <class T>
 bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, int64_t b0, int64_t b1, T* panel) {
+  const bool few = !a.soft && a.k < kPrototypes && lesser(b1 - b0, a.k) >= kFewest && a.d <= kMostScreened;
+  if (few) b0 += choose_few(a, out, bank, b0, b1);
+  if (b0 == b1) return few;
   const int64_t stride = a.m * a.d, rows = b1 - b0;
   const T* const tokens = a.tokens + b0 * stride + bank * a.d;
   const T* const prototypes = a.prototypes + bank * a.k * a.d;
@@ -100,7 +103,7 @@ bool forward(const Attention<T>& a, const AttentionOut<T>& out, int64_t bank, in
       __builtin_memcpy(values + r * stride, prototypes + best[r].index * a.d, a.d * sizeof(T));
     }
   }
-  return screened;
+  return screened || few;
 }
 
 // weight[c] = P of one token and the prototypes of a row of distances.
@@ -179,7 +182,7 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
   const int64_t stride = a.m * a.d, columns = j1 - j0;
   const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
   T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
-  __builtin_memset(grad, 0, columns * a.d * sizeof(T));
+  if (!g.zero) __builtin_memset(grad, 0, columns * a.d * sizeof(T));
   if (!a.soft && columns == a.k) return backward_hard(a, g, bank);
   T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
   for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {

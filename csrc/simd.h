@@ -12,6 +12,7 @@
 #endif
 
 #include <type_traits>
+#include <utility>
 
 #include "common.h"
 
@@ -64,6 +65,8 @@ template <class T>
 PPL_HD void store(T* p, Vec<T> v) {
   *reinterpret_cast<Vec<T>*>(p) = v;
 }
+
+PPL_HD int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Two vectors end to end, in registers: through memory, a load would wait for both stores.
 template <class V>
@@ -154,6 +157,39 @@ PPL_HD T maximum(typename VectorOf<T, Bytes>::type v) {
     typename VectorOf<T, Bytes / 2>::type half[2];
     __builtin_memcpy(half, &v, Bytes);
     return maximum<T, Bytes / 2>(half[0] > half[1] ? half[0] : half[1]);
+  }
+}
+
+template <class T>
+PPL_HD T minimum(Vec<T> v) {
+  return -maximum<T>(-v);
+}
+
+template <class V, int... At>
+PPL_HD V pick(V a, V b, std::integer_sequence<int, At...>) {  // lanes of a, and then of b
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, At...);
+#else
+  return __builtin_shuffle(a, b, decltype(a < a){At...});
+#endif
+}
+
+// Of groups of 2 Size lanes the first or the second halves.
+template <int Size, int Half, int... I>
+constexpr auto halves(std::integer_sequence<int, I...>) {
+  return std::integer_sequence<int, (I / Size * 2 * Size + Half * Size + I % Size)...>();
+}
+
+// The sums of the lanes of Count vectors, side by side, each still in as many lanes as that leaves to it.
+template <class T, int Count = kLanes<T>>
+PPL_HD Vec<T> add_lanes_of(const Vec<T>* v) {
+  if constexpr (Count == 1) {
+    return v[0];
+  } else {
+    const auto a = add_lanes_of<T, Count / 2>(v), b = add_lanes_of<T, Count / 2>(v + Count / 2);
+    constexpr std::make_integer_sequence<int, kLanes<T>> lanes;
+    constexpr int size = kLanes<T> / Count;
+    return pick(a, b, halves<size, 0>(lanes)) + pick(a, b, halves<size, 1>(lanes));
   }
 }
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 
 from ppl_fast._files import readable
@@ -18,7 +18,14 @@ GONE = (errno.EPIPE, errno.EIO)  # a pipe that nobody reads any more, a terminal
 def say(text: str) -> None:
     """Print a line, with escapes for what the console's encoding does not have; nothing where there is no console."""
     if sys.stdout is not None:
-        _Lasting(sys.stdout).write(f"{text}\n")
+        with _above_bars(sys.stdout):
+            _Lasting(sys.stdout).write(f"{text}\n")
+
+
+def _above_bars(stream: TextIO) -> AbstractContextManager[Any]:
+    """Progress bars are taken off the console within the block and drawn anew below; tqdm is not imported for it."""
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return nullcontext() if bars is None else bars.external_write_mode(stream)
 
 
 def no_bar() -> bool | None:
@@ -84,7 +91,8 @@ def sentences(prefix: str) -> Iterator[None]:
         text = " ".join(str(message).split())
         if text not in told:
             told.add(text)
-            print(f"{prefix}{text}", file=sys.stderr)
+            with _above_bars(sys.stderr):
+                print(f"{prefix}{text}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

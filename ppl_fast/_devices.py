@@ -1,6 +1,8 @@
-"""Devices by name, through torch.accelerator: which there are, and the one that `auto` means."""
+"""Devices by name, through torch.accelerator: which there are, and the one that `auto` means; and the CPU's cores."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -35,6 +37,11 @@ def pick(name: str = "auto") -> torch.device:
     if device not in here and not any(device.index is None and device.type == other.type for other in here):
         raise ValueError(f"device {name} is not here; torch finds {', '.join(map(str, here))}")
     return device
+
+
+def cpus() -> int:
+    """The cores that this process may use, which a scheduler or a container makes fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def capturing(kind: str) -> bool:

@@ -186,6 +186,14 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Raise a PermissionError where a folder, or what is to hold it, cannot be written in; nothing is made."""
+    wanted = Path(folder).absolute()
+    place = next(place for place in (wanted, *wanted.parents) if place.exists())
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"output folder {readable(str(place))} is not writable")
+
+
 def is_taken(path: Path) -> bool:
     """Whether a new folder cannot have this name: it is a file, or a folder that holds something."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _PLAIN = (bool, int, float, str, tuple, list, dict)
@@ -92,17 +91,6 @@ def integer(owner: str, name: str, value: Any, low: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{owner}: {name} must be an integer of at least {low}, got {value!r}")
     return value
-
-
-def nearest(name: Any, valid: Iterable[str]) -> str | None:
-    """The valid name that an unknown one was probably meant to be, if any."""
-    return next(iter(difflib.get_close_matches(str(name), list(valid), n=1)), None)
-
-
-def hint(name: Any, valid: Iterable[str], otherwise: str = "") -> str:
-    """The end of a sentence about an unknown name: "; did you mean 'x'?", or `otherwise` where none is near."""
-    near = nearest(name, valid)
-    return f"; did you mean {near!r}?" if near else otherwise
 
 
 def _as_meant(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-import reprlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ppl_fast._messages import short
 
 OUTSIDE = frozenset({"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "PERSID"})  # opcodes that reach outside of any pickle
 MOST_IN_A_TUPLE = 100_000
@@ -132,10 +133,3 @@ def refusing(path: Path, expected: str) -> Iterator[None]:
     except Exception as error:  # a broken pickle can raise anything
         reason = short(f"{type(error).__name__}: {error}")
         raise ValueError(f"{path}: truncated, or {expected} ({reason})") from error
-
-
-def short(value: Any, limit: int = 100) -> str:
-    """A value for a message: on one line, printable and not long."""
-    text = value if isinstance(value, str) else reprlib.repr(value)  # which ends, whatever the value holds
-    text = "".join(c if c.isprintable() else "?" for c in text[: 2 * limit])
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -17,6 +17,7 @@ import torch
 from ppl_fast._files import write_text
 from ppl_fast._options import plain
 from ppl_fast.data import ImageFolder, load_labels, make_figures
+from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
 from ppl_fast.models import PPL, KeypointModel
@@ -101,10 +102,19 @@ def run_demo(
 
 
 def _figures(folder: Path, count: int, seed: int, split: str) -> Path:
-    """The folder with these figures, drawn unless an earlier demo did: a set appears whole or not at all."""
+    """The folder with these figures, drawn unless an earlier demo did: a set appears whole or not at all.
+
+    Those to measure on have masks beside them: how many keypoints lie on the figure is measured by them.
+    """
     if not folder.exists():
-        make_figures(folder, count, size=MODEL["image_size"], seed=seed, split=split)
+        masks = _masks(folder) if split == "test" else None
+        make_figures(folder, count, size=MODEL["image_size"], seed=seed, split=split, masks=masks)
     return folder
+
+
+def _masks(folder: Path) -> Path:
+    """The folder of the figures' masks."""
+    return folder.with_name(f"{folder.name}-masks")
 
 
 def _trained(
@@ -119,9 +129,11 @@ def _trained(
 def _measure(model: PPL, baseline: KeypointModel, folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:
     """Metrics on the held-out figures, and those figures. Only here are labels read."""
     pairs = {name: (ImageFolder(folder, MODEL["image_size"]), load_labels(folder)) for name, folder in folders.items()}
+    masks = _masks(folders["test"])
+    subjects = SubjectMasks(masks, pairs["test"][0]) if masks.exists() else None
     metrics = side_by_side(
         {
-            name: evaluate_model(each, *pairs["train"], *pairs["test"], rounds=ROUNDS)
+            name: evaluate_model(each, *pairs["train"], *pairs["test"], rounds=ROUNDS, subjects=subjects)
             for name, each in {"PPL": model, "AutoLink": baseline}.items()
         }
     )

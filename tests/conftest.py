@@ -28,7 +28,7 @@ def pytest_cmdline_main(config):
 
 
 def cpu_backends() -> list[str]:
-    """Return the backends of the CPU: the reference, and the C++ kernels once per instruction set."""
+    """The backends of the CPU: the reference, and the C++ kernels once per instruction set."""
     kernels = _library.loaded("_C_cpu")
     return ["reference", *(f"cpp:{isa}" for isa in (kernels.available_isas() if kernels else []))]
 
@@ -79,6 +79,15 @@ def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
     path.write_text(yaml.safe_dump({"architecture": "extended-ppl", "model": MODEL, "train": TRAIN | {"steps": 3}}))
     return path
+
+
+@pytest.fixture(scope="session")
+def run(images, tmp_path_factory):
+    """A finished run of three steps on `images`; tests leave it as it is."""
+    from tiny import run_steps
+
+    run_steps(images, out := tmp_path_factory.mktemp("runs") / "run", 3)
+    return out
 
 
 @pytest.fixture(scope="session")

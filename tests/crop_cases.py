@@ -5,6 +5,10 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from ppl_fast.data.clips import find_media
+from ppl_fast.data.framing import views_of
+from ppl_fast.options.footage import Framing
+
 SIZE = (160, 120)
 LENGTH, WIDTH = 26.0, 9.0
 
@@ -49,3 +53,9 @@ def film(path_to, count=80, empty=(), rate=25):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path_to
+
+
+def moving_views(root, **options):
+    """What is seen of a folder's images and frames around what moves."""
+    images, videos, _ = find_media(root)
+    return views_of(Framing(crop="moving", **options), root, images, videos)

@@ -52,12 +52,12 @@ def as_tuple(outputs) -> tuple:
 
 
 def floating(outputs) -> list:
-    """Return the floating-point ones among what an operator returned."""
+    """The floating-point ones among what an operator returned."""
     return [o for o in as_tuple(outputs) if o.is_floating_point()]
 
 
 def drawn(op: str, what: str = "MEDIUM", seed: int = 0, dtype=torch.float64) -> dict:
-    """Return the input that the file of an operator's cases calls `what`."""
+    """The input that the file of an operator's cases calls `what`."""
     return Case(what, of(op, what)).inputs(dtype, seed=seed)
 
 
@@ -88,7 +88,7 @@ class _Calls(TorchDispatchMode):
 
 
 def called(op: str, backend: str, inputs: dict, differentiable) -> list[tuple]:
-    """Return the torch ops that the operator calls, forward and backward, each with its arguments."""
+    """The torch ops that the operator calls, forward and backward, each with its arguments."""
     leaves = {name: inputs[name].detach().requires_grad_() for name in differentiable}
     with _Calls() as calls:
         smooth = floating(OPERATORS[op].function(**{**inputs, **leaves}, backend=backend))
@@ -116,7 +116,7 @@ def opcheck(op: str, backend: str, inputs: dict) -> set[str]:
 
 
 def strided(x: torch.Tensor) -> torch.Tensor:
-    """Return an equal tensor whose elements lie apart and out of order in memory."""
+    """An equal tensor whose elements lie apart and out of order in memory."""
     if x.dim() < 2:
         return torch.stack([x, x], -1)[..., 0]
     order = list(reversed(range(x.dim())))
@@ -124,7 +124,7 @@ def strided(x: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(op: str, inputs: dict, backend: str, upstream=None):
-    """Return (outputs, gradients, upstream gradients) of the operator; upstream gradients are drawn where not given."""
+    """(outputs, gradients, upstream gradients) of the operator; upstream gradients are drawn where not given."""
     operator = OPERATORS[op]
     leaves = {name: inputs[name].detach().requires_grad_() for name in operator.differentiable}
     outputs = as_tuple(operator.function(**{**inputs, **leaves}, backend=backend))

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
-from tiny import fails, run_steps
+from tiny import fails
 from torch._utils import ExceptionWrapper
 
 from ppl_fast.cli import main
@@ -24,14 +24,6 @@ def figures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "figures"
     make_figures(folder, 12, size=32)
     return folder
-
-
-@pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    """A finished run of 3 steps."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    run_steps(images, out, 3)
-    return out
 
 
 def test_estimate_writes_pixels_of_the_originals(run, images, tmp_path):

@@ -55,6 +55,7 @@ def ended(process) -> tuple[str, str]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_resume(images, config, tmp_path):
     out = tmp_path / "run"
     process = launch("train", images, "--out", out, "--config", config, "--steps", 1_000_000)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
@@ -45,6 +46,19 @@ def test_names_that_the_console_does_not_have(images, tmp_path, monkeypatch, enc
     assert "caf\\xe9.jpg" in told
     assert ("\u56fe" if encoding == "utf-8" else "\\u56fe\\u7247.jpg") in told
     assert "\u56fe is missing" in failed or "\\u56fe is missing" in failed
+
+
+def test_lines_that_come_amid_a_progress_bar(capsys):
+    """A line of its own each, and the bar below."""
+    with _console.lasting(), _console.sentences("warning: "), tqdm(total=2) as bar:
+        bar.update()
+        bar.refresh()
+        _console.say("said amid")
+        warnings.warn("warned amid", stacklevel=1)
+    told = capsys.readouterr()
+    assert told.out == "said amid\n"
+    before, after = told.err.split("\rwarning: warned amid\n")
+    assert not before.split("\r")[-1].strip() and "50%" in before and "50%" in after
 
 
 class Closed(io.StringIO):
@@ -86,6 +100,7 @@ def test_other_faults_of_a_console_are_errors(monkeypatch, capsys):
     assert capsys.readouterr().err == "ppl-fast: error: the output: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_in_a_process_of_its_own(images, config, tmp_path):
     command = [sys.executable, "-m", "ppl_fast.cli", "train", images, "--out", tmp_path / "run", "--config", config]
     reader, writer = os.pipe()
@@ -132,6 +147,7 @@ def test_narrow_consoles(columns, monkeypatch, capsys):
     assert "--model.num_keypoints" in text and "\x1b[" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no such backend"])
 def test_charts_need_no_backend(tmp_path, backend):
     pytest.importorskip("matplotlib", reason="charts need the viz extra")
@@ -144,6 +160,7 @@ def test_charts_need_no_backend(tmp_path, backend):
     assert done.stdout == f"{backend}\n" and (tmp_path / "a.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_backend_that_is_here_stays_the_users(tmp_path):
     pytest.importorskip("matplotlib", reason="charts need the viz extra")
     code = (

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +10,14 @@ import torch
 pytest.importorskip("av", reason="videos need the video extra")
 pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 
-from crop_cases import LENGTH, SIZE, drawn, film, path
+from crop_cases import LENGTH, SIZE, drawn, film, moving_views, path
 from PIL import Image
 from tiny import fails, run_steps
 
 from ppl_fast.cli import main
 from ppl_fast.data import load_labels, open_set
-from ppl_fast.data.box_files import Row, matched, read_boxes, write_boxes
+from ppl_fast.data.box_files import Row, read_boxes, write_boxes
 from ppl_fast.data.boxes import seen
-from ppl_fast.data.clips import find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.video import Video
 from ppl_fast.inference import collect, estimate, write
@@ -35,11 +33,6 @@ def footage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("footage")
     film(folder / "walk.mp4", COUNT, EMPTY)
     return folder
-
-
-def moving_views(root, **options):
-    images, videos, _ = find_media(root)
-    return views_of(Framing(crop="moving", **options), root, images, videos)
 
 
 def test_what_moves_is_found_where_it_is_and_not_where_it_is_not(footage):
@@ -230,6 +223,7 @@ def test_poses_come_back_in_pixels_of_the_full_frame(footage, turn, tmp_path):
     assert len(list(Video(files["overlay"]).frames())) == COUNT
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_boxes_and_shows_them(footage, tmp_path, capsys):
     out = tmp_path / "run"
     model = run_steps(footage, out, 2, crop="moving", crop_turn=True, every=4, picture_every=2)
@@ -276,6 +270,8 @@ def test_what_is_no_framing(options, sentence):
 
 
 def test_a_run_needs_boxes_that_can_be_turned():
+    with pytest.raises(ValueError, match="masks moving need whole images, got crop moving: leave out either"):
+        TrainConfig(crop="moving", masks="moving")
     with pytest.raises(ValueError, match="TrainConfig: crop_turn needs crop moving, got crop None"):
         TrainConfig(crop_turn=True)
 
@@ -284,15 +280,3 @@ def test_frames_without_an_animal_are_not_trained_on(footage):
     dataset = open_set(footage, 16, framing=Framing(crop="moving")).dataset
     assert len(dataset) == 68 and dataset.boxes.shape == (68, 5) and len(dataset.paths) == 68
     assert np.isfinite(dataset.boxes).all() and "walk.mp4/000030" not in dataset.paths
-
-
-def test_boxes_of_a_project_fit_a_folder_of_it():
-    box = np.array([8.0, 8, 4, 4, 0])
-    rows = [Row("labeled-data/walk/a.png", None, box), Row("videos/walk.mp4", 3, box), Row("videos/run.mp4", None, box)]
-    videos = {name: Path(name) for name in ("walk.mp4", "run.mp4", "swim.mp4")}
-    assert matched(rows, [], videos) == ({}, {"walk.mp4": {3: box}, "run.mp4": {None: box}})
-    assert matched(rows, ["walk/a.png", "run/a.png"], {}) == ({"walk/a.png": box}, {})
-    frames = [Row("videos/walk.mp4/000004", None, box), Row("b.png", None, box)]
-    assert matched(frames, [], videos) == ({}, {"walk.mp4": {4: box}})
-    several = [Row(f"day{day}/walk.mp4", None, box) for day in (1, 2)]
-    assert matched(several, [], videos) == ({}, {})

@@ -59,12 +59,12 @@ def build() -> Path:
 
 
 def kernels() -> list[dict]:
-    """Return one row per kernel, storage type and architecture of the build."""
+    """One row per kernel, storage type and architecture of the build."""
     return took((build() / "log").read_text())
 
 
 def took(log: str) -> list[dict]:
-    """Return what each kernel takes, by what ptxas said."""
+    """What each kernel takes, by what ptxas said."""
     rows = []
     for entry in log.split("Compiling entry function ")[1:]:
         name, arch = re.match(r"'(\S+)' for 'sm_(\d+)'", entry).groups()
@@ -91,7 +91,7 @@ def spelled(kernel: str) -> str:
 
 
 def blocks(row: dict, threads: int, shared: int) -> int:
-    """Return how many blocks of a kernel a multiprocessor holds: by registers, threads and shared memory."""
+    """How many blocks of a kernel a multiprocessor holds: by registers, threads and shared memory."""
     registers = -(-row["registers"] * 32 // 256) * 256 * (threads // 32)
     return min(65536 // registers, 2048 // threads, 32, SHARED[row["arch"]] // (shared + 1024))
 
@@ -169,7 +169,7 @@ def test_registers_leave_the_occupancy_that_the_kernels_count_on():
 
 
 def sass(source: str, kernel: str, arch: str) -> list[str]:
-    """Return the instructions of one kernel, by cuobjdump (from Triton's package where the toolkit has none)."""
+    """The instructions of one kernel, by cuobjdump (from Triton's package where the toolkit has none)."""
     tools = []
     try:
         import triton
@@ -243,7 +243,7 @@ def test_loads_travel_together(arch):
 
 
 def inner_loop(instructions: list[str]) -> list[str]:
-    """Return the straight piece of code that holds four FFMA.SAT: the walk over the links of 4 pixels."""
+    """The straight piece of code that holds four FFMA.SAT: the walk over the links of 4 pixels."""
     branches = [i for i, text in enumerate(instructions) if re.search(r"\bBRA\b|BSYNC|BSSY|EXIT|RET", text)]
     pieces = [instructions[a + 1 : b + 1] for a, b in zip([-1, *branches], branches, strict=False)]
     (loop,) = [p for p in pieces if sum("FFMA.SAT" in i for i in p) == 4]

@@ -45,7 +45,7 @@ def loaded(kind="plain"):
 
 
 def run(name: str, fault: bool, order: str, kind: str = "plain") -> tuple[list[int], str]:
-    """Return what the kernel wrote and the emulator's objection, if any."""
+    """What the kernel wrote and the emulator's objection, if any."""
     out, message = (ctypes.c_int * 64)(), ctypes.create_string_buffer(1000)
     with cuda_emulator.order_of_threads(loaded(kind), order, seed=1):
         failed = loaded(kind).run_fault(name.encode(), ctypes.c_bool(fault), out, message)

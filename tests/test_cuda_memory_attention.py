@@ -71,7 +71,7 @@ def test_tensor_cores_choose_what_to_compare(order, dtype, kind):
     check_choice(tokens, prototypes, found)
 
 
-@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "not-aligned"])
+@pytest.mark.parametrize("offset", [pytest.param(0, marks=pytest.mark.slow), 1], ids=["aligned", "not-aligned"])
 def test_tensor_cores_take_whole_pieces_in_vectors_where_rows_are_aligned(offset, library):
     """Three pieces of 16 elements; one number further on in memory they are loaded one by one, to the same bits."""
     tokens = torch.randn(66 * 48 + offset)[offset:].view(66, 1, 48)
@@ -87,8 +87,15 @@ def test_tensor_cores_take_whole_pieces_in_vectors_where_rows_are_aligned(offset
     assert all(torch.equal(a, b) for a, b in zip(found, aligned, strict=True))
 
 
-@pytest.mark.parametrize("few", [contextlib.nullcontext, cuda_emulator.few_blocks], ids=["a-step", "all-steps"])
-@pytest.mark.parametrize("d", [37, 48])
+@pytest.mark.parametrize(
+    ("d", "few"),
+    [
+        pytest.param(37, contextlib.nullcontext, id="37-a-step"),
+        pytest.param(48, contextlib.nullcontext, id="48-a-step", marks=pytest.mark.slow),
+        pytest.param(37, cuda_emulator.few_blocks, id="37-all-steps", marks=pytest.mark.slow),
+        pytest.param(48, cuda_emulator.few_blocks, id="48-all-steps", marks=pytest.mark.slow),
+    ],
+)
 def test_threads_of_the_tensor_core_kernels_do_not_race(d, few):
     """They change places at each access to shared memory, which is watched; of soft mode every bit stays the same."""
     tokens, prototypes, soft = torch.randn(18, 1, d), torch.randn(1, 1060, d), []
@@ -151,7 +158,7 @@ def test_tensor_cores_let_nothing_pass_that_is_no_number(library):
 # The bank's first prototype, to which products are relative, lies among the others or a thousand times as far off.
 @pytest.mark.parametrize("first", [0, 10], ids=["among", "apart"])
 @pytest.mark.parametrize("temperature", [None, 5e-3], ids=["hard", "soft"])
-@pytest.mark.parametrize("k", [50, 1100], ids=["differences", "tensor-cores"])
+@pytest.mark.parametrize("k", [50, pytest.param(1100, marks=pytest.mark.slow)], ids=["differences", "tensor-cores"])
 def test_near_ties_resolve_as_float64_has_them(k, temperature, first, library):
     """Far from the origin |t|^2 - 2 t.p + |p|^2 loses every digit of such distances; differences keep them."""
     prototypes = (100 + 1e-2 * torch.randn(1, k, 64)).float()

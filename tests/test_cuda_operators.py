@@ -1,7 +1,6 @@
 """The CUDA kernels, run by the emulator: the operators' shared tester, and what the kernels claim for themselves."""
 
 import itertools
-import math
 import os
 import re
 import subprocess
@@ -25,7 +24,7 @@ from op_tester import (
     poisoned_memory,
     strided,
 )
-from test_link_heatmap import check_keypoints_too_far_off_to_square
+from test_link_heatmap import check_keypoints_too_far_off_to_square, checked_winners
 
 import ppl_fast
 
@@ -123,17 +122,7 @@ def test_culling_never_drops_a_winner(thickness, library):
     for seed, n in enumerate((4, 10, 24)):  # 24 keypoints: more links than a block holds at once
         inputs = draw(random_links(1, n, (35, 50), thickness, spread=0.5 + 0.4 * seed), seed)
         arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(n), 35, 50, thickness)
-        heatmap, winner = emulated("link_heatmap")(*arguments)
-        double = [x.double() if x.is_floating_point() else x for x in arguments[:3]]
-        best, _ = torch.ops.ppl_fast.link_heatmap_reference(*double, *arguments[3:])
-        logs = best.log()[:, 0]
-        own = torch.where(heatmap[:, 0] > 0, heatmap[:, 0].double().log(), -math.inf)
-        visible = logs > math.log(torch.finfo(torch.float32).tiny) + 0.1
-        # the exponent is a difference of numbers as large as the coordinates squared over the thickness
-        slack = 40 * torch.finfo(torch.float32).eps * (logs.abs() + (2 / thickness) ** 0.5 * logs.abs().sqrt() + 10)
-        assert torch.all(own[visible] >= (logs - slack)[visible])
-        assert torch.all((winner >= 0) == (heatmap[:, 0] > 0))
-        winners.update(winner.unique().tolist())
+        winners |= checked_winners(emulated("link_heatmap"), *arguments)
     assert len(winners) > 6
 
 

@@ -29,7 +29,7 @@ needs_nvcc = pytest.mark.skipif(
 
 
 def code_of(workload, arch: str) -> list[tuple[int, str]]:
-    """Return the instructions of a workload's kernel, as the package has it."""
+    """The instructions of a workload's kernel, as the package has it."""
     if cycle_model.tool() is None:
         pytest.skip("there is no cuobjdump here; Triton's package has one")
     (compiled,) = (test_cuda_compiles.build() / "temp").rglob(f"{workload.source}.cu.o")

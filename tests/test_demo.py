@@ -8,7 +8,7 @@ import pytest
 from ppl_fast import ExtendedAutoLink, ExtendedPPL, demo
 from ppl_fast.cli import main
 
-PICTURES = ("poses.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
+PICTURES = ("poses.png", "masks.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
 FILES = (*PICTURES, "metrics.json", "log.jsonl", "page.html")
 
 
@@ -38,7 +38,7 @@ def test_numbers_come_with_protocol_and_baseline(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["images"] == {"train": 24, "test": 16}
     for result in (metrics, metrics["beside"]["AutoLink"]):
-        for measure in ("regression", "pck", "limb_share"):
+        for measure in ("regression", "pck", "limb_share", "subject_share"):
             assert result[measure].keys() >= {"value", "baseline", "protocol"}
     assert {len(row["rounds"]) for row in metrics["occlusion"]["rows"]} == {1 + demo.ROUNDS}
     assert metrics["demo"]["steps"] == 3

@@ -8,6 +8,7 @@ from tiny import fails, run_steps
 
 import ppl_fast
 from ppl_fast import _backend, _devices
+from ppl_fast.data import training_loader
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.setup import DEVICE_VARIABLE, LAUNCHER, new_accelerator
 
@@ -99,3 +100,17 @@ def test_commands_name_the_device_that_is_not_here(capsys, images, tmp_path):
     run_steps(images, run, 1)
     sentence = fails(capsys, "estimate", run, images, "--out", tmp_path / "poses.csv", "--device", "cuda:7")
     assert sentence.startswith("device cuda:7 is not here; torch finds cpu")
+
+
+def test_no_more_loading_processes_than_cores(images, tmp_path, monkeypatch):
+    """A scheduler that gives one core of many gets one process, and no warning of torch's."""
+    asked = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3}, raising=False)
+    monkeypatch.setattr(
+        "ppl_fast.training.trainer.training_loader",
+        lambda data, size, seed, step, workers, *rest, **options: (
+            asked.append(workers) or training_loader(data, size, seed, step, 0, *rest, **options)
+        ),
+    )
+    run_steps(images, tmp_path / "run", 1, workers=2)
+    assert asked == [1]

@@ -10,20 +10,13 @@ pytest.importorskip("av", reason="videos need the video extra")
 pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 pytest.importorskip("accelerate", reason="training needs the train extra")
 
-from tiny import fails, run_steps
+from tiny import fails
 from video_files import SIZE, cut, encode
 
 from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, load_labels
 from ppl_fast.data.video import Video
 from ppl_fast.training import load_model
-
-
-@pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    run_steps(images, out, 3)
-    return out
 
 
 def rows(path) -> list[list[str]]:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("PIL", reason="images need the data extra")
+pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
 
 from inference_cases import Finder
+from model_cases import tiny
 from test_exchange import read_dlc
 
+from ppl_fast.cli import main
 from ppl_fast.inference import collect, estimate, write
 from ppl_fast.inference.exchange import files_of
 
@@ -33,6 +36,15 @@ def test_several_videos_have_a_file_each(clips, tmp_path):
             np.testing.assert_array_equal(file["tracks"][0].transpose(2, 1, 0), alone.keypoints)
     images, _ = read_dlc(tmp_path / "d" / "images.csv")
     assert len(images) == 14 and images[0].endswith((".png", ".jpg"))
+
+
+def test_the_command_names_the_files(clips, tmp_path, capsys):
+    tiny().save_pretrained(tmp_path / "run")
+    assert (
+        main(["estimate", *map(str, (tmp_path / "run", clips, "--out", tmp_path / "{}.csv", "--format", "dlc"))]) == 0
+    )
+    told = capsys.readouterr().out
+    assert "5 keypoints to 3 files, one a video" in told and "{}" not in told and told.count(".csv") == 3
 
 
 def test_files_of_videos_that_share_a_name():

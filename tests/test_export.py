@@ -90,7 +90,8 @@ def joints_of(model, count=3):
     network = JointNetworks(members, torch.ones(2, count, dtype=torch.bool)).eval()
     map_ = LinearMap(rng.normal(size=(5, 2, count, 2)) / 5, rng.normal(size=(count, 2)) / 5)
     names = [f"joint{i}" for i in range(count)]
-    return NamedJoints(names, [(0, 1)], map_, np.linspace(0, 1, count), network, np.zeros((1, 5, 2)), {})
+    report = {"joints": {name: {"within": 0.8 - 0.2 * i, "error": 0.02 * (i + 1)} for i, name in enumerate(names)}}
+    return NamedJoints(names, [(0, 1)], map_, np.linspace(0, 1, count), network, np.zeros((1, 5, 2)), report)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_onnx_gives_rounds_confidence_and_joints(run, tmp_path, capsys):
         likelihood, error = calibration.judge(evidence)
         expected = {"keypoints": keypoints.numpy(), "confidence": likelihood, "expected_error": error}
         expected["joints"] = joints(seen, keypoints.double().numpy())
-        expected["joint_confidence"], expected["joint_expected_error"] = map(joints.mixed, (likelihood, error))
+        expected["joint_confidence"], expected["joint_expected_error"] = joints.judged(likelihood, error)
         agree(each, expected)
     assert about["inputs"]["images"]["shape"] == ["batch", 3, 32, 32] and about["iterations"] == 2
     assert about["joints"] == joints.names and about["skeleton"] == [[0, 1]] and about["links"] == model.links.tolist()

@@ -18,19 +18,25 @@ def gate(name, task, **options):
     whole_model.gate(whole_model.Subject(name, whole_model.TINY, **options), task, whole_model.TINY)
 
 
-@pytest.mark.parametrize("task", whole_model.TASKS)
+STEP = pytest.param("training step", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("task", [STEP, *(task for task in whole_model.TASKS if task not in STEP.values)])
 @pytest.mark.parametrize("name", ["reference", "cpp"])
 def test_the_whole_model_agrees_with_ours(name, task):
     gate(name, task)
 
 
 FAULTS = [
-    ("training step", "gradient of the links", lambda heatmap: heatmap.detach() + 0 * heatmap),
-    ("inference", "heatmap", lambda heatmap: 1.01 * heatmap),
-]
+    pytest.param(
+        "training step", "gradient of the links", lambda heatmap: heatmap.detach() + 0 * heatmap,
+        id="gradient", marks=pytest.mark.slow,
+    ),
+    pytest.param("inference", "heatmap", lambda heatmap: 1.01 * heatmap, id="value"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("task", "what", "fault"), FAULTS, ids=["gradient", "value"])
+@pytest.mark.parametrize(("task", "what", "fault"), FAULTS)
 def test_a_difference_is_found(task, what, fault, monkeypatch):
     draw = ppl_fast.PPL.draw
     monkeypatch.setattr(ppl_fast.PPL, "draw", lambda *arguments: fault(draw(*arguments)))

@@ -158,6 +158,7 @@ def test_a_run_keeps_its_framing_for_estimate_and_evaluate(tmp_path, capsys):
     assert main(arguments) == 0
     notes = json.loads((tmp_path / "run" / "evaluation.json").read_text())["notes"]
     assert any("the model sees parts" in note for note in notes)
+    assert any("sides, 40 pixels in the mean" in note for note in notes)
     (tmp_path / "run" / "config.yaml").write_text("train: 3\n")
     with pytest.raises(ValueError, match="config.yaml: train must be a mapping of options, got 3"):
         load_framing(tmp_path / "run")

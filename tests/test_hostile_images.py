@@ -14,8 +14,7 @@ from tiny import MODEL, fails
 
 from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, open_set
-from ppl_fast.data.image_file import load_resized, upright_size
-from ppl_fast.data.image_set import UNREADABLE
+from ppl_fast.data.image_file import UNREADABLE, load_resized, upright_size
 from ppl_fast.data.images import list_files
 from ppl_fast.inference.media import open_source
 from ppl_fast.models import ExtendedPPL

@@ -17,7 +17,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 from inference_cases import Counted, Finder, Interrupted, same, threads
 
 from ppl_fast.inference import FORMATS, collect, estimate, write
-from ppl_fast.inference.beside import Waits, ahead, behind
+from ppl_fast.inference.threads import Waits, ahead, behind
 
 
 def test_what_is_made_ahead_comes_in_order_and_no_further_than_asked_for():

@@ -18,19 +18,12 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 
 from inference_cases import Finder, Interrupted, S, same, threads
 from PIL import Image
-from tiny import fails, run_steps
+from tiny import fails
 from video_files import cut, encode
 
 from ppl_fast.cli import main
 from ppl_fast.inference import collect, estimate, write
 from ppl_fast.inference.keeping import JOB
-
-
-@pytest.fixture(scope="module")
-def run_of_steps(images, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    run_steps(images, out, 3)
-    return out
 
 
 @pytest.fixture
@@ -125,11 +118,11 @@ def test_kept_files_that_are_damaged_or_missing_are_named(images, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_after_it_was_killed(run_of_steps, images, tmp_path, capsys):
+def test_the_command_goes_on_after_it_was_killed(run, images, tmp_path, capsys):
     out, folder = tmp_path / "p.parquet", tmp_path / "p.parquet.parts"
     arguments = [
         "estimate",
-        run_of_steps,
+        run,
         images,
         "--format",
         "parquet",

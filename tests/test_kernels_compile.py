@@ -33,7 +33,7 @@ def launched(op: str, makes, dtype: torch.dtype) -> None:
 
 
 def specialise(kernel, arguments, options):
-    """Return the source and Triton's options that its launcher would compile, and what is constant, as text."""
+    """The source and Triton's options that its launcher would compile, and what is constant, as text."""
     given = dict(zip(kernel.arg_names, arguments, strict=False)) | options
     signature, constants, attributes = {}, {}, {}
     for i, parameter in enumerate(kernel.params):
@@ -51,7 +51,7 @@ def specialise(kernel, arguments, options):
 
 
 def recorded(ops, what: str, dtype: torch.dtype) -> dict:
-    """Return what `specialise` makes of the launches at the inputs called `what` of each operator's cases: one for each
+    """What `specialise` makes of the launches at the inputs called `what` of each operator's cases: one for each
     choice of constants and warps."""
     found = {}
 
@@ -67,7 +67,7 @@ def recorded(ops, what: str, dtype: torch.dtype) -> dict:
 
 
 def inspect(binary, folder) -> dict:
-    """Return what the compiled kernel takes: registers, bytes of stack, shared memory, instructions, spills."""
+    """What the compiled kernel takes: registers, bytes of stack, shared memory, instructions, spills."""
     cubin = folder / "kernel.cubin"
     cubin.write_bytes(binary.asm["cubin"])
     tool = triton.knobs.nvidia.cuobjdump.path

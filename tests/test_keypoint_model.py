@@ -19,6 +19,7 @@ from ppl_fast.data import make_figures
 from ppl_fast.models import MODELS, PPL, AutoLink, KeypointModel, load_pretrained
 from ppl_fast.models.blocks import in_eval
 from ppl_fast.options import KeypointConfig
+from ppl_fast.options.registry import CONFIGS
 
 
 class Output(NamedTuple):
@@ -104,6 +105,16 @@ def test_saved_by_architecture_known_or_not(tmp_path, monkeypatch):
         PPL.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="^Bright: there are published checkpoints of PPL and AutoLink alone"):
         Bright().to_published()
+
+
+def test_models_join_and_leave_with_their_options():
+    models = type(MODELS)()
+    try:
+        models.update(bright=Bright)
+        assert models["bright"] is Bright and CONFIGS["bright"] is Bright.Config
+    finally:
+        del models["bright"]
+    assert "bright" not in CONFIGS and "bright" not in MODELS
 
 
 def test_a_third_model_needs_its_class_and_a_line(images, tmp_path, monkeypatch, capsys):

@@ -43,18 +43,23 @@ def test_culling_never_drops_a_winner(backend, dtype, thickness):
         with running(backend) as name:
             op = "link_heatmap" if name == "cpp" else "link_heatmap_reference"
             arguments = (inputs["keypoints"], inputs["weights"], links, 35, 50, thickness)
-            heatmap, winner = getattr(torch.ops.ppl_fast, op)(*arguments)
-        best = ppl_fast.link_heatmap(**{**inputs, "keypoints": inputs["keypoints"].double(),
-                                        "weights": inputs["weights"].double()}, backend="reference")  # fmt: skip
-        logs = best.log()[:, 0]
-        own = torch.where(heatmap[:, 0] > 0, heatmap[:, 0].double().log(), -math.inf)
-        visible = logs > math.log(torch.finfo(dtype).tiny) + 0.1
-        # the exponent is a difference of numbers as large as the coordinates squared over the thickness
-        slack = 40 * torch.finfo(dtype).eps * (logs.abs() + (2 / thickness) ** 0.5 * logs.abs().sqrt() + 10)
-        assert torch.all(own[visible] >= (logs - slack)[visible])
-        assert torch.all((winner >= 0) == (heatmap[:, 0] > 0))
-        winners.update(winner.unique().tolist())
+            winners |= checked_winners(getattr(torch.ops.ppl_fast, op), *arguments)
     assert len(winners) > 8
+
+
+def checked_winners(op, *arguments) -> set[int]:
+    """The links that win a pixel, each of which must reach the best value of all links in float64."""
+    heatmap, winner = op(*arguments)
+    double = [x.double() if x.is_floating_point() else x for x in arguments[:3]]
+    best, _ = torch.ops.ppl_fast.link_heatmap_reference(*double, *arguments[3:])
+    logs, limits, thickness = best.log()[:, 0], torch.finfo(heatmap.dtype), arguments[-1]
+    own = torch.where(heatmap[:, 0] > 0, heatmap[:, 0].double().log(), -math.inf)
+    visible = logs > math.log(limits.tiny) + 0.1
+    # the exponent is a difference of numbers as large as the coordinates squared over the thickness
+    slack = 40 * limits.eps * (logs.abs() + (2 / thickness) ** 0.5 * logs.abs().sqrt() + 10)
+    assert torch.all(own[visible] >= (logs - slack)[visible])
+    assert torch.all((winner >= 0) == (heatmap[:, 0] > 0))
+    return {*winner.unique().tolist()}
 
 
 def test_winner_is_the_lowest_index_and_marks_darkness(backend):

@@ -1,5 +1,8 @@
 """memory_attention beyond the shared tester: straight-through gradient, near ties, memory, prototype_sums."""
 
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from formulas import published_memory_attention
@@ -40,12 +43,14 @@ def _far_from_the_origin(tokens, prototypes):
 
 
 def _twins(tokens, prototypes):
-    prototypes[:, 100:] = prototypes[:, :100]
-    return prototypes.transpose(0, 1)[30:].clone(), prototypes  # at distance 0 of two
+    half = prototypes.shape[1] // 2
+    prototypes[:, half:] = prototypes[:, :half]
+    return prototypes.transpose(0, 1)[half // 4 :].clone(), prototypes  # at distance 0 of two
 
 
 def _not_finite(tokens, prototypes):
-    prototypes[0, 150, 3], prototypes[1, 199, 0], tokens[2, 2, 5] = torch.nan, torch.inf, -torch.inf
+    k = prototypes.shape[1]
+    prototypes[0, k * 3 // 4, 3], prototypes[1, k - 1, 0], tokens[2, 2, 5] = torch.nan, torch.inf, -torch.inf
     return tokens, prototypes
 
 
@@ -59,10 +64,11 @@ def _shortcuts() -> int:
     return kernels.shortcuts() if kernels else 0
 
 
+@pytest.mark.parametrize("k", [200, 14])
 @pytest.mark.parametrize("change", [_far_from_the_origin, _twins, _not_finite, _overflowing])
-def test_a_token_in_a_batch_chooses_as_alone(backend, change):
+def test_a_token_in_a_batch_chooses_as_alone(backend, change, k):
     """Where many tokens meet many prototypes, a kernel may screen them first: the choice and its bits stay the same."""
-    tokens, prototypes = change(torch.randn(170, 6, 33), torch.randn(6, 200, 33))
+    tokens, prototypes = change(torch.randn(170, 6, 33), torch.randn(6, k, 33))
     with running(backend) as name:
         before = _shortcuts()
         together = ppl_fast.memory_attention(tokens, prototypes, backend=name)
@@ -94,6 +100,33 @@ def test_no_batch_by_prototypes_matrix():
             (values.sum() + distances.sum()).backward()
         largest = max(event.cpu_memory_usage for event in profile.key_averages())
         assert b * m * d * 4 <= largest < b * m * k * 4 / 4
+
+
+def test_a_gradient_that_is_mostly_zero_is_not_written():
+    """The system gives its zeros: what the memory held before does not show, and few of its pages are touched."""
+    tokens, prototypes = torch.randn(16, 2, 512, requires_grad=True), torch.randn(2, 2048, 512, requires_grad=True)
+    name, size = "cpp" if _library.loaded("_C_cpu") else "reference", prototypes.numel() * 4
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    told = name == "cpp" and not (huge.exists() and "[always]" in huge.read_text())  # by how much memory is held
+    values, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend=name)
+    for _ in range(2):
+        torch.full_like(prototypes, torch.nan)  # free again: the next tensor of its size may lie there
+        before, held = _shortcuts(), _resident()
+        grad_tokens, grad = torch.autograd.grad(
+            (values.sum(), distances.sum()), (tokens, prototypes), retain_graph=True
+        )
+        grown = _resident() - held
+        assert _shortcuts() - before == int(name == "cpp")
+        assert not told or grown < size / 4
+        expected, along = torch.zeros_like(prototypes), 2 * (tokens - values).detach()
+        expected.index_put_((torch.arange(2), indices), -along, accumulate=True)
+        torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(grad_tokens, along + 1, rtol=1e-5, atol=1e-5)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_prototype_sums_count_and_sum(backend):

@@ -15,6 +15,7 @@ pytest.importorskip("safetensors", reason="weight files need safetensors")
 
 from ppl_fast.models import MODELS, PPL, AutoLink, ExtendedAutoLink, ExtendedPPL, load_pretrained
 from ppl_fast.options.migration import resolve
+from ppl_fast.training.config import check_options
 
 SAVED = Path(__file__).parent / "data" / "saved_before_extensions"
 EXPECTED = json.loads((SAVED / "expected.json").read_text())
@@ -63,6 +64,20 @@ def test_only_options_off_their_defaults_ask_for_the_extension():
     )
     assert resolve("autolink", {"separation_weight": 1.0, "head": "x"})[0] == "extended-autolink"
     assert resolve("extended-ppl", defaults) == ("extended-ppl", defaults)
+
+
+def test_what_is_recomputed_was_said_of_the_perceptual_loss_alone(tmp_path):
+    for before, now in ((True, "layers"), (False, "nothing"), ("yes", "layers")):
+        assert resolve("ppl", {"perceptual_recompute": before}) == ("ppl", {"recompute": now})
+    assert resolve("ppl", {"perceptual_recompute": True, "recompute": "blocks"})[1] == {"recompute": "blocks"}
+    load_pretrained(SAVED / "ppl" / STEP).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["config"].pop("recompute") == "nothing"
+    written["config"]["perceptual_recompute"] = True
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    assert load_pretrained(tmp_path).settings.recompute == "layers"
+    options = {"model": {"perceptual_recompute": True, "num_keypoints": 4}}
+    assert check_options("x.yaml", options, "ppl")["model"] == {"recompute": "layers", "num_keypoints": 4}
 
 
 def test_pickles_of_before_become_the_extension(tmp_path):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from model_cases import pictures, tiny
 from torch import nn
 
-from ppl_fast.models.blocks import HalvingConv2d, MixerLayer, random_blocks
+from ppl_fast import affine_warp
+from ppl_fast.models.blocks import Halve, HalvingConv2d, MixerLayer, random_blocks
 from ppl_fast.models.regressor import DownBlock, Regressor, attend, cells
 from ppl_fast.models.translator import LightTranslator, UNetTranslator
 
@@ -16,6 +18,16 @@ def test_halving_convolution_is_convolution_then_mean():
     torch.testing.assert_close(layer(x), expected)
     found, wanted = (torch.autograd.grad(y.sin().sum(), layer.weight) for y in (layer(x), expected))
     torch.testing.assert_close(found, wanted)
+
+
+def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
+    x = torch.randn(2, 3, 8, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found, expected, upstream = Halve()(x), F.avg_pool2d(x, 2), torch.randn(2, 3, 4, 3)
+    assert torch.equal(found, expected) and not found.grad_fn.saved_tensors
+    assert torch.equal(*(torch.autograd.grad(y, x, upstream)[0] for y in (found, expected)))
+    mapped = torch.func.vmap(Halve())(x.detach().unsqueeze(1))
+    assert torch.equal(mapped.squeeze(1), expected) and Halve()(x[..., 1:]).shape == (2, 3, 4, 2)
+    assert torch.autograd.gradgradcheck(Halve(), torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True))
 
 
 def test_down_block_is_the_sum_of_two_paths():
@@ -67,6 +79,17 @@ def test_position_head_is_the_expected_position_whatever_the_prior():
         found = (theta[..., :2] @ prior.unsqueeze(2)).squeeze(3) + theta[..., 2]
         torch.testing.assert_close(found, position)
     assert not any(name.startswith(("embed", "affine")) for name in regressor.state_dict())
+
+
+@pytest.mark.parametrize("head", ["affine", "residual", "position"])
+def test_keypoints_are_found_as_in_a_pass(head):
+    """By the head "position" to the same bits, although the prior is not asked for."""
+    model, images = tiny(head=head).train(), pictures()
+    prior = model.memory.prior()
+    expected = affine_warp(prior, model.regressor(images, prior))
+    found, weight = model.find(images), model.regressor.maps.weight
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(x.square().sum(), weight)[0] for x in (found, expected)))
 
 
 def test_affine_head_sees_image_position_and_prior():

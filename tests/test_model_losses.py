@@ -9,7 +9,7 @@ from published_cases import SMALL_AUTOLINK, SMALL_PPL, small_autolink
 
 from ppl_fast import PPL, AutoLink, ExtendedAutoLink, ExtendedPPL
 from ppl_fast._options import option
-from ppl_fast.models.extended import ExtendedAutoLinkConfig
+from ppl_fast.options.extended import ExtendedAutoLinkConfig
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Named joints where they are used: `estimate` from Python, and the commands."""
 
 import json
+import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +10,13 @@ import pytest
 import torch
 from model_cases import pictures, tiny
 from PIL import Image
+from video_files import encode
 
 from ppl_fast.cli import main
+from ppl_fast.commands.name import table
 from ppl_fast.data import make_figures
 from ppl_fast.inference import collect, estimate, write
+from ppl_fast.inference.confidence import Calibration
 from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.posing import Batch, Posing
 from ppl_fast.naming import Labelled, Schedule, name_joints
@@ -59,6 +64,25 @@ class TestEstimate:
         assert np.allclose(poses.confidence, named.mixed(plain.confidence)) and poses.confidence.shape == (3, 3)
         assert np.allclose(named.mixed(np.full((2, 5), 0.3)), 0.3)
 
+    def test_a_calibrated_joint_is_no_surer_than_it_was_right_where_it_was_left_out(self):
+        """Keypoints are sure of themselves where joints do not follow from them."""
+        model = tiny().eval()
+        named = name_joints(model, labelled(), None)
+        within, error = named.left_out
+        of = list(named.report["joints"].values())
+        assert within.tolist() == [each["within"] for each in of] and error.tolist() == [each["error"] for each in of]
+        assert (within < 0.5).all() and (error > 0.1).all()  # labels by chance
+        calibration = Calibration(
+            names=["view"], usual=np.zeros((1, 5)), scale=np.ones((1, 5)), weights=np.ones(2), offsets=np.zeros(5),
+            scores=np.array([0.0, 1.0]), errors=np.full(2, 0.03), likelihoods=np.full(2, 0.9), frames=20,
+        )  # fmt: skip
+        poses = collect(estimate(model, pictures(3), joints=named, confidence=calibration))
+        assert np.allclose(poses.confidence, 0.9 * within)
+        assert np.allclose(poses.expected_error, 32 * np.hypot(0.03, error))
+        older = replace(named, report={})  # of before, and of joints that were never left out
+        poses = collect(estimate(model, pictures(3), joints=older, confidence=calibration))
+        assert np.allclose(poses.confidence, 0.9) and np.allclose(poses.expected_error, 32 * 0.03)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -91,6 +115,42 @@ class TestCommand:
         assert "named joints, as ppl-fast name has kept them" in printed
         measured = json.loads((folder / "evaluation.json").read_text())["named"]
         assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
+
+    def test_says_where_joints_follow_the_animal_and_tell_nothing_of_its_pose(self, monkeypatch):
+        """Keypoints at the animal's place alone, of a pose that turns: far better than the mean pose, and useless."""
+        rng = np.random.default_rng(4)
+        turn, place = rng.uniform(0, 2 * np.pi, (30, 1)), rng.uniform(-0.7, 0.7, (30, 1, 2))
+        joints = place + np.stack([np.cos(turn), np.sin(turn)], axis=-1) * np.array([[-0.2], [0.0], [0.2]])
+        monkeypatch.setattr("ppl_fast.naming.fitting.predict", lambda *_, **__: place + np.zeros((1, 5, 1)))
+        report = name_joints(tiny(), Labelled(pictures(30), joints, np.ones((30, 3), bool), NAMES), None).report
+        assert report["error"] < 0.5 * report["mean_pose"] and 0.06 < report["placed_mean_pose"] < 0.08
+        assert "where it is, not how it stands" in table(report)
+        assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
+
+    @pytest.mark.parametrize("command", ["name", "calibrate", "train"])
+    def test_where_nothing_can_be_written_no_work_is_done(self, run, tmp_path, command, monkeypatch, capsys):
+        """Said before images are looked for, which here are none."""
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        images = str(tmp_path / "nowhere")
+        new = ["train", images, "--out", str(tmp_path / "a" / "new"), "--preset", "small"]
+        assert main(new if command == "train" else [command, str(run[0]), images]) == 2
+        place = tmp_path if command == "train" else run[0]
+        assert f"output folder {place} is not writable" in capsys.readouterr().err
+        assert not (tmp_path / "a").exists()
+
+    def test_suggested_frames_lie_by_video(self, run, tmp_path, capsys):
+        """As in labeled-data of a project: a frame without its video could not be found again."""
+        pytest.importorskip("av", reason="videos need the video extra")
+        for name, size in (("walk.mp4", (48, 32)), ("run.mp4", (32, 48))):
+            encode(tmp_path / "videos" / name, count=5, size=size)
+        few = tmp_path / "few"
+        make_figures(few, 4, size=32, seed=5)
+        options = ["--network", "false", "--suggest", "10", "--of", tmp_path / "videos", "--out", tmp_path / "next"]
+        assert main(["name", *map(str, (run[0], few, *options))]) == 0
+        written = sorted(path.relative_to(tmp_path / "next").as_posix() for path in (tmp_path / "next").rglob("*.png"))
+        assert len(written) > 4 and str(len(written)) + " images worth" in capsys.readouterr().out
+        assert all(re.fullmatch(r"labeled-data/(walk|run)/\d{3}_00000[0-4].png", name) for name in written), written
+        assert {name.split("/")[1] for name in written} == {"walk", "run"}
 
     @pytest.mark.parametrize(
         ("options", "sentence"),

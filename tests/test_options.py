@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ppl_fast._options import as_meant, check, hint, integer, nearest, option
+from ppl_fast._messages import hint, nearest
+from ppl_fast._options import as_meant, check, integer, option
 from ppl_fast.models import MODELS, PPLConfig
 from ppl_fast.models.translator import TRANSLATORS
 from ppl_fast.options import CONFIGS

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from model_cases import inputs_of, pictures, tiny
 from safetensors.torch import save_file
 
@@ -83,6 +84,43 @@ def test_maps_that_are_computed_again_are_not_kept():
         kept.append(sum(x.nbytes for where, x in held.items() if where not in weights))
         found.append((value, *torch.autograd.grad(value, a)))
     assert all(map(torch.equal, *found)) and kept[1] < 0.4 * kept[0]
+
+
+def with_gradient(value, a):
+    (gradient,) = torch.autograd.grad(3 * value, a)
+    return value, gradient
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3])
+def test_the_gradient_is_taken_with_the_loss(monkeypatch, piece):
+    """Some images at a time, of whose maps nothing is kept."""
+    monkeypatch.setitem(perceptual.PIECE, "cpu", piece)
+    loss, seen = PerceptualLoss("vgg16"), []
+    loss.load_state(state())
+    a, b = pictures(3).requires_grad_(), pictures(3, seed=2)
+    expected = with_gradient(loss.distance(a, b), a)
+    monkeypatch.setattr(loss, "features", lambda x, features=loss.features: (seen.append(len(x)), features(x))[1])
+    found = loss(a, b)
+    (kept,) = found.grad_fn.saved_tensors
+    assert kept.shape == a.shape and seen == [n for n in (min(piece, 3 - i) for i in range(0, 3, piece)) for _ in "ab"]
+    torch.testing.assert_close(with_gradient(found, a), expected, rtol=1e-5, atol=1e-8)
+    with torch.no_grad():
+        torch.testing.assert_close(loss(a, b), expected[0])
+
+
+def test_where_maps_are_kept_for_the_backward():
+    """In float16 the gradient must first be scaled, and transforms follow what is computed."""
+    loss = PerceptualLoss("vgg16")
+    loss.load_state(state())
+    a, b = pictures(1).requires_grad_(), pictures(1, seed=2)
+    at_once = type(loss(a, b).grad_fn)
+    for dtype, differs in ((torch.bfloat16, False), (torch.float16, True)):
+        with torch.autocast("cpu", dtype):
+            assert (type(loss(a, b).grad_fn) is not at_once) is differs
+    expected = torch.autograd.grad(loss(a, b), a)[0]
+    torch.testing.assert_close(torch.func.grad(lambda x: loss(x, b))(a.detach()), expected)
+    value = torch.utils.checkpoint.checkpoint(loss, a, b, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(value, a)[0], expected)
 
 
 EXTRA = {

@@ -19,6 +19,7 @@ from video_files import drawn, encode
 from ppl_fast import ExtendedPPL
 from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder, open_set
+from ppl_fast.data.box_files import Row, matched
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.options.footage import Selection
 
@@ -66,6 +67,18 @@ def test_it_is_measured_on_its_labelled_frames(tmp_path):
     assert found.dataset.paths == [f"labeled-data/walk/img{number}.png" for number in range(5)]
     assert [len(part) for part in found.labels.match(found.dataset.paths)] == [5, 5]
     assert found.labels.skeleton == [(0, 1)]
+
+
+@pytest.mark.parametrize("left", ["labels", "labels and videos"])
+def test_labels_whose_images_are_not_there(tmp_path, left):
+    root = project(tmp_path / "project")
+    for path in [*root.rglob("*.png"), *(root.rglob("*.mp4") if left == "labels" else ())]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"labels are of 5 images, such as .*img0.png, and .*project has no image"):
+        open_set(root, 16, split="test")
+    if left == "labels":
+        with pytest.raises(ValueError, match=r"labels are of 5 images"):
+            open_set(root, 16)
 
 
 def test_labelled_frames_of_videos_are_decoded_alone(tmp_path):
@@ -121,3 +134,15 @@ def test_the_example_project():
     images, rows = measured.labels.match(measured.dataset.paths)
     assert len(rows) == 90 and set(measured.dataset.original_sizes) == {(396, 406)}
     assert (measured.labels.keypoints[rows][measured.labels.visible[rows]] < np.array([396, 406])).all()
+
+
+def test_boxes_of_a_project_fit_a_folder_of_it():
+    box = np.array([8.0, 8, 4, 4, 0])
+    rows = [Row("labeled-data/walk/a.png", None, box), Row("videos/walk.mp4", 3, box), Row("videos/run.mp4", None, box)]
+    videos = {name: Path(name) for name in ("walk.mp4", "run.mp4", "swim.mp4")}
+    assert matched(rows, [], videos) == ({}, {"walk.mp4": {3: box}, "run.mp4": {None: box}})
+    assert matched(rows, ["walk/a.png", "run/a.png"], {}) == ({"walk/a.png": box}, {})
+    frames = [Row("videos/walk.mp4/000004", None, box), Row("b.png", None, box)]
+    assert matched(frames, [], videos) == ({}, {"walk.mp4": {4: box}})
+    several = [Row(f"day{day}/walk.mp4", None, box) for day in (1, 2)]
+    assert matched(several, [], videos) == ({}, {})

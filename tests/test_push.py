@@ -111,14 +111,20 @@ def test_a_folder_of_masks_is_not_named_and_options_of_before_are(run, tmp_path)
     there.mkdir()
     shutil.copytree(run, other)
     written = yaml.safe_load((other / "config.yaml").read_text())
-    written["train"] |= {"masks": f"/{SECRET}/masks", "cache": True, "tensorboard": False}
+    written["train"] |= {
+        "masks": f"/{SECRET}/masks",
+        "labels": f"/{SECRET}/few.csv",
+        "cache": True,
+        "tensorboard": False,
+    }
     del written["train"]["tracker"]
     (other / "config.yaml").write_text(yaml.safe_dump(written))
     fill(there, other, "lab/mice", "mit")
     assert not [path for path in there.iterdir() if SECRET.encode() in path.read_bytes()]
     sent = read_config(there / "config.yaml")["train"]
     assert sent["masks"] == "masks" and sent["tracker"] == "none" and not {"tensorboard", "cache"} & set(sent)
-    assert "| training | masks | masks |" in (there / "README.md").read_text()
+    text = (there / "README.md").read_text()
+    assert "| training | masks | masks |" in text and "labels of a few" in text and sent["labels"] == "labels"
 
 
 def test_what_is_left_out_is_said(run, tmp_path, capsys):

@@ -11,8 +11,8 @@ from PIL import Image
 from published_cases import SMALL_AUTOLINK
 
 from ppl_fast import PPL, ExtendedAutoLink, evaluation
-from ppl_fast.data import ImageFolder, load_labels, make_figures, moving, open_set, training_loader
-from ppl_fast.data.subjects import UNKNOWN, MovingSubjects, SubjectMasks
+from ppl_fast.data import ImageFolder, load_labels, make_figures, open_set, training_loader
+from ppl_fast.data.subjects import UNKNOWN, SubjectMasks
 from ppl_fast.models import losses
 from ppl_fast.options.footage import Framing
 
@@ -208,41 +208,3 @@ def test_a_run_with_masks_goes_on_and_says_what_they_are_good_for(tmp_path, caps
     with pytest.raises(ValueError, match="masks need a model that is drawn to the subject"):
         run_steps(tmp_path / "set", tmp_path / "none", 2, masks=str(tmp_path / "masks"))
     assert not (tmp_path / "none").exists()
-
-
-def test_what_moves_before_a_static_camera(tmp_path):
-    make_figures(tmp_path / "set/room", 60, size=64, masks=tmp_path / "masks/room")
-    make_figures(tmp_path / "few", 3, size=64)
-    (tmp_path / "few").rename(tmp_path / "set/few")
-    images = ImageFolder(tmp_path / "set", 64)
-    subjects, masks = MovingSubjects(images), SubjectMasks(tmp_path / "masks", images)
-    known = [i for i in range(len(images)) if subjects[i].min() >= 0]
-    assert subjects.known == len(known) >= 57 and f"{len(known)} of 63" in subjects.report
-    assert all(torch.equal(subjects[i], torch.full((1, 64, 64), UNKNOWN)) for i in range(3))  # of too few images
-    found, true = (torch.stack([each[i] for i in known]) >= 0.5 for each in (subjects, masks))
-    assert ((found & true).sum() / (found | true).sum()) > 0.8
-    with pytest.raises(ValueError, match="crops move with the animal"):
-        MovingSubjects(open_set(tmp_path / "set/room", 64, framing=Framing(crop="moving")).dataset)
-    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    with pytest.raises(ValueError, match="nothing moves"):
-        MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
-
-
-def test_the_background_is_what_frames_agree_on():
-    """An animal that lies at one place in more than half of the frames, each time in another light, is none of it."""
-    rng = np.random.default_rng(0)
-    frames = np.full((30, 8, 8, 3), 100, np.uint8)
-    frames[:17, 2:5, 2:5] = rng.integers(150, 255, (17, 3, 3, 1))
-    frames = rng.permutation(frames)
-    assert np.median(frames, axis=0)[3, 3, 0] > 140
-    np.testing.assert_array_equal(moving.agreed(frames).pixels, 100)
-
-
-def test_a_shadow_is_no_animal():
-    still = moving.Background(np.full((32, 32, 3), (120, 100, 80), np.float32), 16.0)
-    frame = still.pixels.astype(np.uint8).copy()
-    frame[20:28, 4:30] = (90, 75, 60)
-    frame[4:20, 14:18] = (60, 100, 140)
-    with_shadow, without = (moving.animal(frame, still, 0.4, 1, shadow) for shadow in (True, False))
-    assert with_shadow[24, 6] and with_shadow[10, 15] and with_shadow.sum() > 250
-    assert not without[24, 6] and without[10, 15] and 60 <= without.sum() <= 110

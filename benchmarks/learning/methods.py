@@ -41,7 +41,7 @@ class RandomPrior(HeldPrior):
     spread = 0.6
 
 
-MODELS |= {each.architecture: each for each in (CentredPrior, RandomPrior)}
+MODELS.update({each.architecture: each for each in (CentredPrior, RandomPrior)})
 
 
 @dataclass(frozen=True)

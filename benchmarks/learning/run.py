@@ -95,7 +95,8 @@ def trained(
         raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
     masks = str(data.masks[0]) if method.masks == "drawn" and data.masks else method.masks or None
     options = method.model() | (further or {})
-    config = TrainConfig(steps=steps, seed=seed, masks=masks, **(demo.TRAIN | {"threads": 1, "picture_every": 0}))
+    own = {"threads": 1, "picture_every": 0, "masks": masks}
+    config = TrainConfig(steps=steps, seed=seed, **(demo.TRAIN | own))
     model = train(options, config, data.train, run, resume="auto", architecture=method.architecture, start=start)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return model, records[-1]["seconds"]

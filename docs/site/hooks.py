@@ -22,14 +22,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 ORDER = {
     "Start": ["index", "own_images", "tour", "demo", "faq"],
-    "Guides": ["footage", "video", "datasets", "inference", "formats", "naming", "confidence"],
-    "Library": ["library", "published", "reliability"],
+    "Guides": ["footage", "video", "datasets", "inference", "formats", "naming", "confidence", "page", "export", "hub"],
+    "Library": ["library", "published", "scaling", "reliability"],
     "Kernels": ["operators", "kernels", "benchmarks", "performance", "adding_an_operator"],
     "Reference": [],
-    "Project": ["contributing", "changelog"],
+    "Project": ["probes", "contributing", "changelog"],
 }
 REST = "Guides"  # for pages that no section names
-PACKAGES = ["", "models", "data", "inference", "evaluation", "naming", "training", "visualization", "published", "page"]
+PACKAGES = [
+    "", "models", "options", "data", "inference", "evaluation", "naming", "training", "visualization", "published",
+    "page", "export",
+]  # fmt: skip
 LANGUAGES = {".h": "cpp", ".cuh": "cpp", ".cu": "cpp", ".cpp": "cpp", ".py": "python", ".sh": "sh"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"^(```+|~~~+).*?^\1 *$", re.DOTALL | re.MULTILINE)

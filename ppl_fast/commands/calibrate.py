@@ -4,7 +4,15 @@ from dataclasses import replace
 
 from ppl_fast._extras import needing
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
-from ppl_fast.commands.options import add_compute, add_run, command_parser, own_folder, parse, ready_model
+from ppl_fast.commands.options import (
+    add_compute,
+    add_run,
+    check_outputs,
+    command_parser,
+    own_folder,
+    parse,
+    ready_model,
+)
 
 DESCRIPTION = """Learn from labelled images what the model's evidence is worth: `estimate --confidence` then gives an
 expected error in pixels and a likelihood. Kept as confidence.json beside the model's weights."""
@@ -28,10 +36,12 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.training.run import find_model
 
     model = ready_model(options.run, options)
+    beside = find_model(options.run)
+    check_outputs(folder=str(beside))
     opened = open_labelled("calibrate", options.images, model.config["image_size"], options, framing_for(options))
     assert opened.labels is not None
-    found = calibrate(model, opened.dataset, opened.labels, batch_size=options.batch_size)
-    beside = find_model(options.run)
+    counts = {"batch_size": options.batch_size, "max_missing_share": options.max_missing_share}
+    found = calibrate(model, opened.dataset, opened.labels, **counts)
     replace(found, model=digest(beside)).save(beside / CALIBRATION)
     print(f"of {found.frames} labelled images, each half judged by what the other half taught:")
     for kind, what in (("whole", "whole"), ("told", "half hidden, told"), ("hidden", "half hidden, not told")):

@@ -8,6 +8,7 @@ from ppl_fast.options.demo import BASELINE_STEPS, FIGURES, STEPS, TEST_FIGURES
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
 WRITTEN = {
     "poses.png": "held-out figures with the keypoints and links found",
+    "masks.png": "what moves in some of the images, which links and keypoints are drawn to",
     "prior.png": "the pose prior as it evolved",
     "memory.png": "what single memory vectors stand for",
     "occlusion.png": "iterative inference on partly hidden figures, round by round",

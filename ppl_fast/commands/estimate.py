@@ -11,6 +11,7 @@ from ppl_fast.commands.footage import add_crop, framing_for
 from ppl_fast.commands.options import (
     add_compute,
     add_run,
+    at_least,
     check_outputs,
     command_parser,
     fetch,
@@ -34,10 +35,7 @@ one, a folder or a pattern of them, also at an address such as s3://bucket/train
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = parse(_parser(), arguments)
-    if options.ahead < 0:
-        raise ValueError(f"--ahead must not be negative, got {options.ahead}")
-    if options.iterations is not None and options.iterations < 1:
-        raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
+    at_least(options, ahead=0, iterations=1)
     masks = _masks(options)
 
     with needing("ppl-fast estimate needs", "data"):
@@ -81,8 +79,10 @@ def main(arguments: list[str]) -> int:
         if (name, reason) not in known:
             print(readable(f"skipped {name}: {reason}"), file=words)
     what = f"{len(joints.names)} joints" if joints else f"{model.config['num_keypoints']} keypoints"
-    print(f"wrote {count} poses of {what} to {readable(options.out)}", file=words)
-    for path in _several(options.out, poses):
+    several = _several(options.out, poses)
+    where = f"{len(several)} file{'s' * (len(several) > 1)}, one a video" if several else readable(options.out)
+    print(f"wrote {count} poses of {what} to {where}", file=words)
+    for path in several:
         print(f"wrote {readable(str(path))}", file=words)
     print(poses.waits, file=words)
     if poses.masks and poses.masks.whole:
@@ -106,12 +106,7 @@ def _parser() -> "ArgumentParser":
     """Of the command."""
     parser = command_parser("estimate", DESCRIPTION, "RUN IMAGES --out poses.csv [options]")
     add_run(parser)
-    parser.add_argument(
-        "images",
-        metavar="IMAGES",
-        type=str,
-        help=SOURCES,
-    )
+    parser.add_argument("images", metavar="IMAGES", type=str, help=SOURCES)
     parser.add_argument(
         "--out",
         type=str,

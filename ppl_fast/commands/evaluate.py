@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
 from ppl_fast.commands.options import (
     add_compute,
     add_run,
+    at_least,
     check_outputs,
     command_parser,
     fetch,
@@ -59,15 +61,10 @@ def main(arguments: list[str]) -> int:
     )
     about = "masks of DATA's images, white where the subject is: how many keypoints lie on it"
     parser.add_argument("--subject-masks", type=str | None, default=None, metavar="DIR", help=about)
-    parser.add_argument(
-        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
-    )
     parser.add_argument("--rounds", type=int, default=4, help="of iterative inference after the plain estimate")
     add_compute(parser)
     options = parse(parser, arguments)
-    for name, low in (("iterations", 1), ("occlusion_images", 0), ("rounds", 0)):
-        if getattr(options, name) < low:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
+    at_least(options, iterations=1, occlusion_images=0, rounds=0)
     if not options.threshold > 0:
         raise ValueError(f"--threshold must be positive, got {options.threshold}")
 
@@ -129,20 +126,20 @@ def _measure(
     from ppl_fast.data.subjects import SubjectMasks
     from ppl_fast.evaluation import evaluate_model
 
-    sets: dict[tuple[int, Framing], list[LabelledSet]] = {}
+    sets: dict[tuple[int, Framing], tuple[list[LabelledSet], SubjectMasks | None]] = {}
     results = {}
     for (name, (model, joints)), run in zip(models.items(), (options.run, options.beside), strict=False):
         seen = model.config["image_size"], framing_for(options, run)
         if seen not in sets:
-            sets[seen] = _open_sets(options, *seen)
-        images_and_labels: list[Any] = [part for labelled in sets[seen] for part in (labelled.dataset, labelled.labels)]
-        subjects = options.subject_masks and SubjectMasks(options.subject_masks, sets[seen][-1].dataset)
+            opened = _open_sets(options, *seen)
+            sets[seen] = opened, options.subject_masks and SubjectMasks(options.subject_masks, opened[-1].dataset)
+        labelled, subjects = sets[seen]
         if len(models) > 1:
             print(f"{name}:")
         results[name] = evaluate_model(
             model,
-            *images_and_labels,
-            protocol=sets[seen][-1].protocol,
+            *chain.from_iterable((each.dataset, each.labels) for each in labelled),
+            protocol=labelled[-1].protocol,
             iterations=options.iterations,
             threshold=options.threshold,
             masks=masks,

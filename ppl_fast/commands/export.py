@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._files import readable
-from ppl_fast.commands.options import add_run, check_outputs, command_parser, fetch, parse
-from ppl_fast.options.export import SUFFIXES
+from ppl_fast.commands.options import add_run, at_least, check_outputs, command_parser, fetch, parse
+from ppl_fast.options.export import SUFFIXES, check_int8
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -22,17 +22,16 @@ torch._inductor.aoti_load_package and C++. What ppl-fast calibrate and ppl-fast 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = parse(_parser(), arguments)
-    if options.iterations < 1:
-        raise ValueError(f"--iterations must be at least 1, got {options.iterations}")
+    at_least(options, iterations=1)
     if Path(options.out).suffix != SUFFIXES[options.format]:
         raise ValueError(
             f"--out must end in {SUFFIXES[options.format]} for --format {options.format}, got {options.out}"
         )
     if options.device != "cpu" and options.format != "aoti":
         raise ValueError(f"--device is for --format aoti alone; files of the format {options.format} run anywhere")
-
     if options.int8 is not None:
-        _check_int8(options)
+        given = {"iterations": options.iterations > 1, "visible": options.visible, "confidence": options.confidence}
+        check_int8(options.format, given, command=True)
 
     from ppl_fast._devices import pick
     from ppl_fast.export import export
@@ -100,15 +99,6 @@ def _parser() -> "ArgumentParser":
     )
     parser.add_argument("--device", type=str, default="cpu", help="that aoti compiles for: cpu, or as cuda:0")
     return parser
-
-
-def _check_int8(options: Any) -> None:
-    """Raise a ValueError where int8 makes no sense, before any work."""
-    if options.format != "onnx":
-        raise ValueError(f"--int8 is for --format onnx alone, got {options.format}")
-    given = {"iterations": options.iterations > 1, "visible": options.visible, "confidence": options.confidence}
-    for name in (name for name, each in given.items() if each):
-        raise ValueError(f"--int8 is for one pass from images to keypoints; leave out --{name}")
 
 
 def _images(folder: str, size: int, framing: "Framing") -> "Tensor":

@@ -27,9 +27,12 @@ def add_crop(parser: ArgumentParser) -> None:
 
 
 def add_labels(parser: ArgumentParser) -> None:
-    """Add the options that say which labels count."""
+    """Add the options that say which labels count, and how many of them must."""
     parser.add_argument("--labels", type=str | None, default=None, metavar="FILE", help="labels that lie elsewhere")
     parser.add_argument("--individual", type=str | None, default=None, metavar="NAME", help="whose joints, of several")
+    parser.add_argument(
+        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image"
+    )
 
 
 def framing_for(options: Any, run: str | None = None) -> Framing:

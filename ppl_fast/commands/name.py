@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ppl_fast._files import filling, readable
 from ppl_fast.commands.footage import add_crop, add_labels, framing_for, open_labelled
 from ppl_fast.commands.options import (
     add_compute,
     add_run,
+    at_least,
     check_outputs,
     command_parser,
     own_folder,
@@ -41,26 +44,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--suggest", type=int, default=0, metavar="N", help="write N images worth labelling next")
     parser.add_argument("--of", type=str | None, default=None, metavar="IMAGES", help="folder to suggest from")
     parser.add_argument("--out", type=str | None, default=None, metavar="DIR", help="where to write them")
-    parser.add_argument(
-        "--max-missing-share", type=float, default=0.5, help="share of the labels that may name no image of DATA"
-    )
     add_compute(parser)
     options = parse(parser, arguments)
-    for name, low in (("steps", 1), ("suggest", 0)):
-        if getattr(options, name) < low:
-            raise ValueError(f"--{name} must be at least {low}, got {getattr(options, name)}")
+    at_least(options, steps=1, suggest=0)
     if options.suggest and not (options.of and options.out):
         raise ValueError("--suggest needs --of IMAGES, to choose from, and --out DIR, to write to")
 
     own_folder("name", options.run)
 
     from ppl_fast.naming import Schedule, name_joints, steps_of
-    from ppl_fast.training.run import find_model
+    from ppl_fast.training.run import find_model, training_of
 
     model = _link_model(options)
     folder = find_model(options.run)
-    check_outputs(folder=options.out)
+    for written in (str(folder), options.out):
+        check_outputs(folder=written)
     labelled, notes = _labelled(options, model.config["image_size"])
+    if training_of(options.run).get("labels"):
+        notes.append("the run was trained with labels: where these are among them, errors are larger than they seem")
     for note in notes:
         print(f"note: {note}")
     schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
@@ -84,18 +85,11 @@ def _link_model(options: Any) -> LinkModel:
 
 
 def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
-    """The images that have labels, all of them at once: they are few."""
-    import torch
-
-    from ppl_fast.evaluation import labelled_split
     from ppl_fast.naming import Labelled
 
     opened = open_labelled("name", options.data, image_size, options, framing_for(options))
     assert opened.labels is not None
-    split, notes = labelled_split(opened.dataset, opened.labels, "given", options.max_missing_share)
-    images = torch.stack([split.images[i] for i in range(len(split))])
-    names, skeleton = opened.labels.names, opened.labels.skeleton
-    return Labelled(images, split.joints * 2 - 1, split.visible, names, skeleton), notes
+    return Labelled.of(opened.dataset, opened.labels, "name", options.max_missing_share)
 
 
 def _bar(steps: int) -> Any:
@@ -128,6 +122,12 @@ def table(report: dict[str, Any]) -> str:
         )
     elif report["error"] is not None and report["error"] > 0.9 * report["mean_pose"]:
         lines.append("note: hardly better than the mean pose: label more images, or train the run for longer")
+    elif report["error"] is not None and report["error"] > 0.9 * (report["placed_mean_pose"] or math.inf):
+        lines.append(
+            f"note: hardly better than one pose put at the animal's place ({report['placed_mean_pose']:.4f}): they "
+            "tell where it is, not how it stands. Where it is small in the frame, or turns, train with --crop moving "
+            "and --crop-turn true; else for longer, or label more images"
+        )
     return "\n".join(lines)
 
 
@@ -151,10 +151,15 @@ def _suggest(model: LinkModel, named: NamedJoints, options: Any) -> None:
             for rows in np.array_split(np.arange(len(images)), -(-len(images) // options.batch_size))
         ]
     )
-    folder = Path(options.out) / FOLDER / Path(options.of).resolve().name
-    folder.mkdir(parents=True, exist_ok=True)
     rows = suggested(keypoints, unsure, named.labelled, options.suggest)
-    for rank, row in enumerate(rows):
-        name = Path(images.paths[row]).with_suffix(".png").name
-        images.original(int(row)).save(folder / f"{rank:03d}_{name}")
-    print(f"wrote {len(rows)} images worth labelling next to {folder}, the most useful first")
+    folder = Path(options.out) / FOLDER
+    with filling(folder) as filled:
+        for rank, row in enumerate(rows):
+            name = PurePosixPath(images.paths[row])
+            of_video = not name.suffix  # walk.mp4/000012
+            clip = filled / (name.parent.stem if of_video else Path(options.of).resolve().name)
+            clip.mkdir(exist_ok=True)
+            images.original(int(row)).save(clip / f"{rank:03d}_{name.with_suffix('.png').name}")
+        clips = sorted(path.name for path in filled.iterdir())
+    where = folder / clips[0] if len(clips) == 1 else folder
+    print(readable(f"wrote {len(rows)} images worth labelling next to {where}, the most useful first"))

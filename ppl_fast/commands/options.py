@@ -1,6 +1,5 @@
 """What the commands share: parsers with one-sentence errors, option groups from dataclasses, output checks."""
 
-import os
 import re
 from argparse import SUPPRESS, Action, ArgumentError
 from dataclasses import fields
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
-from ppl_fast._files import is_stream
-from ppl_fast._options import nearest
+from ppl_fast._files import check_writable, is_stream
+from ppl_fast._messages import nearest
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -123,7 +122,9 @@ def own_folder(command: str, run: str) -> None:
     from ppl_fast.models import hub
 
     if hub.is_name(run):
-        raise ValueError(f"{command}: what it makes is kept beside the model, so RUN must be a folder, got {run}")
+        raise ValueError(
+            f"{command}: what it makes is kept beside the model, so RUN must be a folder; there is none at {run}"
+        )
 
 
 def place(out: str | None, run: str, file: str) -> Path:
@@ -133,6 +134,14 @@ def place(out: str | None, run: str, file: str) -> Path:
     if out is None and hub.is_name(run):
         raise ValueError(f"--out must say where to write, since {run} is no folder")
     return Path(run, file) if out is None else Path(out)
+
+
+def at_least(options: Any, **lows: int) -> None:
+    """Raise a ValueError where an option that was given is below the number named for it."""
+    for name, low in lows.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {value}")
 
 
 def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
@@ -162,8 +171,7 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot create the output folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"output folder {folder} is not writable")
+    check_writable(folder)
 
 
 def ready_model(run: str, options: Any) -> "KeypointModel":
@@ -190,9 +198,7 @@ def trained_model(run: str, options: Any) -> "KeypointModel":
     from ppl_fast._devices import pick
     from ppl_fast.training import load_model
 
-    for name, low in (("batch_size", 1), ("workers", 0), ("threads", 0)):
-        if getattr(options, name) < low:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(options, name)}")
+    at_least(options, batch_size=1, workers=0, threads=0)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick(options.device)

@@ -8,6 +8,7 @@ from ppl_fast.commands.footage import add_crop, framing_for
 from ppl_fast.commands.options import (
     add_compute,
     add_run,
+    at_least,
     check_outputs,
     command_parser,
     fetch,
@@ -33,9 +34,7 @@ def main(arguments: list[str]) -> int:
     add_crop(parser)
     add_compute(parser)
     options = parse(parser, arguments)
-    for name in ("frames", "iterations"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    at_least(options, frames=1, iterations=1)
 
     with needing("ppl-fast view needs", "data"):
         from ppl_fast.data.sets import check_media

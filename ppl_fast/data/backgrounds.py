@@ -34,9 +34,9 @@ class Scene:
         beside, beyond = np.maximum(left - self.x, self.x - right), np.maximum(top - self.y, self.y - bottom)
         self.fill(np.maximum(beside, beyond), colour, opacity)
 
-    def disc(self, x: float, y: float, radius: float, colour: np.ndarray, opacity: float = 1.0) -> None:
+    def disc(self, x: float, y: float, radius: float, colour: np.ndarray) -> None:
         """Paint a disc around (x, y)."""
-        self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour, opacity)
+        self.fill(np.sqrt((self.x - x) ** 2 + (self.y - y) ** 2) - radius, colour)
 
     def brighten(self, factor: np.ndarray) -> None:
         """Multiply each pixel by its factor, (size, size)."""

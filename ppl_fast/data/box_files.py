@@ -17,7 +17,7 @@ import numpy as np
 
 from ppl_fast._documents import LARGE, parse_json, read_bytes
 from ppl_fast._files import readable, replacing
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.data.boxes import Box
 from ppl_fast.data.names import pair
 

@@ -22,13 +22,7 @@ from ppl_fast._files import replacing
 
 MAGIC = b"ppl_fast"
 _END = struct.Struct("<Q8s")  # bytes of the notes before it, and MAGIC
-_DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    struct.error,
-)  # what a file that is none of ours, or gone, raises
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, struct.error)  # of a file that is none of ours, or gone
 
 Outcome: TypeAlias = tuple[int, int] | str  # of an image: (W, H), or the reason why it cannot be used
 Put: TypeAlias = Callable[[int, torch.Tensor], None]

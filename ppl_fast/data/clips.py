@@ -1,21 +1,22 @@
 """A folder of clips as a data set of frames: sub-folders of images and video files, alike."""
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import stamp
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box
 from ppl_fast.data.framing import Views
-from ppl_fast.data.image_set import SMALLEST_SIDE, natural
+from ppl_fast.data.image_file import SMALLEST_SIDE
 from ppl_fast.data.images import ImageFiles, list_files
-from ppl_fast.data.kinds import IMAGE_SUFFIXES, MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import IMAGE_SUFFIXES, kind_of
+from ppl_fast.data.order import by_clip
 from ppl_fast.data.video_frames import VideoFrames
 from ppl_fast.options.footage import Selection
 
@@ -123,9 +124,3 @@ def find_media(root: Path) -> tuple[list[str], dict[str, Path], list[str]]:
     if not images and not videos:
         raise ValueError(f"expected {kinds} in {root}, got none")
     return images, videos, [name for name in others if name not in videos]
-
-
-def by_clip(names: Sequence[str]) -> dict[str, list[str]]:
-    """Clip to frames, both in natural order: in the folder part of the name, then in the rest."""
-    paths = sorted(map(PurePosixPath, names), key=lambda path: (natural(str(path.parent)), natural(path.name)))
-    return {str(clip): [str(path) for path in paths] for clip, paths in groupby(paths, key=lambda path: path.parent)}

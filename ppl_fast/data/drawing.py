@@ -15,6 +15,7 @@ Point = Sequence[float] | np.ndarray  # (x, y)
 Pair = tuple[float, float] | np.ndarray  # one at each end of a part
 OVERSAMPLING = 3
 _AMBIENT, _DIFFUSE = 0.56, 0.52
+_THROWN = 0.012  # how far a shadow lies from what throws it
 
 
 def rgb(code: str) -> np.ndarray:
@@ -107,19 +108,10 @@ class Canvas:
         """A small ball."""
         self.part(centre, np.asarray(centre) + 1e-4, (radius, radius), paint, caps=1)
 
-    def shadow(
-        self,
-        a: Point,
-        b: Point,
-        radii: Pair,
-        *,
-        widths: Pair = (0, 0),
-        strength: float = 0.3,
-        offset: float = 0.012,
-    ) -> None:
+    def shadow(self, a: Point, b: Point, radii: Pair, strength: float = 0.3) -> None:
         """Darken what lies behind a part that is about to be painted, on the side away from the light."""
-        dx, dy = (offset * component for component in self.light[:2])
-        where = self._cells((a[0] - dx, a[1] - dy), (b[0] - dx, b[1] - dy), radii, widths)[0]
+        dx, dy = (_THROWN * component for component in self.light[:2])
+        where = self._cells((a[0] - dx, a[1] - dy), (b[0] - dx, b[1] - dy), radii, (0, 0))[0]
         self.colour[where] *= 1 - strength
 
     def over(self, background: np.ndarray) -> np.ndarray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.box_files import Row, matched, read_boxes
 from ppl_fast.data.boxes import NOTHING, Box, whole
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.options.footage import MOVING, Framing
 
 
@@ -50,10 +50,6 @@ class Views:
         """Whether there is anything to see, or what shows nothing is kept."""
         return self.keep or self.rows is None or any(True for _ in self._found(name))
 
-    def keeping(self) -> Views:
-        """The same, with what shows nothing."""
-        return replace(self, keep=True)
-
     def _found(self, name: str) -> Iterator[Box]:
         if name in self.of_images:
             yield self.of_images[name]
@@ -63,26 +59,35 @@ class Views:
 
 
 def views_of(
-    framing: Framing, root: Path, images: Sequence[str], videos: dict[str, Path], max_pixels: int = MAX_PIXELS
+    framing: Framing | None,
+    root: Path,
+    images: Sequence[str],
+    videos: dict[str, Path],
+    max_pixels: int = MAX_PIXELS,
+    *,
+    keep: bool = False,
+    beside: dict[str, Path] | None = None,
 ) -> Views | None:
     """The views of footage; None where all of it is just squashed.
 
     Args:
-        framing: how images become squares.
+        framing: how images become squares; None as by default.
         root: what the names of images are relative to.
         images: their names.
         videos: paths by name.
         max_pixels: of an image or frame, that may be decoded in search of what moves.
+        keep: keep what shows nothing, as grey, for a pose that is NaN.
+        beside: videos of which nothing is seen; their background is that of images in the folders of their names.
 
     Raises:
         ValueError: boxes cannot be found, or the file of boxes has none of these.
     """
-    if framing.crop is None:
-        return None if framing.fit == "squash" else Views(framing.fit)
+    if framing is None or framing.crop is None:
+        return None if framing is None or framing.fit == "squash" else Views(framing.fit, keep)
     if framing.crop == MOVING:
         from ppl_fast.data.moving_footage import find
 
-        rows, report = find(root, images, videos, framing.turn, max_pixels)
+        rows, report = find(root, images, videos, framing.turn, max_pixels, beside)
     else:
         rows, report = read_boxes(framing.crop), []
     of_images, of_videos = matched(rows, images, videos)
@@ -92,4 +97,4 @@ def views_of(
         of = [f"{len(of_images)} of {len(images)} images"] * bool(images)
         of += [f"frames of {len(of_videos)} of {len(videos)} videos"] * bool(videos)
         report = [f"boxes of {framing.crop}: for {' and '.join(of)}"]
-    return Views(framing.fit, rows=rows, of_images=of_images, of_videos=of_videos, margin=framing.margin, report=report)
+    return Views(framing.fit, keep, rows, of_images, of_videos, framing.margin, report)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ppl_fast._documents import check_regular
 from ppl_fast._extras import needing
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.data.hdf_heaps import check_heaps
 
 LARGEST_CHUNK = 1 << 28  # bytes, which reading any of it takes

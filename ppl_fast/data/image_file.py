@@ -14,15 +14,21 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ppl_fast._documents import check_regular
+from ppl_fast._documents import MAX_PIXELS, check_regular
 from ppl_fast._extras import needing
-from ppl_fast.data.image_set import SMALLEST_SIDE
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import as_tensor
 
+SMALLEST_SIDE = 8
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "HEIF")  # Pillow's names
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands behind the word ftyp
 PNG = b"\x89PNG\r\n\x1a\n"
+# What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
+# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
+# tags of the wrong type or length.
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 # Parts of a PNG that hold text; of them, those that may tell which way is up.
 _TEXTS, _TELLING = (b"tEXt", b"zTXt", b"iTXt"), (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _TAIL = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}

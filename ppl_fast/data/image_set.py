@@ -1,8 +1,6 @@
 """What every data set of images here is: names, sizes, and tensors on demand."""
 
 import os
-import re
-import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -18,26 +16,19 @@ from tqdm import tqdm
 
 from ppl_fast._console import no_bar
 from ppl_fast._digest import digest
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import cache_folder, readable, stamp
+from ppl_fast._messages import listed
 from ppl_fast._options import integer
 from ppl_fast.data.boxes import Box, seen
 from ppl_fast.data.caches import DiskCache, MemoryCache, Outcome, Put
 from ppl_fast.data.framing import Views
-from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.data.image_file import SMALLEST_SIDE, UNREADABLE
 from ppl_fast.data.pixels import normalised, resized
 from ppl_fast.options.footage import CACHES
 
-SMALLEST_SIDE = 8
 AT_ONCE = 16  # images that a thread measures in a row, at least
 MOST_JOBS = 4096  # that wait for a thread
-
-# What Pillow raises for a file that is not a readable image: OSError covers unknown formats and truncation,
-# SyntaxError broken PNG chunks, ValueError broken headers, DecompressionBombError a size beyond reason, and the others
-# tags of the wrong type or length.
-UNREADABLE = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, struct.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 class ImageSet(Dataset[torch.Tensor]):
@@ -238,15 +229,10 @@ class ImageSet(Dataset[torch.Tensor]):
             return list(tqdm(found, total=len(names), desc="reading images", unit="", leave=False, disable=no_bar()))
 
 
-def natural(name: str) -> tuple[list[int | str], str]:
-    """Sorting key by which digits count as numbers, 2 before 10; the name itself decides between 1 and 01."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))], name
-
-
 def first_few(entries: Sequence[str | tuple[str, str]], count: int = 3) -> str:
     """The first names, or (name, reason) pairs, as text, and how many more there are."""
-    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries[:count]]
-    return readable(", ".join(shown)) + (f" and {len(entries) - count} more" if len(entries) > count else "")
+    shown = [entry if isinstance(entry, str) else f"{entry[0]} ({entry[1]})" for entry in entries]
+    return readable(listed(shown, count))
 
 
 def check_share(

@@ -1,9 +1,8 @@
-"""Which files are images, which are videos, and how large they may be."""
+"""Which files are images, and which are videos."""
 
 from pathlib import Path
 from typing import Literal
 
-from ppl_fast._documents import MAX_PIXELS as MAX_PIXELS
 from ppl_fast._documents import check_regular
 
 IMAGE_SUFFIXES = (
@@ -47,8 +46,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _moves(path: Path) -> bool:
-    from ppl_fast.data.image_file import opened
-    from ppl_fast.data.image_set import UNREADABLE
+    from ppl_fast.data.image_file import UNREADABLE, opened
 
     try:
         with opened(path) as image:

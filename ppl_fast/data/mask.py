@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.boxes import Box, part
-from ppl_fast.data.image_file import opened, to_rgb, upright_size
-from ppl_fast.data.image_set import SMALLEST_SIDE, UNREADABLE
+from ppl_fast.data.image_file import SMALLEST_SIDE, UNREADABLE, opened, to_rgb, upright_size
 from ppl_fast.data.images import list_files
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.names import normal
 
 WHITE = 128  # brightness from which on a pixel counts as white: masks that were saved as JPEG are not pure

@@ -27,6 +27,9 @@ with needing("finding what moves needs", "data"):
 
 SIDE = 160  # pixels of the longer side that is looked at
 BLUR = 1.0  # pixels of noise that are looked past, at that side
+STEADY = (
+    10.0  # grey levels of noise, above which the background is no background: the camera moves, or there are several
+)
 AGREED = 0.25  # share of the frames that the background is the mean of: those nearest to one another
 SHADOW = 0.5, 0.04  # light that a shadow leaves at least, and how much more of one colour than of another
 SAMPLES = 64  # frames that make the background
@@ -47,6 +50,11 @@ class Background(NamedTuple):
 
     pixels: NDArray[np.float32]
     level: float
+
+    @property
+    def stays(self) -> bool:
+        """Whether it does: else what differs from it is not what moves."""
+        return self.level <= NOISES * STEADY
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,23 @@ def background(images: Iterable[Image.Image]) -> Background | None:
 def agreed(samples: NDArray[np.uint8]) -> Background:
     """The background of frames (n, h, w, 3): of each value the mean of the nearest to one another.
 
-    A median would take on the animal where it is in half of the frames.
+    A median would take on the animal where it is in half of the frames. What a lamp does to a whole frame is taken off
+    before: it is no noise, and pixels would agree on different moments of it.
     """
     count = max(2, math.ceil(AGREED * len(samples)))
-    ordered = np.sort(samples, axis=0).astype(np.float32)
+    steady = samples - _lamp(samples - np.median(samples, axis=0).astype(np.float32))
+    ordered = np.sort(steady, axis=0)
     first = (ordered[count - 1 :] - ordered[: len(samples) - count + 1]).argmin(axis=0)
     sums = np.concatenate([np.zeros_like(ordered[:1]), ordered.cumsum(axis=0)])
     ends = (np.take_along_axis(sums, (first + step)[None], axis=0)[0] for step in (count, 0))
     middle = np.subtract(*ends) / count
-    noise = 1.4826 * float(np.median(np.abs(samples - middle)))
+    noise = 1.4826 * float(np.median(np.abs(steady - middle)))
     return Background(middle, max(LEAST_LEVEL, NOISES * noise))
+
+
+def _lamp(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the light does to all of a frame (..., h, w, 3) alike, by its difference to others: (..., 1, 1, 3)."""
+    return np.median(change[..., ::LAMP, ::LAMP, :], axis=(-3, -2), keepdims=True)
 
 
 def small(image: Image.Image) -> NDArray[np.uint8]:
@@ -150,7 +165,12 @@ def _blob(image: Image.Image, still: Background) -> list[float]:
 
 
 def animal(
-    pixels: NDArray[np.uint8], still: Background, blur: float = BLUR, joined: int = JOINED, shadow: bool = True
+    pixels: NDArray[np.uint8],
+    still: Background,
+    blur: float = BLUR,
+    joined: int = JOINED,
+    shadow: bool = True,
+    least_part: float = 1.0,
 ) -> NDArray[np.bool_] | None:
     """(h, w), the heaviest part of a frame (h, w, 3) that differs from the background; None where there is none.
 
@@ -160,9 +180,10 @@ def animal(
         blur: pixels of noise that are looked past.
         joined: pixels between parts of one animal.
         shadow: whether a shadow counts as well: less light of every colour alike.
+        least_part: share of the heaviest part's weight from which other parts count as well.
     """
     change = pixels - still.pixels
-    change -= np.median(change[::LAMP, ::LAMP], axis=(0, 1))
+    change -= _lamp(change)
     red, green, blue = np.moveaxis(np.abs(change), 2, 0)
     strength = np.maximum(np.maximum(red, green), blue)
     if not shadow:
@@ -175,7 +196,8 @@ def animal(
     if not count:
         return None
     weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
-    found: NDArray[np.bool_] = moved & (parts == 1 + int(np.argmax(weights)))
+    heavy = 1 + np.flatnonzero(weights >= least_part * weights.max())
+    found: NDArray[np.bool_] = moved & np.isin(parts, heavy)
     return found if found.sum() >= max(LEAST_AREA, LEAST_SHARE * moved.size) else None
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from ppl_fast._documents import LARGE, check_regular
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 
 LARGEST = 1 << 30  # bytes of all arrays asked for together, as many as float64 would take at least
 MOST_DIMENSIONS = 32

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.hdf import NUMBERS, RUNS, Content, MissingError, content
-from ppl_fast.data.image_file import opened_stream, to_rgb
-from ppl_fast.data.image_set import SMALLEST_SIDE, ImageSet, natural
+from ppl_fast.data.image_file import SMALLEST_SIDE, opened_stream, to_rgb
+from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import list_files
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.data.label_files.sleap_videos import videos_of
+from ppl_fast.data.order import natural
 from ppl_fast.options.footage import MOVING, Framing
 
 SUFFIX = ".slp"
@@ -64,8 +66,7 @@ class PackedImages(ImageSet):
         if not self._rows:
             raise ValueError(f"{root} packs no images; give the folder of its videos, and --labels {root}")
         names = sorted(self._rows, key=natural)
-        views = None if framing is None else views_of(framing, root, names, {}, options.get("max_pixels", MAX_PIXELS))
-        views = views.keeping() if views is not None and keep else views
+        views = views_of(framing, root, names, {}, options.get("max_pixels", MAX_PIXELS), keep=keep)
         super().__init__(root, names, image_size, views=views, **options)
 
     def _size(self, name: str) -> tuple[int, int]:

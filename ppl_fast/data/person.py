@@ -129,7 +129,7 @@ def _leg(canvas: Canvas, joints: np.ndarray, clothes: Outfit, thickness: float) 
 def _head(canvas: Canvas, head: np.ndarray, up: np.ndarray, clothes: Outfit) -> None:
     across = np.array([-up[1], up[0]])
     chin, crown = head - 0.022 * up, head + 0.022 * up
-    canvas.shadow(chin, crown, (0.045, 0.05), strength=0.2)
+    canvas.shadow(chin, crown, (0.045, 0.05), 0.2)
     canvas.part(chin, crown, (0.045, 0.051), clothes.skin, until=0.62, beyond=clothes.hair, caps=1)
     for side in (-1, 1):
         eye = head + side * 0.019 * across - 0.004 * up

@@ -9,12 +9,14 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast.data.clips import by_clip
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import check_sizes, load_mask, masks_by_name, shares_after_resizing
+from ppl_fast.data.order import by_clip
 from ppl_fast.data.pixels import levels
 
+LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
 UNKNOWN = -1.0  # throughout, for an image without a mask
+SMALL = 1 / 3  # of the image's side: a subject that reaches over less has too few pixels for its parts
 
 
 class SubjectMasks(Dataset[torch.Tensor]):
@@ -62,12 +64,16 @@ class SubjectMasks(Dataset[torch.Tensor]):
         return shares_after_resizing(load_mask(path), size, None if boxes is None else boxes[index])
 
 
+class NothingMovesError(ValueError):
+    """In no image of a set does anything move before a background that stays."""
+
+
 class MovingSubjects(Dataset[torch.Tensor]):
     """What moves before a static camera, found without labels when the set is built: `ppl_fast.data.moving`.
 
     A clip is the frames of a video, or the images of one folder; each is looked at before its own background, as the
-    model sees it, without its shadow. The images of a folder of a video's name (as in a project of DeepLabCut) have the
-    video's background.
+    model sees it, without its shadow. A clip whose background does not stay is looked at no further. The images of a
+    folder of a video's name (as in a project of DeepLabCut) have the video's background.
 
     Args:
         images: the set, of whole images.
@@ -78,14 +84,14 @@ class MovingSubjects(Dataset[torch.Tensor]):
         report: what was found, in a few lines fit for printing.
 
     Raises:
-        ValueError: the set is of crops, or something is found in none of its images.
+        ValueError: the set is of crops; `NothingMovesError`: something is found in none of its images.
         ImportError: scipy is not installed.
     """
 
     def __init__(self, images: ImageSet):
         from ppl_fast.data.moving import BLUR, JOINED, LEAST_SAMPLES, SAMPLES, SIDE, USUAL, Background, agreed, animal
 
-        if images.views is not None and images.views.rows is not None:
+        if cropped(images):
             raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
         size = self._size = images.image_size
         scale = min(1.0, size / SIDE)
@@ -105,17 +111,25 @@ class MovingSubjects(Dataset[torch.Tensor]):
                 found: dict[int, np.ndarray] = {}
                 for row in rows:
                     bar.update()
-                    if still is None:
+                    if still is None or not still.stays:
                         continue
-                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), shadow=False)
+                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), False, LEAST_PART)
                     found |= {} if moved is None else {row: moved}
                 usual = np.median([moved.sum() for moved in found.values()]) if found else 0
                 for row, moved in found.items():
                     self._packed[row] = np.packbits(moved) if moved.sum() >= USUAL * usual else None
         self.known = sum(each is not None for each in self._packed)
         if not self.known:
-            raise ValueError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
+            raise NothingMovesError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
         self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
+        reach = np.median(
+            [_reach(self[row][0].numpy() > 0) for row, each in enumerate(self._packed) if each is not None]
+        )
+        if reach < SMALL:
+            self.report += (
+                f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
+                "small to tell its parts apart, and --crop moving lets the model see it large"
+            )
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -125,6 +139,16 @@ class MovingSubjects(Dataset[torch.Tensor]):
         if packed is None:
             return torch.full(shape, UNKNOWN)
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
+
+
+def _reach(mask: np.ndarray) -> float:
+    """The longer side of the box around what is there, as a share of the image's."""
+    return float(max(np.ptp(np.flatnonzero(mask.any(axis=axis))) + 1 for axis in (0, 1)) / len(mask))
+
+
+def cropped(images: ImageSet) -> bool:
+    """Whether parts of the images are seen alone."""
+    return images.views is not None and images.views.rows is not None
 
 
 def _pixels(images: ImageSet, row: int) -> np.ndarray:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from PIL import Image
 
-from ppl_fast._documents import check_regular
+from ppl_fast._documents import MAX_PIXELS, check_regular
 from ppl_fast._options import integer
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.video_file import opened_video, pyav
 
 if TYPE_CHECKING:

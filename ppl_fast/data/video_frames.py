@@ -14,10 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.boxes import seen
 from ppl_fast.data.framing import Views
 from ppl_fast.data.image_set import check_share
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.selection import Thinning
 from ppl_fast.data.video import Video
 from ppl_fast.options.footage import Selection

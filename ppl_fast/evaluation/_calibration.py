@@ -57,7 +57,7 @@ def calibrate(
         ValueError: too few labelled frames, or labels that do not fit the images.
         ImportError: scipy is not installed.
     """
-    split, _ = labelled_split(dataset, labels, "calibration", max_missing_share)
+    split, _ = labelled_split(dataset, labels, "calibrate", max_missing_share)
     if len(split) < FEWEST:
         raise ValueError(f"calibrate: labels must be of at least {FEWEST} images, got {len(split)}")
     judged = judge(model, split, batch_size=batch_size, progress=progress)

@@ -149,7 +149,8 @@ def _named(joints: Naming, found: np.ndarray, names: Sequence[str], test: Split,
     measured = {key: value for key, value in protocol.items() if key != "intercept"}
     value, per_joint = regression_error(predicted, test.joints, shown, **measured)
     error = error_text(len(test), measured.get("summed_at"), measured.get("norm", "l2"))
-    text = f"named joints, as ppl-fast name has kept them beside the model, by the labels that it was given; {error}"
+    origin = "as ppl-fast name has kept them beside the model, or train --labels, by the labels that were given"
+    text = f"named joints, {origin}; {error}"
     return Score(value, text, per_joint)
 
 

@@ -64,45 +64,66 @@ def both_splits(
     """
     if (test_dataset is None) != (test_labels is None):
         raise ValueError("evaluate_model: test_dataset and test_labels must be given together, got one of them")
-    train, notes = labelled_split(train_dataset, train_labels, "train", max_missing_share)
+    train, notes = labelled_split(train_dataset, train_labels, "evaluate_model", max_missing_share, "train")
     if test_dataset is None or test_labels is None:
         train, test = _divide(train)
         split = f"the last {len(test)} of {len(train) + len(test)} labelled images by name are the test images"
     else:
-        test, more = labelled_split(test_dataset, test_labels, "test", max_missing_share)
+        test, more = labelled_split(test_dataset, test_labels, "evaluate_model", max_missing_share, "test")
         split, notes = "separate training and test sets", notes + more
     return train, test, split, notes
 
 
-def labelled_split(dataset: Any, labels: Labels, which: str, max_missing_share: float) -> tuple[Split, list[str]]:
+def labelled_split(
+    dataset: Any, labels: Labels, owner: str, max_missing_share: float = 0.5, which: str = ""
+) -> tuple[Split, list[str]]:
     """The images of a data set that have labels, and what is to be said about images and labels that do not fit.
 
+    Args:
+        dataset: `ppl_fast.data.ImageFolder`-like, with `paths`, `original_sizes` and `image_size`.
+        labels: in pixels of the original images, or of larger or smaller ones whose sizes they tell.
+        owner: who asks, for messages.
+        max_missing_share: of the labels that may name no image.
+        which: what the two are called beside others, "train" or "test", for messages.
+
     Raises:
-        ValueError: nothing fits, or too little; `which` says of which part.
+        ValueError: nothing fits, or too little.
     """
+    of, prefix = (which and f"{which}{mark}" for mark in " _")
+    argument = f"{owner}: {prefix}labels"
     positions, rows = labels.match(dataset.paths)
     if not len(rows):
         raise ValueError(
-            f"evaluate_model: {which}_labels must name images of {which}_dataset, got none in common "
+            f"{argument} must name images of {prefix}dataset, got none in common "
             f"(an image: {dataset.paths[0]}, a label: {labels.files[0] if len(labels) else 'none'})"
         )
-    notes = _unmatched(dataset.paths, labels, positions, rows, which, max_missing_share)
+    notes = _unmatched(dataset.paths, labels, positions, rows, owner, max_missing_share, of)
     found, sizes = labels.select(rows), np.asarray(dataset.original_sizes, np.float64)[positions]
-    keypoints, scaled = _at_size(found, sizes, which)
+    keypoints, scaled = _at_size(found, sizes, argument, of)
     notes += scaled
-    _check_inside(found, keypoints, sizes, which)
+    _check_inside(found, keypoints, sizes, argument)
     boxes = getattr(dataset, "boxes", None)
     joints = unit_joints(keypoints, dataset.image_size, sizes, None if boxes is None else boxes[positions])
     if boxes is not None:
-        notes.append(f"of the {which} images the model sees parts; errors are fractions of these parts' sides")
+        side = np.nanmean(boxes[positions][:, 2])
+        notes.append(
+            f"of the {of}images the model sees parts; errors are fractions of these parts' sides, {side:.0f} pixels in "
+            "the mean"
+        )
     some = found.visible.any(axis=1)
     if not some.any():
-        raise ValueError(f"evaluate_model: {which}_labels must show at least one joint, got none in {len(rows)} images")
+        raise ValueError(f"{argument} must show at least one joint, got none in {len(rows)} images")
     return Split(Subset(dataset, positions[some].tolist()), joints[some], found.visible[some]), notes
 
 
 def _unmatched(
-    paths: list[str], labels: Labels, positions: np.ndarray, rows: np.ndarray, which: str, max_missing_share: float
+    paths: list[str],
+    labels: Labels,
+    positions: np.ndarray,
+    rows: np.ndarray,
+    owner: str,
+    max_missing_share: float,
+    of: str,
 ) -> list[str]:
     """How many labels found no image, and how many images no label; too many of the former are an error."""
     matched, named = set(rows.tolist()), set(positions.tolist())
@@ -110,16 +131,16 @@ def _unmatched(
     bare = [path for position, path in enumerate(paths) if position not in named]
     notes = []
     if lost:
-        text = f"{len(lost)} of {len(labels)} {which} labels name no image, such as {readable(lost[0])}"
+        text = f"{len(lost)} of {len(labels)} {of}labels name no image, such as {readable(lost[0])}"
         if len(lost) > max_missing_share * len(labels):
-            raise ValueError(f"evaluate_model: {text}; at most a share of {max_missing_share:g} may")
+            raise ValueError(f"{owner}: {text}; at most a share of {max_missing_share:g} may")
         notes.append(text)
     if bare:
-        notes.append(f"{len(bare)} of {len(paths)} {which} images have no label, such as {readable(bare[0])}")
+        notes.append(f"{len(bare)} of {len(paths)} {of}images have no label, such as {readable(bare[0])}")
     return notes
 
 
-def _at_size(labels: Labels, sizes: np.ndarray, which: str) -> tuple[np.ndarray, list[str]]:
+def _at_size(labels: Labels, sizes: np.ndarray, argument: str, of: str) -> tuple[np.ndarray, list[str]]:
     """Keypoints in pixels of the images as they are, (n, 2) (W, H), where the labelled ones were larger or smaller."""
     if labels.sizes is None:
         return labels.keypoints, []
@@ -132,16 +153,16 @@ def _at_size(labels: Labels, sizes: np.ndarray, which: str) -> tuple[np.ndarray,
     (before, after), name = (tuple(map(int, each[first])) for each in (labels.sizes, sizes)), labels.files[first]
     if skewed.any():
         raise ValueError(
-            f"evaluate_model: {which}_labels are of images of other sides: {readable(name)} was labelled at {before} "
+            f"{argument} are of images of other sides: {readable(name)} was labelled at {before} "
             f"pixels (W, H), the file has {after}"
         )
     keypoints = labels.keypoints.copy()
     keypoints[other] = (keypoints[other] + 0.5) * ratio[:, None] - 0.5
-    text = f"{int(other.sum())} {which} labels are scaled to their images: {readable(name)} from {before} to {after}"
+    text = f"{int(other.sum())} {of}labels are scaled to their images: {readable(name)} from {before} to {after}"
     return keypoints, [text]
 
 
-def _check_inside(labels: Labels, keypoints: np.ndarray, sizes: np.ndarray, which: str) -> None:
+def _check_inside(labels: Labels, keypoints: np.ndarray, sizes: np.ndarray, argument: str) -> None:
     """Refuse coordinates that cannot be pixels of these images: most of them outside, or all of them fractions."""
     seen, limits = keypoints[labels.visible], np.repeat(sizes, labels.visible.sum(axis=1), axis=0)
     if not len(seen):
@@ -151,13 +172,11 @@ def _check_inside(labels: Labels, keypoints: np.ndarray, sizes: np.ndarray, whic
         worst = int(np.argmax(outside))
         at, size = tuple(seen[worst].round(1).tolist()), tuple(limits[worst].astype(int).tolist())
         raise ValueError(
-            f"evaluate_model: {which}_labels must be in pixels of the images, got {outside.mean():.0%} of the joints "
+            f"{argument} must be in pixels of the images, got {outside.mean():.0%} of the joints "
             f"outside, such as {at} in {size} pixels"
         )
     if len(seen) > 1 and seen.min() >= 0 and seen.max() <= 1:
-        raise ValueError(
-            f"evaluate_model: {which}_labels must be in pixels of the images, got fractions of 0 to 1 alone"
-        )
+        raise ValueError(f"{argument} must be in pixels of the images, got fractions of 0 to 1 alone")
 
 
 def _divide(labelled: Split) -> tuple[Split, Split]:

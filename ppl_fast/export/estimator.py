@@ -144,6 +144,8 @@ class Joints(nn.Module):
     offset: Tensor
     shares: Tensor
     parts: Tensor
+    within: Tensor
+    errors: Tensor
 
     def __init__(self, joints: NamedJoints):
         super().__init__()
@@ -154,6 +156,8 @@ class Joints(nn.Module):
             "offset": joints.map.offset,
             "shares": joints.shares[:, None],
             "parts": joints.mixed(np.eye(points)),  # of every keypoint in each joint, (N, J)
+            "within": joints.left_out[0],
+            "errors": joints.left_out[1],
         }
         for name, value in constants.items():
             self.register_buffer(name, _single(value))
@@ -164,7 +168,11 @@ class Joints(nn.Module):
         joints = (found["keypoints"].flatten(1) @ self.slope).unflatten(1, self.offset.shape) + self.offset
         if self.network is not None:
             joints = joints + self.shares * (self.network(images) - joints)
-        return {"joints": joints} | {f"joint_{name}": found[name] @ self.parts for name in MIXED if name in found}
+        mixed = {name: found[name] @ self.parts for name in MIXED if name in found}
+        if "expected_error" in mixed:  # as `NamedJoints.judged`
+            mixed["confidence"] = mixed["confidence"] * self.within
+            mixed["expected_error"] = (mixed["expected_error"].square() + self.errors.square()).sqrt()
+        return {"joints": joints} | {f"joint_{name}": value for name, value in mixed.items()}
 
 
 def _single(value: NDArray[np.float64]) -> Tensor:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast._extras import needing
+from ppl_fast.options.export import check_int8
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
@@ -30,11 +31,8 @@ WORST = 0.01  # of the side: keypoints that move by more in the mean are not wor
 
 
 def check(images: Tensor, model: KeypointModel, format: str, given: Mapping[str, Any]) -> None:
-    """Raise an error where int8 makes no sense: arguments of `export`, `given` those that it goes without."""
-    if format != "onnx":
-        raise ValueError(f"export: int8 is for the format onnx alone, got {format}")
-    for name in (name for name, each in given.items() if each):
-        raise ValueError(f"export: int8 is for one pass from images to keypoints; leave out {name}")
+    """Raise an error where `export` cannot make int8 of these images and this model; the rest as `check_int8`."""
+    check_int8(format, given)
     if model.dtype != torch.float32:
         raise ValueError(f"export: int8 is made of a model in float32, got {model.dtype}")
     found, size = tuple(images.shape), model.settings.image_size

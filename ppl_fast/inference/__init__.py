@@ -13,8 +13,9 @@ from ppl_fast.inference.confidence import Calibration, load_calibration
 from ppl_fast.inference.estimation import Estimation, estimate, predict
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Origins, Poses, collect
+from ppl_fast.inference.schema import Schema
 from ppl_fast.inference.sources import Source
-from ppl_fast.inference.writers import FORMATS, Schema, write
+from ppl_fast.inference.writers import FORMATS, write
 
 __all__ = [
     "FORMATS",

@@ -152,13 +152,18 @@ class Calibration:
         score = self.score(evidence)
         errors = np.interp(score, self.scores, self.errors)
         if sizes is not None:
-            errors = errors * np.sqrt(np.square(np.asarray(sizes, dtype=np.float64)).mean(axis=1))[:, None]
+            errors = in_pixels(errors, sizes)
         return np.interp(score, self.scores, self.likelihoods), errors
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON, whole or not at all."""
         values = {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in asdict(self).items()}
         write_text(path, json.dumps({"format": FORMAT, "within": WITHIN} | values) + "\n")
+
+
+def in_pixels(errors: NDArray[np.float64], sizes: Any) -> NDArray[np.float64]:
+    """Errors (n, N) in pixels of images whose (W, H) are `sizes` (n, 2): fractions of the root mean square of both."""
+    return np.asarray(errors * np.sqrt(np.square(np.asarray(sizes, dtype=np.float64)).mean(axis=1))[:, None])
 
 
 def load_calibration(directory: Path, keypoints: int) -> Calibration | None:

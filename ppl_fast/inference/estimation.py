@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppl_fast._console import no_bar
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
-from ppl_fast.data.kinds import MAX_PIXELS
-from ppl_fast.inference.beside import Waits, ahead, timed
 from ppl_fast.inference.confidence import Calibration
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.keeping import Kept, job_of
@@ -25,9 +24,10 @@ from ppl_fast.inference.masks import PASSES, given_masks, open_masks
 from ppl_fast.inference.media import Media, open_source
 from ppl_fast.inference.poses import Naming, Origins, Poses
 from ppl_fast.inference.posing import Posing
+from ppl_fast.inference.schema import Schema, schema_of
 from ppl_fast.inference.smoothing import smoothed, unfilled
 from ppl_fast.inference.sources import Images, Source
-from ppl_fast.inference.writers import Schema, schema_of
+from ppl_fast.inference.threads import Waits, ahead, timed
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 from ppl_fast._files import filling, readable, replacing
 from ppl_fast.inference.poses import Poses, collect
-
-if TYPE_CHECKING:
-    from ppl_fast.inference.writers import Format, Schema, Write
+from ppl_fast.inference.schema import Format, Schema, Write
 
 SCORER = "ppl_fast"
 COORDINATES = ("x", "y", "likelihood")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ppl_fast import _check
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.sources import Images, Losses, Source
 
 if TYPE_CHECKING:
-    from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.shards import Shard
     from ppl_fast.data.video import Video
@@ -95,25 +95,15 @@ def open_source(
             raise ValueError("estimate: source must hold at least one image, got none")
         return Media([Images(source, workers)])
     with needing("estimate needs", "data"):
+        from ppl_fast.data.framing import views_of
         from ppl_fast.data.video import Video
     if isinstance(source, Video):
-        views = _views(framing, source.path.parent, [], {source.path.name: source.path}, source.max_pixels)
+        own = {source.path.name: source.path}
+        views = views_of(framing, source.path.parent, [], own, source.max_pixels, keep=True)
         return Media([Frames(source, _size(image_size), views=views)], root=source.path)
     raise TypeError(
         f"estimate: source must be a path, a video, a tensor or a data set of images, got {type(source).__name__}"
     )
-
-
-def _views(
-    framing: Framing | None, root: Path, images: list[str], videos: dict[str, Path], max_pixels: int
-) -> Views | None:
-    """What is seen of files, each of which has a pose."""
-    if framing is None:
-        return None
-    from ppl_fast.data.framing import views_of
-
-    views = views_of(framing, root, images, videos, max_pixels)
-    return None if views is None else views.keeping()
 
 
 def _open_files(
@@ -121,6 +111,7 @@ def _open_files(
 ) -> Media:
     from ppl_fast.data import ImageFolder
     from ppl_fast.data.clips import find_media
+    from ppl_fast.data.framing import views_of
     from ppl_fast.data.images import folder_of
     from ppl_fast.data.packed import PackedImages, packing
     from ppl_fast.data.video import Video
@@ -134,7 +125,7 @@ def _open_files(
     images, videos, others = find_media(root)
     if root.is_file() and videos:
         video = Video(root, max_pixels)
-        views = _views(framing, root.parent, [], videos, max_pixels)
+        views = views_of(framing, root.parent, [], videos, max_pixels, keep=True)
         report = "\n".join(views.report) if views else ""
         return Media([Frames(video, image_size, views=views)], report=report, root=root)
     opened, skipped = open_videos(videos, max_pixels)
@@ -143,7 +134,8 @@ def _open_files(
     losses.check()
     lines = [f"{len(opened)} video{'s' * (len(opened) != 1)}"] if videos else []
     lines += [f"skipped {name}: {reason}" for name, reason in skipped]
-    views = _views(framing, folder_of(root), images, {name: videos[name] for name in opened}, max_pixels)
+    whole = {name: videos[name] for name in opened}
+    views = views_of(framing, folder_of(root), images, whole, max_pixels, keep=True)
     parts: list[Source] = []
     if views and not images:
         lines += views.report

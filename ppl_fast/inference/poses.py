@@ -122,6 +122,11 @@ class Naming(Protocol):
     def mixed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, J) of numbers (n, N) of the keypoints that joints are made of, such as confidence."""
 
+    def judged(
+        self, likelihood: NDArray[np.float64], error: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Likelihoods and expected errors (n, J) by those of the keypoints (n, N), calibrated, errors as fractions."""
+
 
 COLLECTED = (
     "names", "sizes", "frames", "times", "boxes", "keypoints", "normalised", "confidence", "expected_error", "filled",

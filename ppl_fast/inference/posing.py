@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_fast.inference.confidence import Calibration, arrays, measure, uncalibrated
+from ppl_fast.inference.confidence import Calibration, arrays, in_pixels, measure, uncalibrated
 from ppl_fast.inference.masks import Masks
 from ppl_fast.inference.poses import Naming, Origins, Poses
 from ppl_fast.inference.sources import Source
@@ -60,14 +60,17 @@ class Posing:
             if self.confidence is True:
                 likelihood = uncalibrated(evidence)
             else:
-                likelihood, expected = self.confidence.judge(evidence, origins.seen_sizes)
+                likelihood, expected = self.confidence.judge(evidence)
         normalised = found.detach().cpu().double().numpy()
         if self.joints is not None:
             # What is hidden, the joints' networks see as the last round filled it in.
             normalised = self.joints(seen if hidden else pixels, normalised)
-            likelihood, expected = (
-                each if each is None else self.joints.mixed(each) for each in (likelihood, expected)
-            )
+            if likelihood is not None and expected is not None:
+                likelihood, expected = self.joints.judged(likelihood, expected)
+            elif likelihood is not None:
+                likelihood = self.joints.mixed(likelihood)
+        if expected is not None:
+            expected = in_pixels(expected, origins.seen_sizes)
         if origins.boxes is not None:
             nothing = np.isnan(origins.boxes).any(axis=1)
             for each in (normalised, likelihood, expected):

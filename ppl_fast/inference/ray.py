@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
 from ppl_fast._options import integer
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.inference.confidence import Calibration
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.posing import Batch, Posing
+from ppl_fast.inference.schema import Schema, schema_of
 from ppl_fast.inference.sources import Images, Losses, Source
 from ppl_fast.inference.tables import table_of
-from ppl_fast.inference.writers import Schema, schema_of
 
 with needing("ppl_fast.inference.ray needs", "ray"):
     import ray

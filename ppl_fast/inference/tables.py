@@ -13,11 +13,10 @@ import numpy as np
 from ppl_fast._extras import needing
 from ppl_fast._files import readable, replacing
 from ppl_fast.inference.poses import Poses
+from ppl_fast.inference.schema import Schema, Write
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from ppl_fast.inference.writers import Schema, Write
 
 GROUP = 65_536  # rows, at least, that wait for a group of their own
 

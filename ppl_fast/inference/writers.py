@@ -9,63 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ppl_fast._extras import needing
 from ppl_fast._files import filling
-from ppl_fast._options import hint
+from ppl_fast._messages import hint
 from ppl_fast.data.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from ppl_fast.inference.beside import behind
 from ppl_fast.inference.exchange import MANY, dlc_writer, npz_writer, sleap_writer
 from ppl_fast.inference.poses import Poses
+from ppl_fast.inference.schema import Format, Schema, Write
 from ppl_fast.inference.tables import parquet_writer
+from ppl_fast.inference.threads import behind
 
 if TYPE_CHECKING:
     from ppl_fast.inference.estimation import Estimation
-    from ppl_fast.models import KeypointModel
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Schema:
-    """What all poses of an estimation have in common.
-
-    Attributes:
-        names: of the N keypoints; None numbers them.
-        links: (E, 2) int64, the keypoints that each link joins.
-        weights: (E,) float64, of the links, at least 0.
-        moving: whether there are frames of videos.
-        single: whether they are those of one video by itself.
-        videos: their names.
-    """
-
-    links: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    names: list[str] | None = None
-    moving: bool = False
-    single: bool = False
-    videos: tuple[str, ...] = ()
-
-    def titles(self, count: int) -> list[str]:
-        """The names of so many keypoints, or numbered ones."""
-        from ppl_fast.data.predictions import numbered
-
-        return numbered(count) if self.names is None else self.names
-
-
-def schema_of(model: KeypointModel, **whole: Any) -> Schema:
-    """The schema of a model's keypoints."""
-    weights = model.link_weights().detach().cpu().double().numpy()
-    return Schema(links=model.links.cpu().numpy().astype(np.int64), weights=weights, **whole)
-
-
-Write = Callable[[Poses], None]
-Format = Callable[[Path, Schema], AbstractContextManager[Write]]
 
 
 @contextmanager

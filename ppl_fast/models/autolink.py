@@ -15,6 +15,7 @@ from ppl_fast.models import terms as term
 from ppl_fast.models.blocks import conv, in_eval, init_kaiming, no_autocast
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import AutoLinkOutput
+from ppl_fast.models.recompute import recompute
 from ppl_fast.models.regressor import attend, concentration, image_trunk
 from ppl_fast.models.terms import Pass
 from ppl_fast.options.config import AutoLinkConfig
@@ -74,6 +75,7 @@ class AutoLink(LinkModel):
         trunk = self.new_trunk(options.get("trunk"), s.detector_size)
         self.detector = Detector(s.num_keypoints, s.scaled(s.detector_base), s.detector_levels, s.map_stride, trunk)
         self.translator = self.new_translator()
+        recompute(self, s.recompute)
 
     def trunk(self) -> tuple[nn.Module, int]:
         """The detector's."""

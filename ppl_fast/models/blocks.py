@@ -33,6 +33,11 @@ def laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if backend.is_available() and backend.enabled else x
 
 
+def is_followed() -> bool:
+    """Whether a compiler or a transform of torch.func follows what is computed."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def upsample2x(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -44,6 +49,31 @@ class Upsample2x(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
         return upsample2x(x)
+
+
+class Halve(nn.AvgPool2d):
+    """The mean of 2 x 2 as a layer that keeps nothing for the backward; torch's own keeps what goes in."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
+        kept = x.requires_grad and torch.is_grad_enabled()
+        if not kept or is_followed() or x.shape[2] % 2 or x.shape[3] % 2:
+            return super().forward(x)
+        halved: Tensor = _Halved.apply(x)  # type: ignore[no-untyped-call]
+        return halved
+
+
+class _Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return F.interpolate(grad / 4, scale_factor=2, mode="nearest")
 
 
 class HalvingConv2d(nn.Conv2d):

@@ -23,7 +23,7 @@ def check_license(license: str) -> None:
     """Raise a ValueError where this does not look like one of the hub's identifiers."""
     if not LICENSE.fullmatch(license):
         raise ValueError(
-            f"license must be an identifier as the hub has them, such as mit or cc-by-4.0, got {license!r}"
+            f"push: license must be an identifier as the hub has them, such as mit or cc-by-4.0, got {license!r}"
         )
 
 

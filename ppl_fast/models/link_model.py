@@ -139,7 +139,7 @@ class LinkModel(KeypointModel):
         """
         s = self.settings
         if s.reconstruction_loss == "perceptual" and not self._perceptual:
-            found = s.perceptual, s.perceptual_weights, s.perceptual_download, s.perceptual_recompute
+            found = s.perceptual, s.perceptual_weights, s.perceptual_download, s.recompute == "blocks"
             self._perceptual.append(load_perceptual(*found))
 
     def loss_name(self) -> str:

@@ -9,13 +9,14 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ppl_fast.models.blocks import laid_out
+from ppl_fast.models.blocks import is_followed, laid_out
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -27,6 +28,7 @@ URLS = {
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for images in [0, 1]
 SIZE = 224
+PIECE, PIECE_ELSEWHERE = {"cpu": 1}, 16  # images whose maps are there at a time, by device; a GPU wants to be busy
 # `features.10.weight` (torchvision, timm), `blocks.2.10.weight` (stripped, stage by stage), `10.weight` (bare).
 LAYOUT = re.compile(r"(?:(?:.*\.)?(?:features|blocks\.\d+)\.)?(\d+)\.(weight|bias)")
 
@@ -65,7 +67,19 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of images and targets, both (B, 3, H, W) in [-1, 1]: a scalar, differentiable in `images` alone."""
+        """The loss of images and targets, both (B, 3, H, W) in [-1, 1]: a scalar, differentiable in `images` alone.
+
+        The gradient is taken with the loss, some images at a time, whose maps are gone before those of the next; it has
+        no gradient itself. Inside of torch.compile, torch.func and hooks on what is saved, as checkpointing has them,
+        and in float16, where such a gradient would vanish before it is scaled, all maps are kept for the backward.
+        """
+        if images.requires_grad and torch.is_grad_enabled() and not _watched(images):
+            loss: Tensor = _AtOnce.apply(images, targets, self)  # type: ignore[no-untyped-call]
+            return loss
+        return self.distance(images, targets)
+
+    def distance(self, images: Tensor, targets: Tensor) -> Tensor:
+        """As `forward`, by autograd."""
         with torch.no_grad():
             wanted = self.features(targets)
         found = self.features(images)
@@ -117,6 +131,38 @@ class PerceptualLoss(nn.Module):
                 check_kind(source, key, value.dtype, parameter.dtype)
                 check_finite(source, key, value)
                 parameter.copy_(value)
+
+
+class _AtOnce(torch.autograd.Function):
+    """A `PerceptualLoss`, which keeps the gradient in place of the maps that it comes from."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, targets: Tensor, loss: PerceptualLoss) -> Tensor:
+        count, size = PIECE.get(images.device.type, PIECE_ELSEWHERE), len(images)
+        total, gradient = images.new_zeros((), dtype=torch.float32), torch.empty_like(images)
+        for first in range(0, size, count):
+            with torch.enable_grad():
+                piece = images[first : first + count].detach().requires_grad_()
+                value = loss.distance(piece, targets[first : first + count]) * (len(piece) / size)
+            gradient[first : first + count] = torch.autograd.grad(value, piece)[0]
+            total = total + value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad.to(gradient.dtype), None, None
+
+
+def _watched(images: Tensor) -> bool:
+    """Whether somebody follows what is computed or kept, or gradients need a scale."""
+    if is_followed():
+        return True
+    kind = images.device.type
+    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+    return half == torch.float16 or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def load_perceptual(

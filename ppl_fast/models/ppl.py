@@ -13,6 +13,7 @@ from ppl_fast.models.blocks import check_gathered, in_eval
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.output import MemoryReport, PPLOutput, Prior
+from ppl_fast.models.recompute import recompute
 from ppl_fast.models.regressor import Regressor, concentration
 from ppl_fast.models.terms import Pass
 from ppl_fast.ops import affine_warp
@@ -49,6 +50,7 @@ class PPL(LinkModel):
         trunk = self.new_trunk(options.get("trunk"), s.image_size)
         self.regressor = Regressor(s.num_keypoints, **s.regressor_options(), trunk=trunk)
         self.translator = self.new_translator()
+        recompute(self, s.recompute)
 
     def trunk(self) -> tuple[nn.Module, int]:
         """The regressor's."""
@@ -56,6 +58,8 @@ class PPL(LinkModel):
 
     def find(self, images: Tensor) -> Tensor:
         """T'."""
+        if self.regressor.head == "position":  # whatever the prior
+            return self.regressor.positions(images)
         T = self.memory.prior()
         return affine_warp(T, self.regressor(images, T))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from typing import TYPE_CHECKING, TypeVar
 
 from ppl_fast.options.registry import CONFIGS
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="KeypointModel")
 
 
-class Models(dict[str, "type[KeypointModel]"]):
+class Models(UserDict[str, "type[KeypointModel]"]):
     """Classes by architecture. The options of one that joins or leaves do so too: the commands ask for no class."""
 
     def __setitem__(self, architecture: str, model: type[KeypointModel]) -> None:

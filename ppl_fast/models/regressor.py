@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming, no_autocast
+from ppl_fast.models.recompute import Block, Recomputing
 
 
-class DownBlock(nn.Module):
+class DownBlock(Recomputing):
     """Residual block that halves the resolution; the first convolutions of main and side path are run as one."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -21,12 +22,15 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
+        return self.spared(self._joined, x) if self.recompute == "blocks" else self._joined(x)
+
+    def _joined(self, x: Tensor) -> Tensor:
         main, side = self.entry(x).split(self.outputs, dim=1)
         joined: Tensor = self.act(self.main(main).add_(side))
         return joined
 
 
-class UpBlock(nn.Sequential):
+class UpBlock(Block):
     """Doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int):
@@ -93,6 +97,8 @@ class Regressor(nn.Module):
         Returns:
             (B, N, 2, 3), float32, or float64 as the parameters.
         """
+        if self.head == "position":
+            return F.pad(self.positions(images).unsqueeze(3), (2, 0))
         features = self.trunk(images)
         logits = self.maps(features)
         # Positions need more digits than bfloat16 has: from here on nothing is autocast.
@@ -100,8 +106,6 @@ class Regressor(nn.Module):
             # The dtype is asked of a convolution: a quantized linear layer has none.
             dtype = self.maps.weight.dtype
             attention, position = attend(logits, dtype)
-            if self.head == "position":
-                return F.pad(position.unsqueeze(3), (2, 0))
             features = features.flatten(2).to(dtype)
             # The embedding is linear and attention sums to one: embedding the mean is the mean of the embeddings.
             attended, prior = attention.to(dtype) @ features.mT, prior.to(dtype).expand_as(position)
@@ -110,6 +114,12 @@ class Regressor(nn.Module):
             if self.head == "residual":
                 affine = affine + F.pad(position.unsqueeze(3), (2, 0))
             return affine
+
+    def positions(self, images: Tensor) -> Tensor:
+        """Where attention expects each keypoint in images (B, 3, H, W): (B, N, 2), all that the head "position" has."""
+        logits = self.maps(self.trunk(images))
+        with no_autocast(images.device):
+            return attend(logits, self.maps.weight.dtype)[1]
 
     def attention(self, images: Tensor) -> Tensor:
         """Where each keypoint is looked for in images (B, 3, H, W): (B, N, h, w), which sums to 1 over the cells."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
+from ppl_fast.models.blocks import Halve, Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
+from ppl_fast.models.recompute import Block, Recomputing
 
 
-class UNetTranslator(nn.Module):
+class UNetTranslator(Recomputing):
     """The published U-Net. Channels base * (1, 2, 4, 8, 8, ...); skips are concatenated.
 
     Args:
@@ -28,14 +29,14 @@ class UNetTranslator(nn.Module):
         init_kaiming(self)
 
     @staticmethod
-    def _down(inputs: int, outputs: int) -> nn.Sequential:
+    def _down(inputs: int, outputs: int) -> Block:
         first = conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
-        return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), nn.AvgPool2d(2), act())
+        return Block(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), Halve(), act())
 
     @staticmethod
-    def _up(inputs: int, outputs: int) -> nn.Sequential:
+    def _up(inputs: int, outputs: int) -> Block:
         first = Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
-        return nn.Sequential(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
+        return Block(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
         """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""
@@ -44,10 +45,14 @@ class UNetTranslator(nn.Module):
         for block in self.down:
             x = block(x)
             skips.append(x)
-        skips.pop()
+        maps = [skips.pop()]
         for block in self.up:
-            x = torch.cat([block(x), skips.pop()], dim=1)
-        x = self.end(x)
+            maps = [block(*maps), skips.pop()]
+        x = self.spared(self._ended, *maps) if self.recompute != "nothing" else self._ended(*maps)
+        return x
+
+    def _ended(self, *maps: Tensor) -> Tensor:
+        x: Tensor = self.end(torch.cat(maps, dim=1))
         return x
 
 

@@ -15,7 +15,7 @@ from ppl_fast._check import FLOATS
 from ppl_fast._documents import check_regular, parse_json
 from ppl_fast._extras import needing
 from ppl_fast._files import readable
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 
 LONGEST_HEADER = 1 << 24  # bytes; a model's has about 100 a tensor
 DTYPES = {

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppl_fast.evaluation import joint_errors, mean_over
+from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.inference import predict
+from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
@@ -21,6 +22,12 @@ from ppl_fast.naming.forms import Array
 from ppl_fast.naming.linear import LinearMap, fold_numbers
 from ppl_fast.naming.named import NamedJoints
 from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule, predicted, trained
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ppl_fast.data import Labels
+    from ppl_fast.data.image_set import ImageSet
 
 DEFAULT = Schedule()
 NETWORKS = 5  # each without a fifth of the images
@@ -47,6 +54,19 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @classmethod
+    def of(
+        cls, dataset: ImageSet, labels: Labels, owner: str, max_missing_share: float = 0.5
+    ) -> tuple[Self, list[str]]:
+        """The images of a data set that have labels, all at once: they are few; and what is to be said about them.
+
+        Raises:
+            ValueError: images and labels do not fit together, or more than that share of the labels names no image.
+        """
+        split, notes = labelled_split(dataset, labels, owner, max_missing_share)
+        images = torch.stack([split.images[i] for i in range(len(split))])
+        return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton), notes
 
 
 def name_joints(
@@ -143,11 +163,33 @@ def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: A
             "interval": float(NORMAL * known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None,
             "by_keypoints": _number(by_keypoints[j]),
             "mean_pose": _number(mean_pose[j]),
+            "within": float((known < WITHIN).mean()) if len(known) else None,
             "network": round(float(shares[j]), 3),
             "forms": {form: round(float(share[j]), 3) for form, share in fitted.shares.items()},
         }
-    everywhere = {"error": _number(mean_over(errors)), "mean_pose": _number(mean_over(mean_pose))}
+    everywhere = {
+        "error": _number(mean_over(errors)),
+        "mean_pose": _number(mean_over(mean_pose)),
+        "placed_mean_pose": _number(_placed_mean_pose(labelled)),
+    }
     return {"images": len(labelled), **everywhere, "joints": joints}
+
+
+def _placed_mean_pose(labelled: Labelled) -> float:
+    """The error of a pose that is the same everywhere, at the place that each image's labels have; NaN if unknown.
+
+    What knows where the animal is, and nothing of how it stands, errs so. Of images that show three joints or more;
+    each is left out of the mean pose that it is measured by.
+    """
+    enough = labelled.shown.sum(axis=1) >= 3
+    if enough.sum() < 2:
+        return math.nan
+    joints = np.where(labelled.shown[..., None], labelled.joints, np.nan)[enough]
+    relative = joints - np.nanmean(joints, axis=1, keepdims=True)
+    known = ~np.isnan(relative)
+    others = known.sum(axis=0) - known
+    left_out = (np.nansum(relative, axis=0) - np.nan_to_num(relative)) / np.maximum(others, 1)
+    return float(mean_over(joint_errors(left_out[None], relative, (known & (others > 0))[..., 0])) / 2)
 
 
 def _number(value: Any) -> float | None:

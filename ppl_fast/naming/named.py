@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from ppl_fast.naming.linear import LinearMap
 from ppl_fast.naming.network import JointNetwork, JointNetworks
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ppl_fast.models import KeypointModel
 
 
@@ -37,7 +40,7 @@ class NamedJoints:
         shares: (J,), how much the network weighs in each joint; the rest is the map's.
         network: the mean of those from images; None where the map does without.
         labelled: (n, N, 2) float64, the keypoints of the labelled images.
-        report: errors on images left out, by joint; see `name_joints`.
+        report: errors on images left out, by joint; see `name_joints`. Empty where no map was fitted.
     """
 
     names: list[str]
@@ -47,6 +50,20 @@ class NamedJoints:
     network: JointNetworks | None
     labelled: Array
     report: dict[str, Any]
+
+    @classmethod
+    def first(cls, names: Sequence[str], skeleton: Sequence[tuple[int, int]], keypoints: int) -> Self:
+        """The first of so many keypoints as they are, for a model that was trained to have the joints there."""
+        slope = np.einsum("nj,ab->najb", np.eye(keypoints, len(names)), np.eye(2))
+        return cls(
+            names=[*names],
+            skeleton=[(int(a), int(b)) for a, b in skeleton],
+            map=LinearMap(slope, np.zeros((len(names), 2))),
+            shares=np.zeros(len(names)),
+            network=None,
+            labelled=np.zeros((0, keypoints, 2)),
+            report={},
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
@@ -61,6 +78,26 @@ class NamedJoints:
         """(n, J) of numbers (n, N) of the keypoints, each joint by how much the map makes of every keypoint."""
         parts = np.abs(self.map.slope).sum(axis=(1, 3)) + 1e-9  # alike, where a joint is the mean pose
         return np.asarray(values @ (parts / parts.sum(axis=0)))
+
+    def judged(self, likelihood: NDArray[np.float64], error: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Likelihoods and expected errors (n, J) by those of the keypoints (n, N), as fractions of the image's side.
+
+        Keypoints know nothing of how well joints follow from them, so the likelihood is that of the keypoints times the
+        share of images left out that a joint was right in, and errors add up in squares: as if both were independent.
+        """
+        within, errors = self.left_out
+        return self.mixed(likelihood) * within, np.hypot(self.mixed(error), errors)
+
+    @property
+    def left_out(self) -> tuple[Array, Array]:
+        """By joint (J,): the share of images left out that it was right in, and its error there; 1 and 0 if unknown."""
+        of = [self.report.get("joints", {}).get(name, {}) for name in self.names]
+        found = [[each.get(key) for each in of] for key in ("within", "error")]
+        within, errors = (
+            np.array([unknown if value is None else value for value in values], dtype=np.float64)
+            for values, unknown in zip(found, (1.0, 0.0), strict=True)
+        )
+        return within, errors
 
     def disagreement(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
         """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""

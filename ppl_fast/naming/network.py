@@ -1,8 +1,7 @@
 """Networks from images to named joints: a trained model's trunk, fine-tuned on the labelled images.
 
-Few labels go far only where every step sees other images: each is turned, scaled, shifted, recoloured, and partly
-hidden anew (`ppl_fast.models.views`), and the joints go with it. Several networks, each on other images, err less
-together than any of them.
+Each step sees other views of these images (`ppl_fast.models.joints`), some partly hidden. Several networks, each on
+other images, err less together than any of them.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models import views
 from ppl_fast.models.blocks import conv, init_kaiming, random_blocks
+from ppl_fast.models.joints import JointLabels, joint_distance, labelled_views
 from ppl_fast.models.regressor import attend
 from ppl_fast.options.extended import ExtensionConfig
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 BLOCKS = 8  # a side of the grid of which some are hidden
 VIEW = ExtensionConfig()  # how views differ, and how much of one is hidden, where any of it is
 GAIN = 5.0  # of the attention maps, which start flat: they narrow in fewer steps
-EPSILON = 1e-4  # under the root of the distance, which has no gradient at 0
 
 
 class JointNetwork(nn.Module):
@@ -125,13 +123,12 @@ def trained(
         torch.manual_seed(schedule.seed)
         network = JointNetwork.beside(model, joints.shape[1]).train()
         optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, betas=(0.9, 0.99), fused=True)
-        for step, (batch, expected, counted) in enumerate(_batches(images, joints, shown, schedule)):
+        for step, batch in enumerate(_batches(JointLabels(images, joints, shown), schedule)):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-            difference = torch.where(counted[..., None], network(batch) - expected, 0)
-            distance = (difference.square().sum(dim=2) + EPSILON).sqrt() * counted
+            distance = joint_distance(network(batch.images), batch)
             optimizer.zero_grad()
-            (distance.sum() / counted.sum().clamp_min(1)).backward()
+            distance.backward()
             optimizer.step()
             advanced()
     return network.eval()
@@ -144,15 +141,12 @@ def predicted(network: nn.Module, images: Tensor, batch_size: int = 64) -> Tenso
     return torch.cat(parts)
 
 
-def _batches(images: Tensor, joints: Tensor, shown: Tensor, schedule: Schedule) -> Iterator[tuple[Tensor, ...]]:
-    """Views of images drawn by chance, where their joints are now, and which of these count."""
+def _batches(labels: JointLabels, schedule: Schedule) -> Iterator[JointLabels]:
+    """Views of images drawn by chance, some of them partly hidden."""
     for _ in range(schedule.steps):
-        rows = torch.randint(len(images), (schedule.batch_size,), device=images.device)
-        maps = views.random_similarities(len(rows), VIEW.view_turn, VIEW.view_scale, VIEW.view_shift, like=images)
-        view = views.recoloured(views.warped(images[rows], maps), VIEW.view_colour)
-        hidden = torch.rand(len(rows), 1, 1, 1, device=images.device) < schedule.hide
-        kept = random_blocks(len(rows), BLOCKS, VIEW.occlude_ratio, view.shape[2:], view)
-        expected = views.moved(joints[rows].to(view.dtype), maps)
-        inside = (expected.abs() <= 1).all(dim=2)
+        found = labelled_views(labels, schedule.batch_size, VIEW)
+        view, count = found.images, len(found.images)
+        hidden = torch.rand(count, 1, 1, 1, device=view.device) < schedule.hide
+        kept = random_blocks(count, BLOCKS, VIEW.occlude_ratio, view.shape[2:], view)
         view = torch.where(hidden, view * kept, view).contiguous(memory_format=torch.channels_last)
-        yield view, expected, shown[rows] & inside
+        yield found._replace(images=view)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ppl_fast._options import check, hint, option
+from ppl_fast._messages import hint
+from ppl_fast._options import check, option
 from ppl_fast.options.registry import CONFIGS
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class KeypointConfig:
 class LinkModelConfig(KeypointConfig):
     """What `PPL` and `AutoLink` have in common: links, a translator that draws on them, and its loss."""
 
-    machine: ClassVar[tuple[str, ...]] = ("perceptual_weights", "perceptual_download", "perceptual_recompute")
+    machine: ClassVar[tuple[str, ...]] = ("perceptual_weights", "perceptual_download", "recompute")
 
     thickness: float = option(
         1e-3, "squared width of a drawn link, in units of half the image side", positive=True, everyday=True
@@ -139,8 +140,12 @@ class LinkModelConfig(KeypointConfig):
         None, "its weight file; None: $PPL_FAST_VGG, then torch.hub's cache", everyday=True
     )
     perceptual_download: bool = option(False, "allow downloading the weights when they are found nowhere")
-    perceptual_recompute: bool = option(
-        False, "compute its maps again in the backward in place of keeping them: less memory, more time"
+    recompute: str = option(
+        "nothing",
+        "what the backward computes again in place of keeping it, for less memory: nothing; layers: of the U-Net, all "
+        "but convolutions; blocks: its blocks, the regressor's and the perceptual loss's stages as wholes, which takes "
+        "more time",
+        choices=("nothing", "layers", "blocks"),
     )
 
     reconstruction_weight: float = option(1.0, "weight of the reconstruction loss")

@@ -48,6 +48,7 @@ LEARNING: dict[str, Any] = {
     "schedule": "cosine",
     "flip": False,
     "channels_last": True,
+    "masks": "auto",
 }
 TRAIN: dict[str, Any] = LEARNING | {
     "cache": "memory",

@@ -34,6 +34,14 @@ class ExtensionConfig:
     )
     view_colour: float = option(0.2, "change of their colours, at most (not in the paper)", high=1)
 
+    joints_weight: float = option(
+        5.0, "weight of the distance of the first keypoints to the joints of labelled images (not in the paper)"
+    )
+    joints_ramp: float = option(
+        0.0, "share of the training over which that weight grows to its full size (not in the paper)", high=1
+    )
+    joints_batch: int = option(8, "labelled images a step and process (not in the paper)", low=1)
+
     occlude_input: float = option(
         0.0, "share of samples partly hidden from what finds the keypoints (not in the paper)", high=1
     )

@@ -3,7 +3,8 @@
 From when PPL and AutoLink had the options of their extensions themselves: they name the plain architecture and may hold
 any of those options. The rule for all of them, and for the command line: the extension is taken where one of its
 options differs from the default; else those options are left out. From when TensorBoard was the one tracker, and memory
-the one cache: options of the loop say yes or no to them.
+the one cache: options of the loop say yes or no to them. From when the perceptual loss alone could be computed again:
+an option says yes or no to that.
 """
 
 from __future__ import annotations
@@ -30,14 +31,24 @@ def resolve(architecture: str, options: Mapping[str, Any]) -> tuple[str, dict[st
         architecture: a key of `CONFIGS`; any other passes through.
         options: of its configuration or its extension's; unknown ones pass through, for the model to name.
     """
+    options = renamed(options)
     if architecture not in CONFIGS:
-        return architecture, dict(options)
+        return architecture, options
     wide = extension(architecture)
     plain = {item.name for item in fields(CONFIGS[architecture])}
     further = {item.name: item.default for item in fields(CONFIGS[wide]) if item.name not in plain}
     if any(options[name] != default for name, default in further.items() if name in options):
-        return wide, dict(options)
+        return wide, options
     return architecture, {name: value for name, value in options.items() if name not in further}
+
+
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model as they are called now: `recompute` takes the place of `perceptual_recompute`."""
+    named = dict(options)
+    if "perceptual_recompute" in named:
+        said = named.pop("perceptual_recompute")
+        named.setdefault("recompute", "layers" if YAML_WORDS.get(str(said).lower(), said) else "nothing")
+    return named
 
 
 def loop(options: Mapping[str, Any]) -> dict[str, Any]:

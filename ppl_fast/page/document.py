@@ -14,9 +14,10 @@ from string import Template
 from typing import Any, NamedTuple
 
 import ppl_fast
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._files import write_text
 from ppl_fast._options import integer
-from ppl_fast.data.kinds import MAX_PIXELS
+from ppl_fast.inference import open_source
 from ppl_fast.models import KeypointModel
 from ppl_fast.naming import NamedJoints
 from ppl_fast.options.footage import Framing
@@ -129,11 +130,13 @@ def collect(
     }
     skipped: list[tuple[str, str]] = []
     if source is not None:
-        budget = BUDGET - len(document(data))
+        framing = load_framing(run) if framing is None else framing
+        limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
+        media = open_source(source, model.settings.image_size, workers=workers, framing=framing, **limits)
+        budget = PICTURES * (BUDGET - len(document(data)))
         shown = pictures(
-            model, source, most=frames, some=HIDDEN, budget=budget * PICTURES, iterations=iterations,
-            batch_size=batch_size, workers=workers, max_bad_share=max_bad_share, max_pixels=max_pixels,
-            framing=load_framing(run) if framing is None else framing, progress=progress, sure=sure,
+            model, media, sure, most=frames, some=HIDDEN, budget=budget, iterations=iterations, batch_size=batch_size,
+            progress=progress,
         )  # fmt: skip
         data |= {"poses": shown.data, "rounds": rounds_of(model, shown.images, shown.names, ROUNDS)}
         skipped = shown.skipped

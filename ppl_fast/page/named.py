@@ -20,12 +20,7 @@ from ppl_fast.training import load_model
 from ppl_fast.training.run import find_model
 from ppl_fast.visualization import palette
 
-CONFIDENCE = {
-    "key": "confidence",
-    "label": "Confidence",
-    "unit": "of 1",
-    "better": "high",
-}
+CONFIDENCE = {"key": "confidence", "label": "Confidence", "unit": "of 1", "better": "high"}
 CALIBRATED = (
     "The likelihood that a point is off by less than 5 % of the image's side, as calibrated on labelled images."
 )
@@ -56,9 +51,16 @@ class Noting:
         return self.naming(images, keypoints)
 
     def mixed(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See `Naming`; the first that is mixed of a batch is its confidence."""
-        self.confidence = values if self.confidence is None else self.confidence
+        """See `Naming`; what is mixed of a batch is its confidence."""
+        self.confidence = values
         return self.naming.mixed(values)
+
+    def judged(
+        self, likelihood: NDArray[np.float64], error: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See `Naming`."""
+        self.confidence = likelihood
+        return self.naming.judged(likelihood, error)
 
 
 @dataclass(frozen=True)

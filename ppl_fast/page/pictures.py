@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,15 +17,13 @@ from PIL import Image
 from ppl_fast._files import readable
 from ppl_fast.data.boxes import seen
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.pixels import normalised
 from ppl_fast.data.video import Frame, Video
-from ppl_fast.inference import Estimation, Media, Poses, Source, open_source
+from ppl_fast.inference import Estimation, Media, Poses, Source
 from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.posing import Posing, device_of
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
-from ppl_fast.options.footage import Framing
 from ppl_fast.page.memory import memory_of, recall
 from ppl_fast.page.named import CONFIDENCE, Noting, Sureness
 from ppl_fast.page.numbers import rounded
@@ -34,7 +31,6 @@ from ppl_fast.page.numbers import rounded
 # (longer side in pixels, quality of JPEG), tried in this order until a picture fits into its share of the page.
 LADDER = ((512, 85), (448, 80), (384, 80), (320, 75), (256, 70), (208, 65), (160, 60), (128, 50))
 IN_TEXT = 4 / 3  # bytes of base64 for a byte
-NOT_ASKED = Sureness()
 # What tells plausible poses from others, beside confidence: in each picture's `measures` one number a keypoint.
 MEMORY_MEASURE = {
     "key": "memory",
@@ -116,44 +112,34 @@ def thinned(media: Media, most: int) -> tuple[Media, list[dict[str, Any]]]:
 
 def pictures(
     model: KeypointModel,
-    source: str | os.PathLike[str],
+    media: Media,
+    sure: Sureness,
     *,
     most: int,
     some: int,
     budget: float,
-    iterations: int = 1,
-    batch_size: int = 32,
-    workers: int = 0,
-    max_bad_share: float = 0.1,
-    max_pixels: int = MAX_PIXELS,
-    framing: Framing | None = None,
-    progress: bool = False,
-    sure: Sureness = NOT_ASKED,
+    iterations: int,
+    batch_size: int,
+    progress: bool,
 ) -> Shown:
-    """The poses of a source, each with its picture; what shows the model nothing is left out.
+    """The poses of files, each with its picture; what shows the model nothing is left out.
 
     Args:
         model: a trained model.
-        source: a folder of images and videos, or one of them.
+        media: folder, images or videos, as `open_source` finds them.
+        sure: the named joints, and whether there is confidence.
         most: images and frames to show, about.
         some: of them to give as the model takes them, spread evenly.
         budget: bytes that the pictures may take up in the page, about.
         iterations: as `ppl_fast.inference.estimate` has it.
         batch_size: likewise.
-        workers: likewise.
-        max_bad_share: likewise.
-        max_pixels: likewise.
-        framing: likewise.
         progress: likewise.
-        sure: the named joints, and whether there is confidence.
 
     Raises:
         ValueError, OSError, ImportError: see `ppl_fast.inference.estimate`.
     """
     size = model.settings.image_size
-    limits: dict[str, Any] = {"max_bad_share": max_bad_share, "max_pixels": max_pixels}
-    found = open_source(source, size, workers=workers, framing=framing, **limits)
-    media, clips = thinned(found, most)
+    media, clips = thinned(media, most)
     posing = Posing(model, iterations, confidence=sure.confidence, joints=sure.joints)
     batches = Estimation(posing, media, batch_size=batch_size, progress=progress)
     total = sum(part.length or most for part in media.parts)
@@ -180,10 +166,10 @@ def pictures(
     return Shown(data, images, list(kept), media.skipped + nothing)
 
 
-def _entries(model: KeypointModel, poses: Poses, joints: Noting | None = None) -> list[dict[str, Any]]:
+def _entries(model: KeypointModel, poses: Poses, joints: Noting | None) -> list[dict[str, Any]]:
     """Of each pose of a batch what the page shows; where there is a memory, also what it makes of the pose."""
     if joints is not None:
-        return _named(_entries(model, _keypoints_of(joints, poses, model.settings.image_size)), poses)
+        return _named(_entries(model, _keypoints_of(joints, poses, model.settings.image_size), None), poses)
     memory = memory_of(model)
     entries: list[dict[str, Any]] = [
         {

@@ -16,7 +16,7 @@ from ppl_fast.models.card import CARD, card, changes, plain, table
 from ppl_fast.models.checkpoint import CALIBRATION, CONFIG, FILES, JOINTS, JOINTS_REPORT, OPTIONS, WEIGHTS
 from ppl_fast.naming import load_joints
 from ppl_fast.options import CONFIGS
-from ppl_fast.options.footage import MOVING
+from ppl_fast.options.footage import AUTO, MOVING
 from ppl_fast.page.measured import FILES as METRICS
 from ppl_fast.page.measured import evaluations
 from ppl_fast.training.checkpoint import list_checkpoints, load_state
@@ -33,7 +33,7 @@ UNTOLD = (
     "tracker",
     "timeout",
 )
-INSTEAD = {"crop": "boxes.csv", "masks": "masks"}  # of the path of a file of boxes, or of a folder of masks
+INSTEAD = {"crop": "boxes.csv", "masks": "masks", "labels": "labels"}  # of the paths of files and folders
 POSES = "poses.png"
 
 
@@ -94,7 +94,7 @@ def _training(run: Path, folder: Path, model: KeypointModel) -> dict[str, Any]:
     import yaml
 
     options = {name: value for name, value in training_of(run).items() if name not in OF_THE_MACHINE}
-    options |= {name: other for name, other in INSTEAD.items() if options.get(name) not in (None, MOVING)}
+    options |= {name: other for name, other in INSTEAD.items() if options.get(name) not in (None, MOVING, AUTO)}
     trained = TrainConfig(**options)
     kept = {name: value for name, value in model.config.items() if name not in model.Config.machine}
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
@@ -120,7 +120,8 @@ def _data(run: Path | None, state: Mapping[str, Any]) -> list[str]:
         sizes = (
             f"of {w} x {h} pixels" if (w, h) == (wider, higher) else f"{w} to {wider} pixels wide, {h} to {higher} high"
         )
-        lines.append(f"- {state['count']:,} images, {sizes}; no labels.")
+        labels = "labels of a few" if run and training_of(run).get("labels") else "no labels"
+        lines.append(f"- {state['count']:,} images, {sizes}; {labels}.")
     if "step" in state:
         lines.append(f"- {state['step']:,} steps, {state['seconds'] / 3600:.2g} hours.")
     return [f"## Training\n\n{chr(10).join(lines)}"] if lines else []
@@ -131,7 +132,8 @@ def _named(folder: Path) -> list[str]:
     said = []
     if (folder / JOINTS).is_file():
         said.append(
-            "`ppl-fast name` has made named joints for it; `estimate` writes them, and `--keypoints` leaves them."
+            "It has named joints, by labels in its training or by `ppl-fast name`; `estimate` writes them, and "
+            "`--keypoints` leaves them."
         )
     if (folder / CALIBRATION).is_file():
         said.append("`ppl-fast calibrate` was run: confidence is a likelihood, and errors are expected ones.")
@@ -147,9 +149,8 @@ def _scores(run: Path, source: Path) -> tuple[list[str], list[str]]:
     if max(file.stat().st_mtime for file in there) < weights:
         return [], ["the card has no evaluation, since the weights are newer than it; ppl-fast evaluate makes another"]
     last = evaluations(run)[0]
-    own = [
-        score for score in last["scores"] if score["model"] == last["scores"][0]["model"]
-    ]  # others may be named by paths
+    first = last["scores"][0]["model"]  # others may be named by paths
+    own = [score for score in last["scores"] if score["model"] == first]
     keys = {"measure": "measure", "value": "value", "baseline": "baseline", "what that is": "baselineName"}
     rows = [["-" if score[key] is None else score[key] for key in keys.values()] for score in own]
     protocols = "\n".join(f"- {plain(score['measure'])}: {plain(score['protocol'])}" for score in own)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ppl_fast._documents import read_bytes
-from ppl_fast._pickles import RefusedError, refusing, short
+from ppl_fast._messages import short
+from ppl_fast._pickles import RefusedError, refusing
 from ppl_fast.published import pickles
 from ppl_fast.published.pickles import Held
 

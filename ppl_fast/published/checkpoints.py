@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ppl_fast._pickles import short
+from ppl_fast._messages import listed, short
 from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.weights import check_finite, check_kind
@@ -56,8 +56,8 @@ def load(cls: type[LinkModel] | None, source: Any, **options: Any) -> LinkModel:
     found = read_checkpoint(source)
     model = build(cls, found, **options)
     if taken := assumed(found, options):
-        listed = ", ".join(f"{name}={getattr(model.settings, name):g}" for name in taken)
-        warnings.warn(f"{found.where} does not hold all options: took the published {listed}", stacklevel=3)
+        told = ", ".join(f"{name}={getattr(model.settings, name):g}" for name in taken)
+        warnings.warn(f"{found.where} does not hold all options: took the published {told}", stacklevel=3)
     return model
 
 
@@ -119,8 +119,8 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
     both = [key for key in expected if key in given and key != layout.coordinates]
     wrong = [f"{key} {given[key]} instead of {expected[key]}" for key in both if given[key] != expected[key]]
     if missing or surplus or wrong:
-        listed = _some("; missing", missing) + _some("; unexpected", surplus) + _some("; of another shape", wrong)
-        raise ValueError(f"{where}: not a state dict of the published {layout.model.__name__}{listed}")
+        faults = _some("; missing", missing) + _some("; unexpected", surplus) + _some("; of another shape", wrong)
+        raise ValueError(f"{where}: not a state dict of the published {layout.model.__name__}{faults}")
     for key in both:
         check_kind(where, key, state[key].dtype, wanted[key].dtype)
         check_finite(where, key, state[key])
@@ -264,10 +264,9 @@ def _entry(where: str, holder: Any, name: str) -> Any:
     return found
 
 
-def _some(what: str, items: list[str], limit: int = 4) -> str:
+def _some(what: str, items: list[str]) -> str:
     """`what: a, b, c, d and 3 more`, or nothing."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return f"{what}: {', '.join(map(short, items[:limit]))}{more}" if items else ""
+    return f"{what}: {listed([*map(short, items)])}" if items else ""
 
 
 def _a(model: type[KeypointModel]) -> str:

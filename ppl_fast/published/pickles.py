@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ppl_fast._pickles import OUTSIDE, RefusedError, RestrictedUnpickler, scan, short
+from ppl_fast._messages import short
+from ppl_fast._pickles import OUTSIDE, RefusedError, RestrictedUnpickler, scan
 
 STORAGES = {
     "DoubleStorage": torch.float64,

@@ -16,7 +16,7 @@ from torch import nn
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.models import KeypointModel
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
@@ -31,6 +31,12 @@ def list_checkpoints(run: Path) -> list[Path]:
     named = [path for path in (run / "checkpoints").glob(f"{_STEP_PREFIX}*") if _STEP.fullmatch(path.name)]
     found = [path for path in named if (path / "state.json").is_file()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_STEP_PREFIX)))
+
+
+def newest(run: Path) -> str:
+    """Which checkpoint of a run is kept, if any, for the end of a message."""
+    kept = list_checkpoints(run)
+    return f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
 
 
 def checkpoint_path(run: Path, step: int) -> Path:

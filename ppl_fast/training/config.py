@@ -9,7 +9,8 @@ from typing import Any
 
 from ppl_fast._documents import MAX_PIXELS, read_yaml
 from ppl_fast._files import readable, write_text
-from ppl_fast._options import as_meant, check, hint, option, plain
+from ppl_fast._messages import hint
+from ppl_fast._options import as_meant, check, option, plain
 from ppl_fast.options import CONFIGS, migration, registry
 from ppl_fast.options.footage import CACHES, FITS, MOVING, WAYS, Framing
 
@@ -75,9 +76,17 @@ class TrainConfig:
     masks: str | None = option(
         None,
         "where the subject is, for links and keypoints to be drawn to (by an extension, as the preset small): moving = "
-        "what moves before a static camera; or a folder of masks, white there, each of the name of its image",
+        "what moves before a static camera; auto = that, where a clip's background stays, else nothing; or a folder of "
+        "masks, white there, each of the name of its image",
         everyday=True,
     )
+    labels: str | None = option(
+        None,
+        "a few labelled images: the first keypoints are then their joints, by name (by an extension): a project or "
+        "folder with labels, or a label file of images in DATA",
+        everyday=True,
+    )
+    individual: str | None = option(None, "whose joints these are, where labels have several individuals")
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: str = option(
@@ -120,6 +129,10 @@ class TrainConfig:
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
+        if self.individual is not None and self.labels is None:
+            raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
+        if self.crop is not None and self.masks == MOVING:
+            raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):
@@ -193,7 +206,7 @@ def check_options(path: str | os.PathLike[str], config: dict[str, Any], architec
         given = {} if config.get(section) is None else config[section]  # as where all its lines are comments
         if not isinstance(given, dict):
             raise ValueError(f"config file {path}: {section} must be a mapping of options, got {given!r}")
-        given = migration.loop(given) if section == "train" else given
+        given = (migration.loop if section == "train" else migration.renamed)(given)
         check_keys(given, [field.name for field in fields(options)], f"config file {path}, section {section}")
         config = {name: value for name, value in config.items() if name != section}
         config |= {section: as_meant(options, given)} if given else {}

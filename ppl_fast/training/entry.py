@@ -18,6 +18,7 @@ from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
 from ppl_fast.training.checkpoint import load_optimizer
 from ppl_fast.training.config import OF_THE_MACHINE, TrainConfig, write_config
+from ppl_fast.training.joints import TrainingLabels, teach
 from ppl_fast.training.pictures import check_drawing, keep_boxes, keep_subjects
 from ppl_fast.training.processes import check_alike, noticing_loss, once_a_machine
 from ppl_fast.training.run import blaming, claimed, fingerprint, is_run, restored, starting_point
@@ -46,7 +47,8 @@ def train(
         model_config: options of the model.
         train_config: options of the loop.
         data: folder of images, searched recursively, or a published data set as `ppl_fast.data.open_set` takes it;
-            labels are not read. With reference "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
+            its labels are not read, but those that `train_config.labels` names, by an extension. With reference
+            "video", a folder of clips (see `ppl_fast.data.ClipFolder`).
         out: run directory, new or empty unless `resume`, of one process at a time. It receives config.yaml, model/ (the
             latest), checkpoints/, log.jsonl, prior.jsonl, what a tracker writes, and the pictures training.png,
             poses.png and, of a model with a prior, prior.png; where it sees boxes around an animal, boxes.csv and
@@ -70,6 +72,8 @@ def train(
     run = Path(out)
     registry.check(architecture, "train")
     architecture, model_config = migration.resolve(architecture, model_config)
+    if train_config.labels is not None:
+        architecture = migration.extension(architecture)
     model_class = MODELS[architecture]
     if train_config.picture_every:
         check_drawing()
@@ -92,38 +96,47 @@ def train(
         )
         check_alike(_facts(state, model, train_config, dataset))
         model.load_perceptual()
-        begins = "" if checkpoint is not None else _begun(model, start)
-        figures = subject_masks(train_config, model, dataset)
+        figures, of_masks = subject_masks(train_config, model, dataset)
+        labels = teach(train_config, data, model, run, accelerator.device)
+        begins = "" if checkpoint is not None else _begun(model, start, labels)
         trainer = Trainer(train_config, model, dataset, run, state, accelerator, figures)
         tell = say if accelerator.is_main_process else lambda text: None
-        tell("\n".join([dataset.report(), *([figures.report] if figures else []), *([begins] if begins else [])]))
+        reports = (dataset.report(), of_masks, labels.report(model) if labels else "", begins)
+        tell("\n".join(each for each in reports if each))
         tell(f"training on {_devices_of(accelerator)}, reconstruction loss: {model.loss_name()}")
         if resume and not begun:
             tell(f"no run in {run} yet: it begins")
         if not tracker_takes(train_config.tracker, run):
             tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
         if checkpoint:
-            with blaming(checkpoint):
-                load_optimizer(checkpoint, model, trainer.optimizer)
-            tell(f"resuming at step {trainer.step} from {checkpoint}")
-            if state["images"] != fingerprint(dataset.paths):
-                tell(f"note: {data} no longer holds the images the run began with, so their order changes")
+            tell(_gone_on(trainer, checkpoint, state["images"], data))
         if trainer.step >= train_config.steps:
             tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
             return trainer.trained()
         main = accelerator.is_main_process
         with claimed(run, resume, checkpoint) if main else nullcontext():
-            tracker = _begin(trainer, str(data)) if main else None
+            tracker = _begin(trainer, str(data), labels) if main else None
             again = shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"])
             trainer.fit(again, tracker)
         tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
         return trainer.trained()
 
 
-def _begun(model: KeypointModel, start: str | os.PathLike[str] | None) -> str:
+def _gone_on(trainer: Trainer, checkpoint: Path, images: str, data: str | os.PathLike[str]) -> str:
+    """Restore the optimizer, and what is told of it; `images` is the digest of those that the run began with."""
+    with blaming(checkpoint):
+        load_optimizer(checkpoint, trainer.bare_model, trainer.optimizer)
+    told = f"resuming at step {trainer.step} from {checkpoint}"
+    if images != fingerprint(trainer.dataset.paths):
+        told += f"\nnote: {data} no longer holds the images the run began with, so their order changes"
+    return told
+
+
+def _begun(model: KeypointModel, start: str | os.PathLike[str] | None, labels: TrainingLabels | None) -> str:
     """What `warm_start` tells, or nothing without a model to begin with, which a held prior needs."""
     if start is not None:
-        return warm_start(model, start)
+        told = warm_start(model, start)
+        return told if labels is None else f"{told}\n{labels.match(model)}"
     if getattr(model.settings, "hold_prior", False):
         raise ValueError("train: hold_prior holds what a model has learned, and needs one to begin with: --from")
     return ""
@@ -139,7 +152,7 @@ def _images(data: str | os.PathLike[str], image_size: int, config: TrainConfig, 
         raise ValueError(f"train: cannot resume {run}: it is no run directory, and none can begin: {error}") from error
 
 
-def _begin(trainer: Trainer, data: str) -> GeneralTracker | None:
+def _begin(trainer: Trainer, data: str, labels: TrainingLabels | None) -> GeneralTracker | None:
     """What lies in a run before its first step; gives the tracker, which may refuse before anything is written."""
     config, model, run = trainer.config, trainer.bare_model, trainer.run
     tracker = begin_tracker(config.tracker, run, trainer.step, _options(model, config))
@@ -147,6 +160,8 @@ def _begin(trainer: Trainer, data: str) -> GeneralTracker | None:
     keep_boxes(run, trainer.dataset, draw=config.picture_every > 0)
     if trainer.figures is not None and config.picture_every:
         keep_subjects(run, trainer.dataset, trainer.figures)
+    if labels is not None:
+        labels.keep(run, model)
     return tracker
 
 

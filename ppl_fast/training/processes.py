@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from ppl_fast.training.checkpoint import list_checkpoints
+from ppl_fast.training.checkpoint import newest
 
 Result = TypeVar("Result")
 # What gloo and NCCL say of a process that is gone, and of one that is silent.
@@ -145,6 +145,4 @@ def noticing_loss(timeout: int, run: Path) -> Iterator[None]:
         if not several() or not (SILENT.search(said) or GONE.search(said)):
             raise
         what = f"did not answer for {timeout} s" if SILENT.search(said) else "ended"
-        kept = list_checkpoints(run)
-        newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
-        raise ConnectionError(f"training stopped: another of its processes {what}; {newest}") from error
+        raise ConnectionError(f"training stopped: another of its processes {what}; {newest(run)}") from error

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_fast._files import is_taken, locked
+from ppl_fast._files import check_writable, is_taken, locked
 from ppl_fast._options import as_meant
 from ppl_fast.models import KeypointModel, load_pretrained
 from ppl_fast.models.checkpoint import OPTIONS, WEIGHTS
@@ -35,7 +35,10 @@ def starting_point(run: Path, resume: bool) -> Path | None:
     Raises:
         ValueError: `resume`, and `run` holds something, but no run.
         FileExistsError: not `resume`, and `run` holds a run or something else.
+        PermissionError: `run` cannot be written, by the first process, which alone writes.
     """
+    if os.environ.get("RANK", "0") == "0":
+        check_writable(run)
     started = is_run(run)
     taken = is_taken(run) and not (run.is_dir() and os.listdir(run) == [LOCK])
     if resume:
@@ -117,7 +120,8 @@ def find_model(path: str | os.PathLike[str]) -> Path:
     for directory in (Path(path) / "model", Path(path)):
         if (directory / WEIGHTS).is_file():
             return directory
-    raise FileNotFoundError(f"{path} is no run directory: it holds no model/model.safetensors")
+    reason = "it holds no model/model.safetensors" if os.path.exists(path) else "there is nothing at this path"
+    raise FileNotFoundError(f"{path} is no run directory: {reason}")
 
 
 def load_framing(path: str | os.PathLike[str]) -> Framing:

@@ -16,9 +16,9 @@ from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
 from ppl_fast.data.shards import find_shards
-from ppl_fast.data.subjects import MovingSubjects, SubjectMasks
+from ppl_fast.data.subjects import MovingSubjects, NothingMovesError, SubjectMasks, cropped
 from ppl_fast.models import KeypointModel
-from ppl_fast.options.footage import MOVING, Selection
+from ppl_fast.options.footage import AUTO, MOVING, Selection
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.processes import meeting
 
@@ -47,21 +47,32 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
     return images
 
 
-def subject_masks(config: TrainConfig, model: KeypointModel, images: ImageSet) -> SubjectMasks | MovingSubjects | None:
-    """Where the subject of each image is, if the options say so.
+def subject_masks(
+    config: TrainConfig, model: KeypointModel, images: ImageSet
+) -> tuple[SubjectMasks | MovingSubjects | None, str]:
+    """Where the subject of each image is, if the options say so, and what was found, fit for printing.
 
     Raises:
         ValueError: the masks do not fit the images, or the model has no use of them.
     """
     if config.masks is None:
-        return None
-    weighed = [getattr(model.settings, f"{name}_weight", 0.0) for name in ("foreground", "coverage", "stray")]
-    if not any(weighed):
+        return None, ""
+    used = any(getattr(model.settings, f"{name}_weight", 0.0) for name in ("foreground", "coverage", "stray"))
+    if config.masks == AUTO:
+        if not used or cropped(images):
+            return None, ""
+        try:
+            found = MovingSubjects(images)
+        except (NothingMovesError, ImportError) as error:
+            return None, f"links and keypoints are drawn to no masks ({error})"
+        return found, found.report
+    if not used:
         raise ValueError(
             "TrainConfig: masks need a model that is drawn to the subject: --preset small, or an extension with "
             "foreground_weight, coverage_weight or stray_weight"
         )
-    return MovingSubjects(images) if config.masks == MOVING else SubjectMasks(config.masks, images)
+    masks = MovingSubjects(images) if config.masks == MOVING else SubjectMasks(config.masks, images)
+    return masks, masks.report
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ppl_fast import _allocation
+from ppl_fast import _allocation, _devices
 from ppl_fast._console import no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
-from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, save_checkpoint
+from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, newest, save_checkpoint
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.forecast import Forecast
 from ppl_fast.training.logging import RunLog
@@ -96,7 +96,7 @@ class Trainer:
         """
         config, accelerator = self.config, self.accelerator
         loader = training_loader(
-            self.dataset, config.batch_size, config.seed, self.step, config.workers, config.flip,
+            self.dataset, config.batch_size, config.seed, self.step, min(config.workers, _devices.cpus()), config.flip,
             rank=accelerator.process_index, world_size=accelerator.num_processes, reference=config.reference,
             figures=self.figures,
         )  # fmt: skip
@@ -187,8 +187,8 @@ class Trainer:
         loss = means.pop("loss")
         if not math.isfinite(loss):
             kept = list_checkpoints(self.run)
-            newest = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
-            raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {newest}")
+            left = f"the newest checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+            raise FloatingPointError(f"training diverged: the loss is {loss} at step {self.step}; {left}")
         return {
             "step": self.step,
             "loss": loss,
@@ -215,10 +215,8 @@ class Trainer:
             if draw:
                 draw_pictures(self.run, self.bare_model, shown_images(self.dataset).to(self.accelerator.device), log)
         except (OSError, SafetensorError) as error:
-            kept = list_checkpoints(self.run)
-            newest = f"{kept[-1]} is kept, --resume continues from it" if kept else "no checkpoint was saved yet"
             reason = getattr(error, "strerror", None) or error
-            raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest}") from error
+            raise OSError(f"could not write to {self.run} at step {self.step}: {reason}; {newest(self.run)}") from error
 
     def _log_prior(self, log: RunLog) -> None:
         if (prior := self.bare_model.prior()) is not None:

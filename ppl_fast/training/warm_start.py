@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from itertools import combinations
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_fast._messages import listed
 from ppl_fast.models import MODELS, KeypointModel
+from ppl_fast.models.blank import blank
 from ppl_fast.models.checkpoint import read_config
 from ppl_fast.options import migration
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.run import FRAMING, find_model, load_framing, load_model
 
 LINKS = "link_parameters"  # one a pair of keypoints i < j, row by row
-SHOWN = 4  # names of tensors that are told
 
 
 def options_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -72,11 +74,35 @@ def warm_start(model: KeypointModel, path: str | os.PathLike[str]) -> str:
         raise ValueError(f"train: {path} has nothing that a {type(model).__name__} of these options could begin from")
     lacking = [name for name in part + fresh if name == LINKS or name.startswith("memory.")]
     if lacking and getattr(model.settings, "hold_prior", False):
-        raise ValueError(f"train: hold_prior needs the prior of {path} whole, and does not have {_listed(lacking)}")
+        raise ValueError(f"train: hold_prior needs the prior of {path} whole, and does not have {listed(lacking)}")
     told = f"from {path}: {len(whole)} of {len(new)} tensors are taken over"
     if part:
-        told += f"; {counts[0]} keypoints become {counts[1]}, the first {min(counts)} of which keep {_listed(part)}"
-    return told + (f"; new are {_listed(fresh)}" if fresh else "")
+        told += f"; {counts[0]} keypoints become {counts[1]}, the first {min(counts)} of which keep {listed(part)}"
+    return told + (f"; new are {listed(fresh)}" if fresh else "")
+
+
+@torch.no_grad()
+def reorder(model: KeypointModel, order: Sequence[int]) -> None:
+    """Give a model's keypoints other numbers, and leave it otherwise as it is: keypoint i is the one that was order[i].
+
+    Args:
+        model: on the CPU.
+        order: of all N keypoints.
+    """
+    number, rows = model.settings.num_keypoints, torch.as_tensor(order)
+    another = number - 1 if number > 2 else number + 1  # to see which axes have an entry a keypoint
+    others = blank(type(model), model.config | {"num_keypoints": another}, "train").state_dict()
+    for name, tensor in model.state_dict().items():
+        if name == LINKS:
+            first, second = torch.tensor([*combinations(range(number), 2)]).T
+            weights = tensor.new_zeros(number, number)
+            weights[first, second] = weights[second, first] = tensor
+            tensor.copy_(weights[rows[first], rows[second]])
+            continue
+        found = tensor
+        for axis, (length, other) in enumerate(zip(tensor.shape, others[name].shape, strict=True)):
+            found = found.index_select(axis, rows) if length != other else found
+        tensor.copy_(found)
 
 
 def _takes_over(name: str, tensor: Tensor, found: Tensor, counts: tuple[int, int]) -> bool:
@@ -96,8 +122,3 @@ def _takes_over(name: str, tensor: Tensor, found: Tensor, counts: tuple[int, int
     part = tuple(slice(min(pair)) for pair in lengths)
     tensor[part] = found[part].to(tensor.dtype)
     return True
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

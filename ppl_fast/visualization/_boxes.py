@@ -18,7 +18,13 @@ TEXT = "Above, the originals with their boxes; below, what the model sees, whose
 
 
 def save_boxes(
-    path: str | Path, originals: Sequence[Image.Image], boxes: Any, images: Any, names: Sequence[str], cell: int = CELL
+    path: str | Path,
+    originals: Sequence[Image.Image],
+    boxes: Any,
+    images: Any,
+    names: Sequence[str],
+    *,
+    cell: int = CELL,
 ) -> None:
     """Write a PNG of originals with their boxes, and beneath each what a model sees.
 

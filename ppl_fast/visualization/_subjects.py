@@ -17,7 +17,7 @@ DIMMED, VEIL = 0.25, (90, 96, 110)  # what is left of an image beside the subjec
 TEXT = "What is taken for the subject; the rest is dimmed. An image without a mask is shown as it is."
 
 
-def save_subjects(path: str | Path, images: Any, masks: Any, names: Sequence[str], cell: int = CELL) -> None:
+def save_subjects(path: str | Path, images: Any, masks: Any, names: Sequence[str], *, cell: int = CELL) -> None:
     """Write a PNG of images in which all but the subject is dimmed.
 
     Args:

@@ -34,7 +34,7 @@ class Case:
     make: Callable[[torch.Generator], dict]
 
     def inputs(self, dtype=torch.float64, device="cpu", seed=0) -> dict:
-        """Return the arguments with floating-point tensors rounded to `dtype`."""
+        """The arguments with floating-point tensors rounded to `dtype`."""
         arguments = self.make(torch.Generator().manual_seed(seed))
         return {
             name: value.to(device, dtype if value.is_floating_point() else None)

@@ -2,9 +2,9 @@
 
 `register()` makes siblings of the operators; `emulation()` lets `backend="emulated"` choose them, with the threads of
 each block taking turns in a given order. Objects are kept under build/ by the hash of what went in. There are four
-builds: ``plain`` rounds after every operation, ``contracted`` fuses multiplications with additions wherever the
-compiler may, which is what nvcc does, ``watched`` finds races in shared memory and accesses that are not aligned, and
-``sanitized`` accesses out of bounds.
+builds: `plain` rounds after every operation, `contracted` fuses multiplications with additions wherever the
+compiler may, which is what nvcc does, `watched` finds races in shared memory and accesses that are not aligned, and
+`sanitized` accesses out of bounds.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FLAGS = (
 
 
 def reason_against(kind: str = "plain") -> str | None:
-    """Return why the emulator cannot be built here, or None where it can."""
+    """Why the emulator cannot be built here, or None where it can."""
     if not shutil.which("g++"):
         return "there is no g++ to compile the CUDA emulator with"
     if kind == "contracted" and platform.machine() in ("x86_64", "AMD64"):
@@ -72,7 +72,7 @@ def reason_against(kind: str = "plain") -> str | None:
 
 
 def flags_of(kind: str) -> list[str]:
-    """Return the compiler's flags for a build; operators register under its name."""
+    """The compiler's flags for a build; operators register under its name."""
     own = [f for f in BUILDS[kind] if f != "-mfma" or platform.machine() in ("x86_64", "AMD64")]
     return [*FLAGS, *own, f'-DPPL_FAST_CUDA_OP(name)=name "_{kind}"']
 
@@ -117,7 +117,7 @@ def build(sources: list[Path], kind: str = "plain") -> Path:
 
 
 def sanitizer_environment() -> dict[str, str]:
-    """Return the environment in which a Python process can load a sanitized library."""
+    """The environment in which a Python process can load a sanitized library."""
     find = ["g++", "-print-file-name=libasan.so"]
     return {
         "LD_PRELOAD": subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip(),
@@ -163,7 +163,7 @@ def load(library: Path) -> ctypes.CDLL:
 
 
 def launched(library: ctypes.CDLL, call, run: bool = True) -> set[int]:
-    """Return the kernels that a call launches, as addresses; with `run=False` they do nothing."""
+    """The kernels that a call launches, as addresses; with `run=False` they do nothing."""
     library.cuda_emulator_only_note(not run)
     try:
         call()
@@ -174,14 +174,14 @@ def launched(library: ctypes.CDLL, call, run: bool = True) -> set[int]:
 
 
 def kinds() -> list:
-    """Return the builds that every case runs in, as parameters of tests; one that cannot run says why."""
+    """The builds that every case runs in, as parameters of tests; one that cannot run says why."""
     reasons = {kind: reason_against(kind) for kind in ("plain", "contracted")}
     return [pytest.param(k, marks=pytest.mark.skipif(r is not None, reason=str(r))) for k, r in reasons.items()]
 
 
 @functools.cache
 def register(kind: str) -> ctypes.CDLL:
-    """Compile the operators' CUDA sources, load them and define the siblings ``<op>_<kind>``; returns the library."""
+    """Compile the operators' CUDA sources, load them and define the siblings `<op>_<kind>`; returns the library."""
     library = load(build(operator_sources(), kind))
     for operator in _library.OPERATORS.values():
         operator.add_sibling(f"_{kind}", lambda _: None)  # the library has registered the kernels
@@ -189,7 +189,7 @@ def register(kind: str) -> ctypes.CDLL:
 
 
 def emulated(op: str):
-    """Return ppl_fast::`op` of the build that `emulation()` has chosen."""
+    """Ppl_fast::`op` of the build that `emulation()` has chosen."""
     return getattr(torch.ops.ppl_fast, f"{op}_{_chosen.get()}").default
 
 
@@ -215,7 +215,7 @@ def few_blocks(library: ctypes.CDLL):
 
 @contextlib.contextmanager
 def emulation(order: str = "forwards", kind: str = "plain"):
-    """Make ``emulated`` a backend, by one of the builds; yields the library."""
+    """Make `emulated` a backend, by one of the builds; yields the library."""
     library = register(kind)
     select = _backend.select
 

@@ -29,7 +29,7 @@ from video_files import encode
 
 from ppl_fast.data import ImageFolder, load_labels, open_set
 from ppl_fast.data.box_files import Row, read_boxes, write_boxes
-from ppl_fast.data.sets.layout import matlab
+from ppl_fast.data.sets.matlab import matlab
 from ppl_fast.data.sets.pickles import read_table
 from ppl_fast.data.video import Video
 from ppl_fast.models import PPL, ExtendedPPL

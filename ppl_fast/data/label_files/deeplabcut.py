@@ -16,8 +16,7 @@ import numpy as np
 
 from ppl_fast._documents import LARGE, read_bytes, read_yaml
 from ppl_fast._files import readable
-from ppl_fast._options import hint
-from ppl_fast._pickles import short
+from ppl_fast._messages import hint, short
 from ppl_fast.data.label_files.pandas_tables import Table, read_hdf
 from ppl_fast.data.labels import Labels
 

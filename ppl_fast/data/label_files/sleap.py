@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppl_fast._documents import parse_json
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.data.hdf import RECORDS, Content, MissingError, content
 from ppl_fast.data.label_files.deeplabcut import choose
 from ppl_fast.data.label_files.sleap_videos import json_object, last, videos_of

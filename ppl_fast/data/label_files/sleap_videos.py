@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ppl_fast._documents import parse_json
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 from ppl_fast.data.hdf import Content
 
 GROUP = re.compile(r"video(\d+)/video")

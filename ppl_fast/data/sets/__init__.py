@@ -8,14 +8,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ppl_fast._documents import MAX_PIXELS
+from ppl_fast._files import readable
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import ImageFolder, folder_of, list_files
-from ppl_fast.data.kinds import MAX_PIXELS, kind_of
+from ppl_fast.data.kinds import kind_of
 from ppl_fast.data.label_files import has_labels, load_labels
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.packed import PackedImages, packing
@@ -133,7 +135,7 @@ def open_set(
             if given is not None:
                 raise ValueError(f"open_set: {spec} is a published data set, which takes no {what}")
         root = Path(str(spec).partition(":")[2]).expanduser()
-        views = None if framing is None else views_of(framing, root, [], {}, max_pixels)
+        views = views_of(framing, root, [], {}, max_pixels)
         dataset = SETS[name](root, image_size, split, views=views, **options)
         return LabelledSet(dataset, name, dataset.protocol, dataset.read_labels)
     if shards := find_shards(spec):
@@ -149,6 +151,8 @@ def open_set(
         return LabelledSet(PackedImages(packed, image_size, **options), packed.name, read_labels=inside)
     read = partial(_beside, root, labels, individual)
     if not _has_videos(root):
+        if root.is_dir() and not list_files(root)[0] and (known := read()) is not None:
+            raise _images_are_missing(known, root)
         return LabelledSet(_image_folder(root, image_size, **options), root.name, read_labels=read)
     if split != "train" and (known := read()) is not None:
         return _labelled(root, image_size, known, options)
@@ -169,8 +173,11 @@ def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -
 
 
 def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
-    images, _ = list_files(root)
-    views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS))
+    images, others = list_files(root)
+    folders = {PurePosixPath(name).parent.name for name in images}
+    beside = {name: root / name for name in others if PurePosixPath(name).stem in folders}
+    beside = {name: path for name, path in beside.items() if kind_of(path) == "video"}
+    views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS), beside=beside)
     return ImageFolder(root, image_size, views=views, **options)
 
 
@@ -179,9 +186,16 @@ def _labelled(root: Path, image_size: int, labels: Labels, options: dict[str, An
     labels, frames = in_media(labels, root)
     if frames:
         dataset: ImageSet = clip_folder(root, image_size, choice=Selection(only=frames), **options)
-    else:
+    elif list_files(root)[0]:
         dataset = _image_folder(root, image_size, **options)
+    else:
+        raise _images_are_missing(labels, root)
     return LabelledSet(dataset, root.name, read_labels=lambda: labels)
+
+
+def _images_are_missing(labels: Labels, root: Path) -> ValueError:
+    example = f", such as {readable(labels.files[0])}" if labels.files else ""
+    return ValueError(f"the labels are of {len(labels.files)} images{example}, and {root} has no image")
 
 
 def _has_videos(root: Path) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 from ppl_fast.data.clips import ClipFolder, find_media
 from ppl_fast.data.images import ImageFiles, list_files
 from ppl_fast.data.sets.h5 import H5Images
-from ppl_fast.data.sets.layout import LayoutError, Published, matlab
+from ppl_fast.data.sets.layout import LayoutError, Published
+from ppl_fast.data.sets.matlab import matlab
 
 
 class Folder(Published, ImageFiles):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.hdf import MissingError, opened
 from ppl_fast.data.image_set import ImageSet
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.labels import Labels
 from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
 

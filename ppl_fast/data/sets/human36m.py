@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from ppl_fast._console import no_bar
 from ppl_fast.data.image_file import opened
-from ppl_fast.data.image_set import ImageSet, natural
+from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.images import ImageFiles
 from ppl_fast.data.labels import Labels
-from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints, matlab
+from ppl_fast.data.order import natural
+from ppl_fast.data.sets.layout import LayoutError, Published, from_fractions, joints
+from ppl_fast.data.sets.matlab import matlab
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}
 ACTIONS = ("Directions", "Discussion", "Posing", "Waiting", "Greeting", "Walking")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from ppl_fast.data.labels import Labels
-from ppl_fast.data.sets.matlab import matlab as matlab
 
 SHOWN = 12  # entries of a folder that an error lists
 

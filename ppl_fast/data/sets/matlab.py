@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ppl_fast._documents import LARGE, read_bytes
-from ppl_fast._pickles import short
+from ppl_fast._messages import short
 
 HEADER, TAG = 128, 8  # bytes
 LARGEST = 1 << 28  # bytes of an array, and of what a compressed one unpacks to

@@ -17,10 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast._documents import MAX_PIXELS
 from ppl_fast.data.framing import views_of
 from ppl_fast.data.image_file import load_resized, load_upright, upright_size
 from ppl_fast.data.image_set import ImageSet, check_share
-from ppl_fast.data.kinds import MAX_PIXELS
 from ppl_fast.data.shards.index import index_of
 from ppl_fast.data.shards.names import Names, Some
 from ppl_fast.data.shards.storage import Shard, find_shards
@@ -84,10 +84,7 @@ class ShardedImages(ImageSet):
             np.concatenate([getattr(each, what) for each in indices]) for what in ("starts", "lengths", "sizes")
         )
         self._tables = Tables(self.shards)
-        views = None
-        if framing is not None:
-            views = views_of(framing, Path(spec), names, {}, options.get("max_pixels", MAX_PIXELS))
-            views = views.keeping() if views is not None and keep else views
+        views = views_of(framing, Path(spec), names, {}, options.get("max_pixels", MAX_PIXELS), keep=keep)
         super().__init__(Path(spec), names, image_size, views=views, **options)
         cut = [(shard.name, each.broken) for shard, each in zip(self.shards, indices, strict=True) if each.broken]
         check_share(cut, len(self.shards), options.get("max_bad_share", 0.1), f"shards of {spec}")

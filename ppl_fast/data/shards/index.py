@@ -22,8 +22,7 @@ import numpy as np
 
 from ppl_fast._documents import parse_json
 from ppl_fast._files import cache_folder, replacing
-from ppl_fast.data.image_file import upright_size
-from ppl_fast.data.image_set import SMALLEST_SIDE, UNREADABLE
+from ppl_fast.data.image_file import SMALLEST_SIDE, UNREADABLE, upright_size
 from ppl_fast.data.npz import members as arrays_of
 from ppl_fast.data.shards import tars
 from ppl_fast.data.shards.storage import BrokenOff, Shard

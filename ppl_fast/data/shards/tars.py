@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ppl_fast.data.image_set import UNREADABLE
+from ppl_fast.data.image_file import UNREADABLE
 from ppl_fast.data.kinds import IMAGE_SUFFIXES
 from ppl_fast.data.shards.storage import BrokenOff, Shard
 

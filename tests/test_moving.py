@@ -1,0 +1,107 @@
+"""What moves before a static camera: the background that frames agree on, and what differs from it."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("PIL", reason="images need the data extra")
+pytest.importorskip("scipy", reason="finding what moves needs the data extra")
+
+from PIL import Image
+
+from ppl_fast.data import ImageFolder, make_figures, moving, open_set
+from ppl_fast.data.subjects import UNKNOWN, MovingSubjects, SubjectMasks
+from ppl_fast.options.footage import Framing
+
+
+def test_what_moves_before_a_static_camera(tmp_path):
+    make_figures(tmp_path / "set/room", 60, size=64, masks=tmp_path / "masks/room")
+    make_figures(tmp_path / "few", 3, size=64)
+    (tmp_path / "few").rename(tmp_path / "set/few")
+    images = ImageFolder(tmp_path / "set", 64)
+    subjects, masks = MovingSubjects(images), SubjectMasks(tmp_path / "masks", images)
+    known = [i for i in range(len(images)) if subjects[i].min() >= 0]
+    assert subjects.known == len(known) >= 57 and f"{len(known)} of 63" in subjects.report
+    assert "--crop moving" not in subjects.report
+    assert all(torch.equal(subjects[i], torch.full((1, 64, 64), UNKNOWN)) for i in range(3))  # of too few images
+    found, true = (torch.stack([each[i] for i in known]) >= 0.5 for each in (subjects, masks))
+    assert ((found & true).sum() / (found | true).sum()) > 0.8
+    with pytest.raises(ValueError, match="crops move with the animal"):
+        MovingSubjects(open_set(tmp_path / "set/room", 64, framing=Framing(crop="moving")).dataset)
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    with pytest.raises(ValueError, match="nothing moves"):
+        MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
+
+
+def test_a_subject_that_is_small_is_better_cropped(tmp_path):
+    for i in range(12):
+        pixels = np.full((64, 64), 90, np.uint8)
+        pixels[5 * i % 50 : 5 * i % 50 + 6, 4 * i : 4 * i + 13] = 250
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    report = MovingSubjects(ImageFolder(tmp_path, 64)).report
+    assert "12 of 12" in report and re.search(r"moves reaches over (19|2\d)% of the image's.*--crop moving", report), (
+        report
+    )
+
+
+def test_the_background_is_what_frames_agree_on():
+    """An animal that lies at one place in more than half of the frames, each time in another light, is none of it."""
+    rng = np.random.default_rng(0)
+    frames = np.full((30, 8, 8, 3), 100, np.uint8)
+    frames[:17, 2:5, 2:5] = rng.integers(150, 255, (17, 3, 3, 1))
+    frames = rng.permutation(frames)
+    assert np.median(frames, axis=0)[3, 3, 0] > 140
+    np.testing.assert_array_equal(moving.agreed(frames).pixels, 100)
+
+
+def test_a_shadow_is_no_animal():
+    still = moving.Background(np.full((32, 32, 3), (120, 100, 80), np.float32), 16.0)
+    frame = still.pixels.astype(np.uint8).copy()
+    frame[20:28, 4:30] = (90, 75, 60)
+    frame[4:20, 14:18] = (60, 100, 140)
+    with_shadow, without = (moving.animal(frame, still, 0.4, 1, shadow) for shadow in (True, False))
+    assert with_shadow[24, 6] and with_shadow[10, 15] and with_shadow.sum() > 250
+    assert not without[24, 6] and without[10, 15] and 60 <= without.sum() <= 110
+
+
+def test_a_part_that_is_seen_apart_is_of_the_subject():
+    """A paw in a mirror is; a speck is not, nor is either of the animal that a crop follows."""
+    still = moving.Background(np.full((32, 32, 3), 60, np.float32), 16.0)
+    frame = np.full((32, 32, 3), 60, np.uint8)
+    frame[2:14, 4:24] = 200
+    frame[20:26, 8:14] = 120
+    frame[28:30, 28:30] = 90
+    alone, all_parts = (moving.animal(frame, still, 0.4, 1, True, least_part=least) for least in (1.0, 0.05))
+    assert alone[8, 10] and not alone[23, 10]
+    assert all_parts[8, 10] and all_parts[23, 10] and not all_parts[28:30, 28:30].any()
+
+
+def test_a_lamp_that_changes_is_no_noise():
+    rng = np.random.default_rng(0)
+    room = rng.integers(40, 200, (32, 32, 3))
+    light = np.round(25 * np.sin(np.arange(40))).astype(int)
+    frames = np.clip(room + light[:, None, None, None] + rng.integers(-1, 2, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
+    still = moving.agreed(frames)
+    assert still.level == moving.LEAST_LEVEL and still.stays
+    off = (still.pixels - room).reshape(-1, 3)
+    assert np.ptp(off, axis=0).max() < 5  # the same moment of the lamp everywhere
+    frames[7, 10:20, 10:20] = 255 - frames[7, 10:20, 10:20]
+    assert moving.animal(frames[7], still, 0.4, 1).sum() >= 60 and moving.animal(frames[8], still, 0.4, 1) is None
+
+
+@pytest.mark.parametrize("difficulty, told", [("lab", True), ("wild", False)])
+def test_auto_draws_to_what_moves_where_the_background_stays(tmp_path, difficulty, told):
+    pytest.importorskip("accelerate", reason="training needs the train extra")
+    from ppl_fast.training.setup import subject_masks
+
+    make_figures(tmp_path / "set", 40, size=64, difficulty=difficulty)
+    images, config = ImageFolder(tmp_path / "set", 64), SimpleNamespace(masks="auto")
+    drawn, undrawn = (SimpleNamespace(settings=SimpleNamespace(coverage_weight=weight)) for weight in (1.0, 0.0))
+    masks, text = subject_masks(config, drawn, images)
+    assert (masks is not None) == told and ("something moves in" if told else "nothing moves in") in text
+    assert subject_masks(config, undrawn, images) == (None, "")
+    crops = open_set(tmp_path / "set", 64, framing=Framing(crop="moving")).dataset if told else None
+    assert crops is None or subject_masks(config, drawn, crops) == (None, "")
