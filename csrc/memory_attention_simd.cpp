@@ -114,14 +114,6 @@ PPL_HD void probabilities(const Attention<T>& a, const AttentionGrad<T>& g, int6
   scale(weight, 1 / g.total[at], columns);
 }
 
-template <class T>
-void touch_to_write(T* data, int64_t count) {
-  constexpr int64_t page = 4096 / sizeof(T);
-  const auto touch = [](T* at) { __atomic_fetch_or(reinterpret_cast<unsigned char*>(at), 0, __ATOMIC_RELAXED); };
-  for (int64_t i = 0; i < count; i += page) touch(data + i);
-  touch(data + count - 1);
-}
-
 // Both gradients of hard mode for a whole bank, in one pass; those of the prototypes are zero on entry.
 template <class T>
 void backward_hard(const Attention<T>& a, const AttentionGrad<T>& g, int64_t bank) {
@@ -135,8 +127,6 @@ void backward_hard(const Attention<T>& a, const AttentionGrad<T>& g, int64_t ban
     const T *const token = a.tokens + row, *const up = g.grad_values + row, *const prototype = prototypes + nearest;
     T *const to = g.grad_tokens + row, *const grad = grad_prototypes + nearest;
     const int64_t ahead = b + 1 < a.b ? stride : 0;  // the next row of this bank, which lies elsewhere
-    // A page that is read before it is written is mapped twice, and the second time all processors have to hear of it.
-    if (g.zero) touch_to_write(grad, a.d);
     int64_t i = 0;
     for (; i + n <= a.d; i += n) {
       __builtin_prefetch(token + ahead + i), __builtin_prefetch(up + ahead + i), __builtin_prefetch(to + ahead + i, 1);
@@ -192,7 +182,7 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
   const int64_t stride = a.m * a.d, columns = j1 - j0;
   const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
   T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
-  if (!g.zero) __builtin_memset(grad, 0, columns * a.d * sizeof(T));
+  __builtin_memset(grad, 0, columns * a.d * sizeof(T));
   if (!a.soft && columns == a.k) return backward_hard(a, g, bank);
   T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
   for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {
