@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,9 @@ DRAWN = {"mean pose": "#6d737e", "labels alone": "#b8434e", "keypoints": "#2f5f9
 
 def main() -> None:
     """Run what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="trained run")
-    parser.add_argument("labels", help="labelled images to draw from")
+    parser = parser_of(__doc__, COUNTS, DRAWS, Schedule().steps)
     parser.add_argument("--test", help="labelled images to measure on; without, the part of LABELS that is held out")
-    parser.add_argument("--seed", type=int, default=0, help="of that part, as the run was trained without it")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="of labels; 0: all")
-    parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--steps", type=int, default=Schedule().steps, help="of each network")
     parser.add_argument("--alone", type=int, default=NETWORKS, help="networks from scratch whose mean counts")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(options.run).eval()
@@ -66,8 +59,7 @@ def main() -> None:
     if options.test:
         test = read(options.test, model.config["image_size"])
     else:
-        order = np.random.default_rng(options.seed).permutation(len(pool))
-        test, pool = (part(pool, rows) for rows in np.split(order, [round(HELD_OUT * len(order))]))
+        test, pool = (part(pool, rows) for rows in divided(len(pool), options.seed))
     cells = []
     for count in options.counts:
         for draw in range(1 if count == 0 else options.draws):
@@ -75,15 +67,38 @@ def main() -> None:
             if not path.is_file():
                 print(f"== {path.stem}", flush=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                rows = np.random.default_rng([draw, count]).permutation(len(pool))[: count or None]
-                write_text(
-                    path, json.dumps(cell(model, part(pool, rows), test, options.steps, options.alone), indent=2) + "\n"
-                )
+                few = part(pool, drawn(len(pool), count, draw))
+                write_text(path, json.dumps(cell(model, few, test, options.steps, options.alone), indent=2) + "\n")
             cells.append(json.loads(path.read_text()))
     found = table(cells)
     write_text(options.out / "table.json", json.dumps(found, indent=2) + "\n")
     print("\n".join(lines(found)))
     chart(options.out / "table.png", found)
+
+
+def parser_of(about: str | None, counts: Sequence[int], draws: int, steps: int) -> argparse.ArgumentParser:
+    """The parser of a script that measures what few labels of a trained run are worth; and its defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="trained run")
+    parser.add_argument("labels", help="labelled images to draw from, and to hold out")
+    parser.add_argument("--seed", type=int, default=0, help="of what is held out, as the run was trained without it")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    parser.add_argument("--counts", type=int, nargs="+", default=list(counts), help="of labels; 0: all")
+    parser.add_argument("--draws", type=int, default=draws)
+    parser.add_argument("--steps", type=int, default=steps, help="of each network")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def divided(count: int, seed: int) -> list[np.ndarray]:
+    """Of so many labelled images those that are held out, and the others."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.split(order, [round(HELD_OUT * len(order))])
+
+
+def drawn(size: int, count: int, draw: int) -> np.ndarray:
+    """Which of `size` images are labelled in a draw of `count`; 0: all."""
+    return np.random.default_rng([draw, count]).permutation(size)[: count or None]
 
 
 def read(spec: str, image_size: int) -> Labelled:

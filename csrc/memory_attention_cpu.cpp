@@ -81,12 +81,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cpu(const Tensor& to
   return {cast(values, given), indices, cast(distances, given), softmax};
 }
 
-// Whether few of the prototypes, which are many, can have a gradient: zeros are then not worth writing.
-template <class T>
-bool mostly_zero(const Attention<T>& a) {
-  return !a.soft && a.k > kPrototypes && a.b <= a.k / 4 && a.k * a.d * int64_t(sizeof(T)) >= 1 << 18;
-}
-
 std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_values, const Tensor& grad_distances,
                                                          const Tensor& tokens, const Tensor& prototypes,
                                                          const Tensor& values, const Tensor& indices,
@@ -109,20 +103,17 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cpu(const Tensor& grad_valu
     const auto between = empty(t, {2, a.soft ? rows : 0}, type);
     const T* const least = read<T>(relative);
     T* const g_dot_nearest = write<T>(between);
-    const bool blank = needs_prototypes && mostly_zero(a) && zero_pages(grad_p);
-    if (blank) count_shortcut();
-    const AttentionGrad<T> g{read<T>(gv),  read<T>(gd),   read<T>(v),           read<int64_t>(chosen), least,
-                             least + rows, g_dot_nearest, g_dot_nearest + rows, write<T>(grad_t),      write<T>(grad_p),
-                             blank};
+    const AttentionGrad<T> g{
+        read<T>(gv),  read<T>(gd),   read<T>(v),           read<int64_t>(chosen), least,
+        least + rows, g_dot_nearest, g_dot_nearest + rows, write<T>(grad_t),      write<T>(grad_p)};
     const auto kernels = pick_kernels<T>();
     map_pages(grad_t);
-    const int64_t piece = blank ? a.k : kPrototypes;
-    if (a.soft || !needs_prototypes || a.k > piece)  // else below, in one pass
+    if (a.soft || !needs_prototypes || a.k > kPrototypes)  // else below, in one pass
       for_each_piece(a.m, a.b, tokens_of_a_job(a.m, a.b),
                      [&](int64_t bank, int64_t b0, int64_t b1) { kernels.backward_tokens(a, g, bank, b0, b1); });
     if (needs_prototypes)
-      for_each_piece(a.m, a.k, piece, [&](int64_t bank, int64_t j0, int64_t j1) {
-        if (!blank) map_pages(g.grad_prototypes + (bank * a.k + j0) * a.d, (j1 - j0) * a.d * sizeof(T));
+      for_each_piece(a.m, a.k, kPrototypes, [&](int64_t bank, int64_t j0, int64_t j1) {
+        map_pages(g.grad_prototypes + (bank * a.k + j0) * a.d, (j1 - j0) * a.d * sizeof(T));
         kernels.backward_prototypes(a, g, bank, j0, j1);
       });
   });

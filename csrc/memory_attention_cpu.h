@@ -34,7 +34,6 @@ struct AttentionGrad {
   const T *least, *total;                          // (b, m), soft only, of the forward
   T *g_dot_nearest, *q;                            // (b, m), soft only: backward_tokens leaves them for the prototypes
   T *grad_tokens, *grad_prototypes;                // (b, m, d), (m, k, d)
-  bool zero;                                       // hard only: grad_prototypes is, on entry
 };
 
 template <class T>
@@ -43,8 +42,8 @@ struct AttentionKernels {
   // Whether it screened.
   bool (*forward)(const Attention<T>&, const AttentionOut<T>&, int64_t bank, int64_t b0, int64_t b1, T* panel);
   void (*backward_tokens)(const Attention<T>&, const AttentionGrad<T>&, int64_t bank, int64_t b0, int64_t b1);
-  // Prototypes [j0, j1) of a bank, at most kPrototypes of them or, in hard mode, all; tokens are summed in order. Hard
-  // mode, with all prototypes of the bank at once: the tokens' gradients too, while they are at hand.
+  // Prototypes [j0, j1) of a bank, at most kPrototypes of them; tokens are summed in order. Hard mode, with all
+  // prototypes of the bank at once: the tokens' gradients too, while they are at hand.
   void (*backward_prototypes)(const Attention<T>&, const AttentionGrad<T>&, int64_t bank, int64_t j0, int64_t j1);
   // One bank: counts (m, k) and sums (m, k, d), zero on entry.
   void (*sums)(const Attention<T>&, const int64_t* indices, int64_t bank, T* counts, T* sums);

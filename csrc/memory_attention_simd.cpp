@@ -182,7 +182,7 @@ void backward_prototypes(const Attention<T>& a, const AttentionGrad<T>& g, int64
   const int64_t stride = a.m * a.d, columns = j1 - j0;
   const T* const chunk = a.prototypes + (bank * a.k + j0) * a.d;
   T* const grad = g.grad_prototypes + (bank * a.k + j0) * a.d;
-  if (!g.zero) __builtin_memset(grad, 0, columns * a.d * sizeof(T));
+  __builtin_memset(grad, 0, columns * a.d * sizeof(T));
   if (!a.soft && columns == a.k) return backward_hard(a, g, bank);
   T distance[kTokens * kPrototypes] = {}, g_dot_p[kTokens * kPrototypes], weight[kPrototypes];
   for (int64_t b0 = 0; b0 < a.b; b0 += kTokens) {

@@ -1,13 +1,11 @@
-// Memory that is about to be written, mapped many pages at a time; and memory made zero without writing it.
+// Memory that is about to be written, mapped many pages at a time.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #if defined(__linux__)
 #include <sys/mman.h>
-#include <unistd.h>
 #endif
 
 #include "tensors.h"
@@ -45,27 +43,6 @@ inline void map_pages(const Tensor& t) {
   torch::stable::parallel_for(0, (bytes + piece - 1) / piece, 1, [&](int64_t begin, int64_t end) {
     map_pages(data + begin * piece, std::min(end * piece, bytes) - begin * piece);
   });
-}
-
-// Makes a tensor 0 by giving its pages back: the system hands out zeros in their place, each page when it is first
-// touched. False where that cannot be, as with memory that processes share: then nothing is known of what it holds.
-inline bool zero_pages([[maybe_unused]] const Tensor& t) {
-#if defined(__linux__)
-  char* const data = static_cast<char*>(t.mutable_data_ptr());
-  char* const last = data + t.numel() * int64_t(t.element_size());
-  const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));  // the call rounds up, which must not reach past the tensor
-  char* const begin = reinterpret_cast<char*>((uintptr_t(data) + page - 1) / page * page);
-  char* const end = reinterpret_cast<char*>(uintptr_t(last) / page * page);
-  if (begin >= end) return false;
-  *begin = 1, end[-1] = 1;  // asked again below, since some systems take the call for a mere hint
-  if (madvise(begin, size_t(end - begin), MADV_DONTNEED) != 0) return false;
-  volatile const char *const first_page = begin, *const last_page = end - 1;
-  if (*first_page != 0 || *last_page != 0) return false;
-  std::memset(data, 0, size_t(begin - data)), std::memset(end, 0, size_t(last - end));
-  return true;
-#else
-  return false;
-#endif
 }
 
 }  // namespace ppl_fast

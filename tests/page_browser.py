@@ -6,16 +6,16 @@ from page_cases import finished_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, images):
+def finished(tmp_path_factory, images):
     return finished_run(tmp_path_factory.mktemp("runs") / "mine", images)
 
 
 @pytest.fixture(scope="module")
-def data(run, clips):
+def data(finished, clips):
     """What the page of a run and a folder of images and videos holds."""
     from ppl_fast.page import collect
 
-    return collect(run, clips, frames=13).data
+    return collect(finished, clips, frames=13).data
 
 
 @pytest.fixture(scope="session")

@@ -122,8 +122,8 @@ class TestRounds:
         names = texts(page, "#hidden option")
         assert any("/00000" in name for name in names)  # frames of a video
 
-    def test_measured_rounds_alone_have_their_slider(self, show, run):
-        page = show(collect(run).data)
+    def test_measured_rounds_alone_have_their_slider(self, show, finished):
+        page = show(collect(finished).data)
         assert parts(page)[0] == "occlusion"
         assert count(page, "#hidden-pictures") == 0
         page.focus("#round")
@@ -194,38 +194,38 @@ class TestMemory:
             for bank, rank in zip(shares, ranks, strict=True)
         ]
 
-    def decoded(self, run, chosen):
+    def decoded(self, finished, chosen):
         """The pose of these vectors, by the model itself."""
-        memory = memory_of(load_model(run))
+        memory = memory_of(load_model(finished))
         tokens = [bank.mean(0) if k < 0 else bank[k] for bank, k in zip(memory.codebook, chosen, strict=True)]
         with torch.no_grad():
             return memory.decode(torch.stack(tokens)[None])[0].numpy()
 
-    def test_the_pose_is_what_the_models_decoder_makes_of_the_chosen_vectors(self, page, data, run):
-        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(run, [-1] * 4), atol=2e-5)
+    def test_the_pose_is_what_the_models_decoder_makes_of_the_chosen_vectors(self, page, data, finished):
+        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(finished, [-1] * 4), atol=2e-5)
         page.focus("#bank-2")
         page.press("ArrowRight", "ArrowRight")
         chosen = self.chosen(page, data)
         assert chosen[2] >= 0 and chosen[0] == chosen[1] == chosen[3] == -1
         assert text(page, "bank-2-value").startswith(f"vector {chosen[2] + 1}, ")
-        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(run, chosen), atol=2e-5)
+        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(finished, chosen), atol=2e-5)
         assert "1 of 4 banks chosen" in text(page, "memory-caption")
 
-    def test_buttons_choose_for_all_banks(self, page, data, run):
+    def test_buttons_choose_for_all_banks(self, page, data, finished):
         page.click("#memory-random")
         chosen = self.chosen(page, data)
         assert min(chosen) >= 0
-        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(run, chosen), atol=2e-5)
+        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(finished, chosen), atol=2e-5)
         page.click("#memory-picture")
         codes = data["poses"]["pictures"][0]["codes"]
         assert self.chosen(page, data) == codes
-        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(run, codes), atol=2e-5)
+        np.testing.assert_allclose(dots(page, "memory-pose"), self.decoded(finished, codes), atol=2e-5)
         page.click("#memory-means")
         assert self.chosen(page, data) == [-1] * 4 and text(page, "bank-0-value") == "the mean"
 
-    def test_differences_are_drawn_larger(self, page, data, run):
+    def test_differences_are_drawn_larger(self, page, data, finished):
         page.click("#memory-random")
-        mean, pose = self.decoded(run, [-1] * 4), self.decoded(run, self.chosen(page, data))
+        mean, pose = self.decoded(finished, [-1] * 4), self.decoded(finished, self.chosen(page, data))
         choose(page, "gain", "5")
         np.testing.assert_allclose(dots(page, "memory-pose"), mean + 5 * (pose - mean), atol=1e-4)
         assert "drawn 5 times as large" in text(page, "memory-caption")

@@ -99,7 +99,7 @@ def rewritten(text: str, source: str, uri: str, linked: set[str]) -> str:
 
 def is_data(path: str) -> bool:
     """Whether a file is given as it is, rather than shown on a page."""
-    return path.endswith((".json", ".png"))
+    return path.endswith((".json", ".png", ".jpg"))
 
 
 def shown(path: str) -> str:

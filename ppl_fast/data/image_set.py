@@ -123,6 +123,11 @@ class ImageSet(Dataset[torch.Tensor]):
                 ) from error
         return normalised(pixels)
 
+    @property
+    def cropped(self) -> bool:
+        """Whether parts of the images are seen alone."""
+        return self.views is not None and self.views.rows is not None
+
     def original(self, index: int) -> Image.Image:
         """The image as it is stored, upright RGB at its original size; for overlays."""
         return self._picture(self.paths[index])

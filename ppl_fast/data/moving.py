@@ -27,9 +27,7 @@ with needing("finding what moves needs", "data"):
 
 SIDE = 160  # pixels of the longer side that is looked at
 BLUR = 1.0  # pixels of noise that are looked past, at that side
-STEADY = (
-    10.0  # grey levels of noise, above which the background is no background: the camera moves, or there are several
-)
+STEADY = 10.0  # grey levels of noise, above which the camera moves, or there are several backgrounds
 AGREED = 0.25  # share of the frames that the background is the mean of: those nearest to one another
 SHADOW = 0.5, 0.04  # light that a shadow leaves at least, and how much more of one colour than of another
 SAMPLES = 64  # frames that make the background

@@ -91,12 +91,12 @@ class MovingSubjects(Dataset[torch.Tensor]):
     def __init__(self, images: ImageSet):
         from ppl_fast.data.moving import BLUR, JOINED, LEAST_SAMPLES, SAMPLES, SIDE, USUAL, Background, agreed, animal
 
-        if cropped(images):
+        if images.cropped:
             raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
         size = self._size = images.image_size
         scale = min(1.0, size / SIDE)
         self._packed: list[np.ndarray | None] = [None] * len(images)
-        stills: dict[str, Background] = {}
+        stills, reaches = dict[str, Background](), list[float]()
         row_of = {name: row for row, name in enumerate(images.paths)}
         with tqdm(total=len(images), desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
             # Videos come before the folders of images that their backgrounds are of as well.
@@ -113,19 +113,20 @@ class MovingSubjects(Dataset[torch.Tensor]):
                     bar.update()
                     if still is None or not still.stays:
                         continue
-                    moved = animal(_pixels(images, row), still, BLUR * scale, round(JOINED * scale), False, LEAST_PART)
+                    pixels, near = _pixels(images, row), round(JOINED * scale)
+                    moved = animal(pixels, still, BLUR * scale, near, shadow=False, least_part=LEAST_PART)
                     found |= {} if moved is None else {row: moved}
-                usual = np.median([moved.sum() for moved in found.values()]) if found else 0
+                areas = {row: moved.sum() for row, moved in found.items()}
+                least = USUAL * np.median([*areas.values()]) if found else 0
                 for row, moved in found.items():
-                    self._packed[row] = np.packbits(moved) if moved.sum() >= USUAL * usual else None
-        self.known = sum(each is not None for each in self._packed)
+                    if areas[row] >= least:
+                        self._packed[row] = np.packbits(moved)
+                        reaches.append(_reach(moved))
+        self.known = len(reaches)
         if not self.known:
             raise NothingMovesError(f"MovingSubjects: nothing moves in {images.root} before a background that stays")
         self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
-        reach = np.median(
-            [_reach(self[row][0].numpy() > 0) for row, each in enumerate(self._packed) if each is not None]
-        )
-        if reach < SMALL:
+        if (reach := np.median(reaches)) < SMALL:
             self.report += (
                 f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
                 "small to tell its parts apart, and --crop moving lets the model see it large"
@@ -144,11 +145,6 @@ class MovingSubjects(Dataset[torch.Tensor]):
 def _reach(mask: np.ndarray) -> float:
     """The longer side of the box around what is there, as a share of the image's."""
     return float(max(np.ptp(np.flatnonzero(mask.any(axis=axis))) + 1 for axis in (0, 1)) / len(mask))
-
-
-def cropped(images: ImageSet) -> bool:
-    """Whether parts of the images are seen alone."""
-    return images.views is not None and images.views.rows is not None
 
 
 def _pixels(images: ImageSet, row: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
 from ppl_fast.data.shards import find_shards
-from ppl_fast.data.subjects import MovingSubjects, NothingMovesError, SubjectMasks, cropped
+from ppl_fast.data.subjects import MovingSubjects, NothingMovesError, SubjectMasks
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import AUTO, MOVING, Selection
 from ppl_fast.training.config import TrainConfig
@@ -59,7 +59,7 @@ def subject_masks(
         return None, ""
     used = any(getattr(model.settings, f"{name}_weight", 0.0) for name in ("foreground", "coverage", "stray"))
     if config.masks == AUTO:
-        if not used or cropped(images):
+        if not used or images.cropped:
             return None, ""
         try:
             found = MovingSubjects(images)
