@@ -29,7 +29,7 @@ import loading
 import torch
 import whole_model
 from cases import Case
-from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, launched, peak_memory
+from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, kernel_times, launched, peak_memory
 from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, suites
 from op_tester import assert_close
 
@@ -103,6 +103,8 @@ def measure_operator(workload, name) -> dict:
     row = {"op": workload.op, "shape": workload.label, "backend": name}
     row |= {"eager_forward_us": eager_time(forward), "eager_total_us": eager_time(total)}
     row["peak_mb"] = peak_memory(total)
+    if name in KERNELS:
+        row["kernels_us"] = kernel_times(total)  # to lie beside what cycle_model.py predicts
     return row | {"graph_forward_us": graph_time(forward), "graph_total_us": graph_time(total)}
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one call of under eight minutes and without a network: build, tests on the device,
-# measurements, the checkers of memory and races, block sizes; what has to be compiled at run time comes last. Needs
-# python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors; nvcc, cmake, ninja and pybind11
-# for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT (default: build/gpu/out).
+# All that needs a GPU, in one call of under eight minutes and without a network: build; tests on the device beside the
+# checkers of memory and races; then, alone, measurements and block sizes; what has to be compiled at run time comes
+# last. Needs python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors, better with
+# pytest-xdist; nvcc, cmake, ninja and pybind11 for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT
+# (default: build/gpu/out).
 #   benchmarks/gpu_suite.sh [--rehearse]        --rehearse: on the CPU, by interpreter and emulator, with small shapes
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +11,7 @@ export PYTHON=${PYTHON:-python3} SITE=$PWD/build/gpu/site TEMP=$PWD/build/gpu/te
 PATH=$(dirname "$(command -v "$PYTHON")"):$PATH:/usr/local/cuda/bin
 OUT=$(realpath -m "${OUT:-build/gpu/out}")
 mkdir -p "$OUT"
-rm -f "$OUT/gpu.json"
+rm -f "$OUT/gpu.json" "$OUT/failed"
 rehearse=()
 total=460 # seconds, for all steps together
 slower=1  # how many times longer than on a GPU machine a step may take
@@ -21,23 +22,34 @@ elif [[ $# -gt 0 ]]; then
   echo "gpu_suite.sh takes --rehearse or nothing, got $*" >&2
   exit 2
 fi
-failed=()
 architecture= # of the GPU, such as 90
 
+failed() {
+  echo "$1" >>"$OUT/failed"
+}
+
 step() { # name, seconds, command...: run it with a limit, keep its log, go on whatever comes of it
-  local name=$1 limit=$(($2 * slower)) left=$((total * slower - SECONDS)) began=$SECONDS
+  local name=$1 limit=$(($2 * slower)) left=$((total * slower - SECONDS)) began=$SECONDS status=0
   shift 2
   ((limit = limit < left ? limit : left))
   if ((limit < 5)); then
     echo "== $name: left out, out of time"
-    failed+=("$name (out of time)")
+    failed "$name (out of time)"
     return
   fi
+  timeout --kill-after 5 "$limit" "$@" >"$OUT/$name.log" 2>&1 || status=$?
+  [[ $status == 0 ]] || failed "$name ($status)"
   echo "== $name (at most $limit s)"
-  timeout --kill-after 5 "$limit" "$@" 2>&1 | tee "$OUT/$name.log" | tail -n 60
-  local status=${PIPESTATUS[0]}
-  [[ $status == 0 ]] || failed+=("$name ($status)")
+  tail -n 60 "$OUT/$name.log"
   echo "== $name: status $status, $((SECONDS - began)) s"
+}
+
+beside() { # a step that measures nothing: on a GPU, at the same time as others of its kind
+  if [[ ${#rehearse[@]} -gt 0 ]]; then
+    step "$@"
+  else
+    step "$@" &
+  fi
 }
 
 bench() { # seconds, group...: rows that would begin later are noted as left out
@@ -78,38 +90,40 @@ fi
 export PYTHONPATH=$SITE # python -m puts the working directory before it: tests run in tests/, where no ppl_fast is
 step doctor 30 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
 
-tests=("$PYTHON" -m pytest -q --maxfail=8 -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_cuda_gpu.py)
+tests=("$PYTHON" -m pytest -q -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_cuda_gpu.py)
 if [[ ${#rehearse[@]} -gt 0 ]]; then
   step tests 100 env -C tests TRITON_INTERPRET=1 "${tests[@]}" -k "affine or strides or ties-float32 or training"
 else
-  step tests 100 env -C tests "${tests[@]}"
+  "$PYTHON" -c "import xdist" && tests+=(-n 8 --dist worksteal) # Triton compiles for most of the time
+  beside tests 140 env -C tests CUBLAS_WORKSPACE_CONFIG=:4096:8 "${tests[@]}"
 fi
-bench 60 kernels
-if [[ $architecture =~ ^(80|89|90|100)$ ]]; then # what the cycle model predicts, to lie beside what was measured
-  objects=("$TEMP"/CMakeFiles/ppl_fast_cuda.dir/csrc/*.cu.o)
-  step predict 20 "$PYTHON" benchmarks/cycle_model.py "${objects[@]}" --arch "$architecture"
-fi
-bench 75 models
-bench 20 loading
 
 checked() { # tool, the emulator's build that stands for it
   if [[ ${#rehearse[@]} -gt 0 ]]; then
     step "$1" 120 "$PYTHON" benchmarks/gpu_check.py --rehearse "$2" --seconds 60 # the build included
   elif command -v compute-sanitizer >/dev/null; then
-    step "$1" 50 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --report-api-errors no \
-      --error-exitcode 9 "$PYTHON" benchmarks/gpu_check.py --seconds 25
+    beside "$1" 120 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --report-api-errors no \
+      --error-exitcode 9 "$PYTHON" benchmarks/gpu_check.py --seconds 75
   else
-    failed+=("$1 (there is no compute-sanitizer)")
+    failed "$1 (there is no compute-sanitizer)"
   fi
 }
 checked memcheck sanitized # accesses out of bounds
 checked racecheck watched  # races in shared memory
+if [[ $architecture =~ ^(80|89|90|100)$ ]]; then # what the cycle model predicts, to lie beside what is measured
+  objects=("$TEMP"/CMakeFiles/ppl_fast_cuda.dir/csrc/*.cu.o)
+  beside predict 100 "$PYTHON" benchmarks/cycle_model.py "${objects[@]}" --arch "$architecture"
+fi
+wait
+bench 60 kernels
+bench 75 models
+bench 20 loading
 bench 30 formulas
 step tune 30 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
 bench $((total - 25)) compiled
 
 echo "== all in $SECONDS s; logs and gpu.json in $OUT"
-if [[ ${#failed[@]} -gt 0 ]]; then
-  echo "== failed: ${failed[*]}"
+if [[ -e $OUT/failed ]]; then
+  echo "== failed: $(paste -sd, "$OUT/failed")"
   exit 1
 fi

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +48,20 @@ def choosing(monkeypatch):
     monkeypatch.setattr(_backend, "_warned", set())
     monkeypatch.setattr(_devices, "capturing", lambda kind: False)
     monkeypatch.setenv("PPL_FAST_SELF_TEST", "off")
+
+
+@pytest.fixture
+def gpu_answers():
+    """After an illegal access a GPU never answers its process again: xdist then puts another worker in its place."""
+    yield
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except RuntimeError as error:
+        print(f"the GPU no longer answers: {error}", file=sys.stderr, flush=True)
+        if WORKER:
+            time.sleep(1)  # for the report of the test to be on its way
+            os._exit(1)
 
 
 @pytest.fixture(autouse=True)

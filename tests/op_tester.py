@@ -171,7 +171,7 @@ def check(op: str, case, backend: str, dtype: torch.dtype, device: str = "cpu", 
     """Assert that `backend` agrees with the float64 reference on `case`, values and gradients."""
     inputs = case.inputs(dtype, device)
     exact = {
-        name: x.double().cpu() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+        name: (x.double() if x.is_floating_point() else x).cpu() if isinstance(x, torch.Tensor) else x
         for name, x in inputs.items()
     }
     _, _, upstream = evaluate(op, exact, "reference")

@@ -8,7 +8,10 @@ from op_tester import check
 from ppl_fast import _library
 
 _reason = "there is no GPU here" if not torch.cuda.is_available() else _library.failure("_C_cuda")
-pytestmark = pytest.mark.skipif(_reason is not None, reason=str(_reason))
+pytestmark = [
+    pytest.mark.skipif(_reason is not None, reason=str(_reason)),
+    pytest.mark.usefixtures("gpu_answers"),
+]
 
 
 @pytest.mark.parametrize(("op", "case"), every())

@@ -21,6 +21,7 @@ if REHEARSE:
     interpreted.faster()
     interpreted.use_large_tiles()
 DEVICE = "cpu" if REHEARSE else "cuda"
+pytestmark = pytest.mark.usefixtures("gpu_answers")
 needs_gpu = pytest.mark.skipif(REHEARSE, reason="no GPU to rehearse on")
 
 HALVES = (torch.float16, torch.bfloat16)  # with the first case and with values that are not numbers

@@ -75,7 +75,7 @@ def test_a_rehearsal_fills_every_row(tmp_path):
                 assert math.isfinite(value) and (value > 0 or key == "peak_mb"), row
 
 
-STEPS = ["build", "doctor", "tests", "kernels", "models", "loading", "memcheck", "racecheck", "formulas", "tune"]
+STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "kernels", "models", "loading", "formulas", "tune"]
 STEPS += ["compiled"]
 
 
