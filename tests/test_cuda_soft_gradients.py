@@ -27,7 +27,7 @@ def errors_of_gradients(tokens, prototypes, temperature) -> tuple[list[float], l
     g = torch.Generator().manual_seed(1)
     upstream = [torch.randn(tokens.shape, generator=g), torch.randn(tokens.shape[:2], generator=g)]
 
-    def gradients(backend, dtype, chunk=len(tokens)):
+    def gradients(backend, dtype, chunk):
         found = []
         for part in range(0, len(tokens), chunk):
             t, *given = (x[part : part + chunk].to(dtype) for x in (tokens, *upstream))
@@ -35,10 +35,10 @@ def errors_of_gradients(tokens, prototypes, temperature) -> tuple[list[float], l
             found.append(evaluate("memory_attention", inputs, backend, given)[1])
         return torch.cat([of_tokens for of_tokens, _ in found]), sum(of_prototypes for _, of_prototypes in found)
 
-    exact = gradients("reference", torch.float64)
+    exact = gradients("reference", torch.float64, len(tokens))
     return tuple(
         [((x - e).abs().max() / e.abs().max()).item() for x, e in zip(found, exact, strict=True)]
-        for found in (gradients("emulated", torch.float32), gradients("emulated", torch.float32, 16))
+        for found in (gradients("emulated", torch.float32, len(tokens)), gradients("emulated", torch.float32, 16))
     )
 
 
