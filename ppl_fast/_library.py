@@ -82,7 +82,8 @@ class Autograd(NamedTuple):
     """How an operator is differentiated.
 
     `backward(op, ctx, *grads)` gets the sibling's own `<op>_backward` as its first argument, so that a gradient is
-    computed by the backend that computed the value.
+    computed by the backend that computed the value. The gradient of an output that nobody used, or that has none, is
+    None: autograd would fill zeros, a launch for each.
     """
 
     setup_context: Callable[..., None]
@@ -200,12 +201,18 @@ def _register_autograd(op: str, suffix: str, formula: Autograd) -> None:
     """Give one sibling its formula. Differentiating twice raises a sentence."""
     gradient = getattr(torch.ops.ppl_fast, f"{op}_backward{suffix}").default
 
-    def first(ctx: Any, *grads: torch.Tensor) -> Any:
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.set_materialize_grads(False)
+        formula.setup_context(ctx, inputs, output)
+
+    def first(ctx: Any, *grads: torch.Tensor | None) -> Any:
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
         return formula.backward(gradient, ctx, *grads)
 
     def second(ctx: Any, *grads: torch.Tensor) -> Any:
         raise RuntimeError(f"{op}: the second derivative is not implemented; the first one is")
 
     for name, backward in ((op, first), (f"{op}_backward", second)):
-        setup = formula.setup_context if name == op else None
+        setup = keep if name == op else None
         torch.library.register_autograd(f"ppl_fast::{name}{suffix}", backward, setup_context=setup, lib=_library)

@@ -145,9 +145,7 @@ def _setup_context(
     ctx.save_for_backward(keypoints, weights, links, output[1])
 
 
-def _backward(
-    gradient: Op, ctx: _Context, grad_heatmap: Tensor, grad_winner: Tensor | None
-) -> tuple[Tensor | None, ...]:
+def _backward(gradient: Op, ctx: _Context, grad_heatmap: Tensor, grad_winner: None) -> tuple[Tensor | None, ...]:
     return *gradient(grad_heatmap, *ctx.saved_tensors, ctx.thickness), None, None, None, None
 
 

@@ -162,12 +162,15 @@ def _setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor, float | None], o
 def _backward(
     gradient: Op,
     ctx: _Context,
-    grad_values: Tensor,
-    grad_indices: Tensor | None,
-    grad_distances: Tensor,
-    grad_softmax: Tensor | None,
+    grad_values: Tensor | None,
+    grad_indices: None,
+    grad_distances: Tensor | None,
+    grad_softmax: None,
 ) -> tuple[Tensor, Tensor | None, None]:
     needs_prototypes = ctx.needs_input_grad[1]
+    values = ctx.saved_tensors[2]
+    grad_values = torch.zeros_like(values) if grad_values is None else grad_values
+    grad_distances = values.new_zeros(values.shape[:2]) if grad_distances is None else grad_distances
     grads = gradient(grad_values, grad_distances, *ctx.saved_tensors, ctx.temperature, needs_prototypes)
     return grads[0], grads[1] if needs_prototypes else None, None
 
