@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in one call of under eight minutes and without a network: build; tests on the device beside the
-# checkers of memory and races; then, alone, measurements and block sizes; what has to be compiled at run time comes
-# last. Needs python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors, better with
+# checkers of memory and races; then, alone, measurements and block sizes. Needs python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors, better with
 # pytest-xdist; nvcc, cmake, ninja and pybind11 for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT
 # (default: build/gpu/out).
 #   benchmarks/gpu_suite.sh [--rehearse]        --rehearse: on the CPU, by interpreter and emulator, with small shapes
@@ -22,7 +21,6 @@ elif [[ $# -gt 0 ]]; then
   echo "gpu_suite.sh takes --rehearse or nothing, got $*" >&2
   exit 2
 fi
-architecture= # of the GPU, such as 90
 
 failed() {
   echo "$1" >>"$OUT/failed"
@@ -82,7 +80,6 @@ else
   step machine 20 bash -c 'nvidia-smi; nvcc --version'
   TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
   export TORCH_CUDA_ARCH_LIST
-  architecture=${TORCH_CUDA_ARCH_LIST/./}
   cuda=on
   command -v nvcc >/dev/null || cuda=off
   step build 120 bash -c "build $cuda"
@@ -110,17 +107,18 @@ checked() { # tool, the emulator's build that stands for it
 }
 checked memcheck sanitized # accesses out of bounds
 checked racecheck watched  # races in shared memory
-if [[ $architecture =~ ^(80|89|90|100)$ ]]; then # what the cycle model predicts, to lie beside what is measured
-  objects=("$TEMP"/CMakeFiles/ppl_fast_cuda.dir/csrc/*.cu.o)
-  beside predict 100 "$PYTHON" benchmarks/cycle_model.py "${objects[@]}" --arch "$architecture"
+if [[ ${#rehearse[@]} -eq 0 ]]; then # what has to be compiled for the measurements below is kept on disk
+  beside compile 120 "$PYTHON" benchmarks/gpu_bench.py compiled compiled_models --out "$TEMP/unused.json"
 fi
 wait
-bench 60 kernels
-bench 75 models
+bench 40 cpp
+bench 50 triton
+bench 40 formulas
+bench 100 models
+bench 40 compiled
 bench 20 loading
-bench 30 formulas
-step tune 30 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
-bench $((total - 25)) compiled
+step tune 40 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
+bench $((total - 25)) compiled_models
 
 echo "== all in $SECONDS s; logs and gpu.json in $OUT"
 if [[ -e $OUT/failed ]]; then

@@ -190,8 +190,10 @@ def test_runs_on_the_current_stream(name):
     assert torch.equal(actual, expected)
 
 
-def test_a_training_step_agrees_with_the_reference(name):
+def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
     """The model on the GPU with the backend behind auto, against the reference behind auto."""
+    # Two maps that differ by rounding differ by 2^-11 where TF32 rounds them to either side.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     results = []
     for wanted in (name, "reference"):
         torch.manual_seed(0)

@@ -66,7 +66,7 @@ def test_a_rehearsal_fills_every_row(tmp_path):
     for tool in ("memcheck", "racecheck"):
         assert int(re.search(r"checked (\d+) of", (tmp_path / f"{tool}.log").read_text())[1]) > 10
     result = json.loads((tmp_path / "gpu.json").read_text())
-    assert result["left_out"] == {}
+    assert result["left_out"] == {} and result["checks"].keys() == {"tests", "memcheck", "racecheck"}
     assert {row["job"] for row in result["rows"]} == wanted()
     for row in result["rows"]:
         for key, value in row.items():
@@ -75,8 +75,8 @@ def test_a_rehearsal_fills_every_row(tmp_path):
                 assert math.isfinite(value) and (value > 0 or key == "peak_mb"), row
 
 
-STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "kernels", "models", "loading", "formulas", "tune"]
-STEPS += ["compiled"]
+STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "compiled"]
+STEPS += ["loading", "tune", "compiled_models"]
 
 
 def wanted() -> set[str]:
