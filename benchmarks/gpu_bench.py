@@ -15,7 +15,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -26,11 +25,11 @@ from typing import NamedTuple
 import gpu_clock  # it says whether kernels are interpreted, and where the tests are
 
 # isort: split
-import loading
 import torch
 import whole_model
 from cases import Case
 from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, kernel_times, launched, peak_memory
+from gpu_models import MODEL, measure_estimate, measure_loading, measure_model
 from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, suites
 from op_tester import assert_close
 
@@ -40,7 +39,6 @@ from ppl_fast._library import OPERATORS
 
 KERNELS = ("cpp", "triton")
 WORKLOADS = [w for suite in suites().values() for w in suite.WORKLOADS if w.gpu != "none"]
-MODEL = whole_model.ModelWorkload(1, whole_model.SMALL) if REHEARSE else whole_model.PUBLISHED
 NOT_BEGUN = "not begun"
 
 
@@ -111,44 +109,6 @@ def measure_operator(workload, name) -> dict:
     return row | {"graph_forward_us": graph_time(forward), "graph_total_us": graph_time(total)}
 
 
-def measure_model(task, name, precision, compiler) -> dict:
-    torch.compiler.reset()  # what was compiled for the models before counts against a limit, past which nothing is
-    counters = torch._dynamo.utils.counters
-    counters.clear()
-    torch._inductor.config.fallback_random = True  # else it drops other blocks than the formula
-    subject = whole_model.Subject(name, MODEL, DEVICE, precision, compiler)
-    whole_model.gate(subject, task, MODEL, DEVICE)
-    graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
-    if bool(graphs) != bool(compiler):
-        raise AssertionError(f"{graphs} graphs were compiled")
-    call = subject.task(task)
-    row = {"op": task, "shape": MODEL.label, "backend": name, "precision": precision}
-    row |= {"compiled": compiler is not None, "graph_breaks": breaks}
-    row |= {"eager_total_us": eager_time(call), "peak_mb": peak_memory(call), "graph_total_us": graph_time(call)}
-    best = min(filter(None, (row["eager_total_us"], row["graph_total_us"])))
-    return row | {"images_per_second": MODEL.batch * 1e6 / best}
-
-
-def measure_loading(trained: bool) -> dict:
-    """Images a second by as many workers as there are processors, up to 8; trained on in bfloat16, or copied alone."""
-    workers = 1 if REHEARSE else min(8, len(os.sched_getaffinity(0)))
-    size, step = ppl_fast.PPL.Config(**MODEL.options).image_size, None
-    if trained:
-        subject = whole_model.Subject("cpp" if available("cpp") is None else "triton", MODEL, DEVICE, "bfloat16")
-
-        def step(images):
-            subject.images.copy_(images)
-            subject.step()
-
-    with tempfile.TemporaryDirectory() as folder:
-        loading.draw_photographs(Path(folder), 8 if REHEARSE else 512)
-        rate = loading.images_per_second(
-            Path(folder), size, MODEL.batch, workers, DEVICE, 0.0 if REHEARSE else 3.0, step
-        )
-    row = {"op": "training from JPEG files" if trained else "loading JPEG files", "shape": MODEL.label}
-    return row | {"backend": subject.name if trained else "loader", "workers": workers, "images_per_second": rate}
-
-
 def available(name: str) -> str | None:
     """Why an implementation cannot be measured here, or None."""
     if name in KERNELS:
@@ -156,9 +116,27 @@ def available(name: str) -> str | None:
     return None
 
 
+def fastest() -> str:
+    return "cpp" if available("cpp") is None else "triton"
+
+
 def operator_jobs(names) -> list[Job]:
     jobs = [(w, name) for name in names for w in WORKLOADS if name in w.implementations("gpu")]
     return [Job(f"{w.op} {w.label} {name}", name, functools.partial(measure_operator, w, name)) for w, name in jobs]
+
+
+def estimate_jobs() -> list[Job]:
+    """One image and a batch, one pass and four, by the model as it is and by `optimize`'s copies."""
+    return [
+        Job(
+            f"estimate B={batch} passes={iterations} {how}",
+            "cpp",
+            functools.partial(measure_estimate, batch, how, iterations),
+        )
+        for batch in dict.fromkeys((MODEL.batch, 1))
+        for iterations in (1, 4)
+        for how in ("optimized", "optimized bfloat16", "plain")
+    ]
 
 
 def model_jobs(chosen, compiler=None) -> list[Job]:
@@ -179,9 +157,10 @@ GROUPS: dict[str, Callable[[], list[Job]]] = {
     "cpp": lambda: operator_jobs(("cpp",)),
     "triton": lambda: operator_jobs(("triton",)),
     "models": lambda: model_jobs([*EVERY, ("triton", "tf32")]),
+    "estimate": estimate_jobs,
     "loading": lambda: [
-        Job("loading JPEG files", "loader", functools.partial(measure_loading, False)),
-        Job("training from JPEG files", "loader", functools.partial(measure_loading, True)),
+        Job("loading JPEG files", "loader", functools.partial(measure_loading, None)),
+        Job("training from JPEG files", "loader", functools.partial(measure_loading, fastest())),
     ],
     "formulas": lambda: operator_jobs(("reference", "formula")),
     "compiled": lambda: operator_jobs(("compiled",)),

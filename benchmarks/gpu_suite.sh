@@ -115,6 +115,7 @@ bench 40 cpp
 bench 50 triton
 bench 40 formulas
 bench 100 models
+bench 30 estimate
 bench 40 compiled
 bench 20 loading
 step tune 40 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"

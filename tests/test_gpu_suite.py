@@ -75,8 +75,8 @@ def test_a_rehearsal_fills_every_row(tmp_path):
                 assert math.isfinite(value) and (value > 0 or key == "peak_mb"), row
 
 
-STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "compiled"]
-STEPS += ["loading", "tune", "compiled_models"]
+STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "estimate"]
+STEPS += ["compiled", "loading", "tune", "compiled_models"]
 
 
 def wanted() -> set[str]:
@@ -86,4 +86,6 @@ def wanted() -> set[str]:
         for precision in ("float32", "tf32", "bfloat16"):
             rows |= {f"{task} {name} {precision}{how}" for name in ("cpp", "formula") for how in ("", " compiled")}
         rows.add(f"{task} triton tf32")
+    estimates = [(passes, how) for passes in (1, 4) for how in ("plain", "optimized", "optimized bfloat16")]
+    rows |= {f"estimate B=1 passes={passes} {how}" for passes, how in estimates}
     return rows | {"loading JPEG files", "training from JPEG files"}

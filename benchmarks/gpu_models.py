@@ -1,0 +1,81 @@
+"""What gpu_bench.py measures of whole models: steps, passes, estimates, and training from files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from gpu_clock import DEVICE, REHEARSE, eager_time, graph_time, peak_memory  # it says where the tests are
+
+# isort: split
+import loading
+import torch
+import whole_model
+from op_tester import assert_close
+
+import ppl_fast
+
+MODEL = whole_model.ModelWorkload(1, whole_model.SMALL) if REHEARSE else whole_model.PUBLISHED
+
+
+def measure_model(task, name, precision, compiler) -> dict:
+    torch.compiler.reset()  # what was compiled for the models before counts against a limit, past which nothing is
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    torch._inductor.config.fallback_random = True  # else it drops other blocks than the formula
+    subject = whole_model.Subject(name, MODEL, DEVICE, precision, compiler)
+    whole_model.gate(subject, task, MODEL, DEVICE)
+    graphs, breaks = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+    if bool(graphs) != bool(compiler):
+        raise AssertionError(f"{graphs} graphs were compiled")
+    call = subject.task(task)
+    row = {"op": task, "shape": MODEL.label, "backend": name, "precision": precision}
+    row |= {"compiled": compiler is not None, "graph_breaks": breaks}
+    row |= {"eager_total_us": eager_time(call), "peak_mb": peak_memory(call), "graph_total_us": graph_time(call)}
+    best = min(filter(None, (row["eager_total_us"], row["graph_total_us"])))
+    return row | {"images_per_second": MODEL.batch * 1e6 / best}
+
+
+def measure_estimate(batch: int, how: str, iterations: int) -> dict:
+    """Keypoints of images that lie on the device, by the model as it is or by `optimize`'s copy, TF32 allowed."""
+    subject = whole_model.Subject("cpp", replace(MODEL, batch=batch), DEVICE, "tf32")
+    model, images = subject.model.eval(), subject.images
+    if how != "plain":
+        dtype = torch.bfloat16 if how.endswith("bfloat16") else None
+        model, plain = ppl_fast.optimize(model, dtype), model
+        subject.precision = "float32"
+        with subject.computing():
+            expected, actual = (each.estimate(images) for each in (plain, model))
+        assert_close(f"estimate, {how}", actual, expected, whole_model.ROUNDED if dtype else whole_model.VALUES)
+        subject.precision = "tf32"
+
+    def call():
+        with subject.computing():
+            return model.estimate(images, iterations=iterations)
+
+    row = {"op": "estimate", "shape": f"B={batch} passes={iterations}", "backend": "cpp"}
+    row |= {"precision": "tf32", "how": how}
+    row |= {"eager_total_us": eager_time(call), "graph_total_us": graph_time(call), "peak_mb": peak_memory(call)}
+    return row | {"images_per_second": batch * 1e6 / min(filter(None, (row["eager_total_us"], row["graph_total_us"])))}
+
+
+def measure_loading(kernels: str | None) -> dict:
+    """Images a second by as many workers as there are processors, up to 8; trained on in bfloat16, or copied alone."""
+    workers = 1 if REHEARSE else min(8, len(os.sched_getaffinity(0)))
+    size, step = ppl_fast.PPL.Config(**MODEL.options).image_size, None
+    if kernels:
+        subject = whole_model.Subject(kernels, MODEL, DEVICE, "bfloat16")
+
+        def step(images):
+            subject.images.copy_(images)
+            subject.step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        loading.draw_photographs(Path(folder), 8 if REHEARSE else 512)
+        rate = loading.images_per_second(
+            Path(folder), size, MODEL.batch, workers, DEVICE, 0.0 if REHEARSE else 3.0, step
+        )
+    row = {"op": "training from JPEG files" if kernels else "loading JPEG files", "shape": MODEL.label}
+    return row | {"backend": kernels or "loader", "workers": workers, "images_per_second": rate}
