@@ -76,7 +76,7 @@ def test_a_rehearsal_fills_every_row(tmp_path):
 
 
 STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "estimate"]
-STEPS += ["compiled", "loading", "tune", "compiled_models"]
+STEPS += ["compiled", "loading", "models_float32", "tune", "compiled_models"]
 
 
 def wanted() -> set[str]:
