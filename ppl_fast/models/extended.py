@@ -32,6 +32,14 @@ class Extension(LinkModel):
         """How much of a weight there is that grows over a share of the training; all of it where nobody said."""
         return 1.0 if self.behind is None or self.behind >= over else self.behind / over
 
+    def phase(self) -> tuple[float, ...]:
+        """Whether link heatmaps are withheld, and how much there is of the weights that grow."""
+        s = self.settings
+        return float(self._withholds()), self.grown(s.equivariance_ramp), self.grown(s.joints_ramp)
+
+    def _withholds(self) -> bool:
+        return bool(self.settings.withhold) and (self.behind or 0.0) < self.settings.withhold_until
+
     def masks(self, images: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
         """`LinkModel.masks`, and what the options hide.
 
@@ -42,7 +50,7 @@ class Extension(LinkModel):
         if self.training and s.occlude_input:
             found["occluded"] = torch.rand(images.shape[0], device=images.device) < s.occlude_input
             found["visible"] = self.kept_blocks(images, s.occlude_ratio)
-        if self.training and s.withhold and (self.behind or 0.0) < s.withhold_until:
+        if self.training and self._withholds():
             found["withheld"] = torch.rand(images.shape[0], device=images.device) < s.withhold
         return found | super().masks(images, reference)
 
@@ -116,7 +124,7 @@ class ExtendedPPL(Extension, PPL):
             occluded = occluded & (torch.rand(len(occluded), device=occluded.device) < share)
         if not self.settings.occlude_fill:
             return hidden
-        if torch.compiler.is_compiling():  # one graph, whatever was drawn: all are filled in, then chosen from
+        if self.captured or torch.compiler.is_compiling():  # one graph: all are filled in, then chosen from
             filled = self._imagined(hidden, masks["visible"])
             return torch.where(occluded.view(-1, 1, 1, 1), filled, hidden)
         if occluded.any():
