@@ -101,7 +101,7 @@ def straight(images, tmp_path_factory, graphs):
 
 
 def test_replayed_steps_are_those_of_an_eager_run(images, tmp_path, graphs, straight):
-    """Weights grow up to step 6, and link heatmaps are withheld up to step 12: two phases, each with three eager steps."""
+    """Weights grow up to step 6, link heatmaps are withheld up to step 12: two phases, each with three eager steps."""
     run_steps(images, tmp_path / "graphs", 24, model=SCHEDULES, **LOOP, **graphs)
     assert contents(tmp_path / "graphs", 24) == straight
     assert (StandIn.captures, StandIn.trainer._captured.replays) == (2, 3 + 9)

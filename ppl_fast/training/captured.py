@@ -68,8 +68,8 @@ class CapturedStep:
     """A step that is taken eagerly, or replayed once its phase lasts.
 
     Args:
-        step: trains on a batch, leaves no gradients behind, and gives what is logged. Of what changes it reads nothing but
-            the batch, tensors that stay where they are, and what the phase tells.
+        step: trains on a batch, leaves no gradients behind, and gives what is logged. Of what changes it reads nothing
+            but the batch, tensors that stay where they are, and what the phase tells.
         optimizer: an AdamW, whose learning rates become tensors, to be filled.
         device: a GPU.
         layout: of the batch's tensors.
