@@ -101,10 +101,10 @@ def straight(images, tmp_path_factory, graphs):
 
 
 def test_replayed_steps_are_those_of_an_eager_run(images, tmp_path, graphs, straight):
-    """Weights grow up to step 6, link heatmaps are withheld up to step 12: two phases, each with three eager steps."""
+    """Link heatmaps are withheld up to step 12: two phases with three eager steps each; a weight grows up to step 6."""
     run_steps(images, tmp_path / "graphs", 24, model=SCHEDULES, **LOOP, **graphs)
     assert contents(tmp_path / "graphs", 24) == straight
-    assert (StandIn.captures, StandIn.trainer._captured.replays) == (2, 3 + 9)
+    assert (StandIn.captures, StandIn.trainer._captured.replays) == (2, 9 + 9)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -139,7 +139,22 @@ def test_what_cannot_be_captured_is_said_once_and_trained_eagerly(
     assert StandIn.trainer._captured.replays == 0
 
 
-def test_another_shape_ends_a_graph(graphs, monkeypatch):
+def test_weights_grow_on_a_device_as_in_python():
+    model = Extension.__new__(Extension)
+    torch.nn.Module.__init__(model)
+    model.links, distance = torch.zeros(0, 2), torch.tensor(0.1)
+    for share in np.linspace(0, 0.99, 34).tolist():
+        model.captured, model._behind = False, None
+        model.progressed(share)
+        expected = [distance * model.grown(over) for over in (0.0, 0.3, 1.0)]
+        model.captured = True
+        model.progressed(share)
+        growing = [model.grown(over) for over in (0.0, 0.3, 1.0)]
+        assert all(isinstance(each, torch.Tensor) for each in growing[1:])
+        assert [distance * each for each in growing] == expected and growing[1] == min(1, share / 0.3)
+
+
+def test_another_shape_or_phase_ends_a_graph(graphs, monkeypatch):
     monkeypatch.setattr(StandIn, "trainer", type("Of", (), {"bare_model": Extension.__new__(Extension)})())
     torch.nn.Module.__init__(StandIn.trainer.bare_model)
     weight = torch.nn.Parameter(torch.zeros(3))
@@ -151,11 +166,12 @@ def test_another_shape_ends_a_graph(graphs, monkeypatch):
         return ("loss",), batch["images"].sum().reshape(1)
 
     take = captured.CapturedStep(step, optimizer, torch.device("cpu"), torch.channels_last)
-    sizes = [2] * 5 + [3] * 5
-    sums = [take({"images": torch.full((size, 3, 4, 4), float(i))}, ())[1].item() for i, size in enumerate(sizes)]
-    assert sums == [size * 48 * i for i, size in enumerate(sizes)]
+    sizes, phases = [2] * 5 + [3] * 15, [0] * 10 + [1, 2, 3, 4, 5] + [6] * 5
+    for i, (size, phase) in enumerate(zip(sizes, phases, strict=True)):
+        names, sums = take({"images": torch.full((size, 3, 4, 4), float(i))}, (phase,))
+        assert names == ("loss",) and sums.item() == size * 48 * i
     assert len({each.data_ptr() for each in seen[:5]}) == 1 and seen[0].is_contiguous(memory_format=torch.channels_last)
-    assert (StandIn.captures, take.replays) == (2, 4)
+    assert (StandIn.captures, take.replays) == (3, 6)
     assert isinstance(optimizer.param_groups[0]["lr"], torch.Tensor) and optimizer.param_groups[0]["capturable"]
 
 

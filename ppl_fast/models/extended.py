@@ -23,19 +23,25 @@ class Extension(LinkModel):
 
     settings: Any  # an ExtensionConfig as well
     behind: float | None = None  # the share of the training that is; None where nobody said
+    _behind: Tensor | None = None  # the same on the device, where a CUDA graph is to read it
 
     def progressed(self, share: float) -> None:
         """Keep it, for what changes over the training."""
         self.behind = share
-
-    def grown(self, over: float) -> float:
-        """How much of a weight there is that grows over a share of the training; all of it where nobody said."""
-        return 1.0 if self.behind is None or self.behind >= over else self.behind / over
+        if self.captured:
+            if self._behind is None:
+                self._behind = torch.zeros((), dtype=torch.float64, device=self.links.device)
+            self._behind.fill_(share)
 
     def phase(self) -> tuple[float, ...]:
-        """Whether link heatmaps are withheld, and how much there is of the weights that grow."""
-        s = self.settings
-        return float(self._withholds()), self.grown(s.equivariance_ramp), self.grown(s.joints_ramp)
+        """Whether link heatmaps are withheld."""
+        return (float(self._withholds()),)
+
+    def grown(self, over: float) -> float | Tensor:
+        """How much of a weight there is that grows over a share of the training; all of it where nobody said."""
+        if self.captured and self._behind is not None and over:
+            return (self._behind / over).clamp(max=1).float()
+        return 1.0 if self.behind is None or self.behind >= over else self.behind / over
 
     def _withholds(self) -> bool:
         return bool(self.settings.withhold) and (self.behind or 0.0) < self.settings.withhold_until
