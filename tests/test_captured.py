@@ -180,7 +180,7 @@ def test_another_shape_or_phase_ends_a_graph(graphs, monkeypatch):
     [
         ({"precision": "fp16"}, "cuda_graph needs precision no or bf16, got fp16"),
         ({"accumulate": 2}, "cuda_graph takes a step's images at once, got accumulate 2"),
-        ({"device": "cpu"}, "cuda_graph needs one process on a GPU of CUDA, got device cpu; leave it out"),
+        ({"device": "cpu"}, "cuda_graph needs one process on a GPU of CUDA, got device cpu: set it to false there"),
     ],
 )
 def test_what_does_not_go_with_a_graph_is_refused(images, tmp_path, options, sentence):

@@ -135,7 +135,7 @@ class TrainConfig:
         if self.individual is not None and self.labels is None:
             raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
         if self.cuda_graph and self.precision == "fp16":
-            raise ValueError("TrainConfig: cuda_graph needs precision no or bf16, got fp16, whose scale is read")
+            raise ValueError("TrainConfig: cuda_graph needs precision no or bf16, got fp16")
         if self.cuda_graph and self.accumulate > 1:
             raise ValueError(f"TrainConfig: cuda_graph takes a step's images at once, got accumulate {self.accumulate}")
         if self.crop is not None and self.masks == MOVING:
