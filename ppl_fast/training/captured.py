@@ -132,5 +132,5 @@ class CapturedStep:
             self._failed = True
             self.recorder.recover()
             self.optimizer.zero_grad()
-            reason = str(error).strip().partition("\n")[0]
+            reason = str(error.__context__ or error).strip().partition("\n")[0]  # the end of a capture fails after that
             say(f"note: steps are taken one by one, as no CUDA graph can hold this model's ({reason})")

@@ -92,7 +92,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     processes = _processes()
     if config.cuda_graph and (device.type != "cuda" or processes > 1):
         found = f"device {device.type}" if device.type != "cuda" else f"{processes} processes"
-        raise ValueError(f"TrainConfig: cuda_graph needs one process on a GPU of CUDA, got {found}: set it to false there")
+        raise ValueError(f"TrainConfig: cuda_graph needs one process on a CUDA GPU, got {found}: set it to false there")
     if device.index is not None and processes > 1:
         raise ValueError(
             f"TrainConfig: device must name a kind, as {device.type}, for {processes} processes, which each take one; "
