@@ -118,7 +118,7 @@ class KeypointModel(nn.Module):
         """Told before each training step, in [0, 1), which share of the training is behind; a loop may leave it out."""
 
     def phase(self) -> tuple[float, ...]:
-        """What `progressed` decides in Python for the next step, as numbers; steps of one phase run the same kernels."""
+        """What `progressed` decides in Python for a step, as numbers; steps of one phase run the same kernels."""
         return ()
 
     def loss_name(self) -> str:
