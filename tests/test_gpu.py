@@ -200,9 +200,7 @@ def test_the_trainer_replays_the_steps_that_it_takes_eagerly(tmp_path, monkeypat
         losses = []
         for i in range(12):
             trainer._advance(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(i)) * 2 - 1)
-            (values,) = trainer._totals.values()
-            losses.append(values[0])
-            trainer._totals.clear()
+            losses.append(trainer._totals.pop("loss"))
         return torch.stack(losses), trainer
 
     replayed, trainer = trained(cuda_graph=True)

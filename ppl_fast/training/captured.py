@@ -111,13 +111,18 @@ class CapturedStep:
             self._eager += 1
             return self.step(self._batch)
 
+    def end(self) -> None:
+        """Give up the graph that there is, and its memory."""
+        if self._replay is not None:
+            self.recorder.wait()  # for the last replay
+            self._replay = None
+
     def _take_in(self, batch: Batch, phase: tuple[float, ...]) -> None:
         """Copy the batch to where a graph reads it; another phase or shape ends the graph that there is."""
         kinds = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.items())
         if (phase, kinds) != self._key:
-            if self._replay is not None:
-                self.recorder.wait()  # a graph must not end before its last replay has
-            self._key, self._eager, self._replay = (phase, kinds), 0, None
+            self.end()
+            self._key, self._eager = (phase, kinds), 0
             self._batch = {
                 name: torch.empty_like(tensor, device=self.device, memory_format=self.layout)
                 for name, tensor in batch.items()

@@ -82,7 +82,7 @@ class Trainer:
         if config.cuda_graph:
             self._captured = CapturedStep(self._train_on, self.optimizer, accelerator.device, self.layout)
             self.bare_model.captured = True
-        self._totals: dict[tuple[str, ...], torch.Tensor] = {}  # sums of the losses since the last record, by names
+        self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
         self._pace = Pace()
 
@@ -90,7 +90,9 @@ class Trainer:
         """The model as it is now, without what wraps it in training, in evaluation mode."""
         model: KeypointModel = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         synchronize(model, on=False)
-        model.captured = False
+        if self._captured:
+            self._captured.end()
+            model.captured = False
         return model.eval()
 
     def fit(self, resume_command: str, tracker: "GeneralTracker | None" = None) -> None:
@@ -195,15 +197,14 @@ class Trainer:
     def _count(self, losses: Losses, parts: int = 1) -> None:
         """Add the losses of one of so many parts of a step to the sums."""
         names, values = losses
-        self._totals[names] = self._totals.get(names, 0) + values / parts
+        for name, value in zip(names, (values / parts).unbind(), strict=True):
+            self._totals[name] = self._totals.get(name, 0) + value
 
     def _record(self) -> dict[str, Any]:
         """Means of the losses since the last record, over all processes, and what else is logged."""
         steps = self.step - self._recorded
-        means: dict[str, float] = {}
-        for names, totals in self._totals.items():
-            shares = (self.accelerator.reduce(totals, "mean") / steps).tolist()
-            means |= {name: means.get(name, 0.0) + share for name, share in zip(names, shares, strict=True)}
+        totals = self.accelerator.reduce(torch.stack(list(self._totals.values())), "mean")
+        means = dict(zip(self._totals, (totals / steps).tolist(), strict=True))
         elapsed = time.perf_counter() - self._clock
         self.seconds += elapsed
         if (note := self._pace.note(steps, elapsed)) and self.log:
