@@ -32,10 +32,11 @@ struct Place {
     const int64_t strip = first / across + at / row;
     picture = strip / cut.strips;
     top = strip % cut.strips * kStrip;
-    column = at % row / unsigned(cut.shares);
-    share = at % row % unsigned(cut.shares);
+    column = int(at % row / unsigned(cut.shares));
+    share = int(at % row % unsigned(cut.shares));
   }
-  int64_t picture, top, column, share;
+  int64_t picture, top;
+  int column, share;
 };
 
 template <class T, int N, class S>
