@@ -154,10 +154,12 @@ def model_jobs(chosen, compiler=None) -> list[Job]:
 
 
 EVERY = [(name, precision) for precision in ("tf32", "bfloat16", "float32") for name in ("cpp", whole_model.FORMULA)]
+LAID_OUT = [(whole_model.LAID_OUT, precision) for precision in ("tf32", "bfloat16")]
 GROUPS: dict[str, Callable[[], list[Job]]] = {
     "cpp": lambda: operator_jobs(("cpp",)),
     "triton": lambda: operator_jobs(("triton",)),
-    "models": lambda: model_jobs([*EVERY, ("triton", "tf32")]),
+    "models": lambda: model_jobs([*EVERY[:4], *LAID_OUT]),
+    "models_float32": lambda: model_jobs([*EVERY[4:], ("triton", "tf32")]),
     "estimate": estimate_jobs,
     "loading": lambda: [
         Job("loading JPEG files", "loader", functools.partial(measure_loading, None)),

@@ -114,10 +114,11 @@ wait
 bench 40 cpp
 bench 50 triton
 bench 40 formulas
-bench 100 models
+bench 70 models
 bench 30 estimate
 bench 40 compiled
 bench 20 loading
+bench 50 models_float32
 step tune 40 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
 bench $((total - 25)) compiled_models
 

@@ -20,7 +20,7 @@ import ppl_fast
 from ppl_fast.models.perceptual import PerceptualLoss
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-FORMULA = "formula"  # beside the names of backends
+FORMULA, LAID_OUT = "formula", "formula, channels last"  # beside the names of backends
 TASKS = ("training step", "inference")
 # Of the largest value of an array. Values pass some thirty layers; gradients also the kinks of absolute differences,
 # which rounding crosses: plain float32 is up to 1e-3 from float64 there, in either implementation.
@@ -57,7 +57,7 @@ PUBLISHED, ON_CPU, TINY = ModelWorkload(64), ModelWorkload(8), ModelWorkload(2, 
 
 
 def build(name: str, options: dict, device="cpu") -> nn.Module:
-    """`PPL`, or for "formula" the published formulas, with the same drawn weights, those of the VGG too."""
+    """`PPL`, or the published formulas, as they are or laid out, with the same drawn weights, those of the VGG too."""
     torch.manual_seed(0)
     model = ppl_fast.PPL(**options)
     vgg = PerceptualLoss(recompute=model.settings.recompute == "blocks")
@@ -65,18 +65,18 @@ def build(name: str, options: dict, device="cpu") -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
     model._perceptual.append(vgg)
-    if name == FORMULA:
+    if name in (FORMULA, LAID_OUT):
         published = PublishedPPL(model.settings)
         published.load_state_dict(model.to_published())
         model = published
-    return model.to(device)
+    return model.to(device, memory_format=torch.channels_last if name == LAID_OUT else torch.preserve_format)
 
 
 class Subject:
     """One implementation at one precision, with a batch of images; a CUDA graph can hold what it does.
 
     Args:
-        name: a backend, or "formula".
+        name: a backend, `FORMULA`, or `LAID_OUT`, whose images and weights lie channels last.
         workload: what it works on.
         device: where.
         precision: one of `PRECISIONS`.
@@ -86,6 +86,8 @@ class Subject:
     def __init__(self, name, workload: ModelWorkload, device="cpu", precision="float32", compiler: str | None = None):
         self.name, self.precision, self.kind = name, precision, torch.device(device).type
         self.model, self.images = build(name, workload.options, device), workload.images(device)
+        if name == LAID_OUT:
+            self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.call = torch.compile(self.model, backend=compiler, dynamic=False) if compiler else self.model
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True, capturable=self.kind == "cuda")
@@ -98,7 +100,7 @@ class Subject:
         rounded = self.precision == "bfloat16"
         try:
             with (
-                ppl_fast.use_backend("auto" if self.name == FORMULA else self.name),
+                ppl_fast.use_backend("auto" if self.name in (FORMULA, LAID_OUT) else self.name),
                 torch.autocast(self.kind, torch.bfloat16, enabled=rounded, cache_enabled=False),
             ):
                 yield

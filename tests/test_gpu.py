@@ -219,3 +219,33 @@ def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
         gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
         results.append(torch.stack([out.loss.detach(), *gradients]))
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_run_trains_here_goes_on_elsewhere_and_estimates(precision, tmp_path):
+    from tiny import draw_images, run_steps
+
+    from ppl_fast.inference import collect, estimate
+    from ppl_fast.training import load_model
+
+    images, run = draw_images(tmp_path / "images"), tmp_path / "run"
+    run_steps(images, run, 4, device="cuda", precision=precision)
+    run_steps(images, run, 6, resume=True, device="cpu")
+    run_steps(images, run, 8, resume=True, device="cuda", precision=precision)
+    model = load_model(run)
+    found = [collect(estimate(each, images)).keypoints for each in (model, ppl_fast.optimize(model.cuda()))]
+    assert found[0].shape == (10, 6, 2)
+    torch.testing.assert_close(*map(torch.as_tensor, found), rtol=0, atol=0.5)  # of a pixel; TF32
+
+
+@needs_gpu
+@pytest.mark.parametrize("architecture", [ppl_fast.PPL, ppl_fast.AutoLink])
+def test_maps_lie_channels_last(architecture):
+    model, seen = architecture(num_keypoints=4, image_size=32, reconstruction_loss="mse").cuda(), []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda layer, _, out: seen.append(out))
+    model(torch.rand(2, 3, 32, 32, device="cuda")).loss.backward()
+    assert len(seen) > 20
+    assert all(out.is_contiguous(memory_format=torch.channels_last) for out in seen)

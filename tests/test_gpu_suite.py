@@ -81,7 +81,7 @@ def test_a_rehearsal_fills_every_row(tmp_path):
 
 
 STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "estimate"]
-STEPS += ["compiled", "loading", "tune", "compiled_models"]
+STEPS += ["compiled", "loading", "models_float32", "tune", "compiled_models"]
 
 
 def wanted() -> set[str]:
@@ -90,6 +90,7 @@ def wanted() -> set[str]:
     for task in ("training step", "inference"):
         for precision in ("float32", "tf32", "bfloat16"):
             rows |= {f"{task} {name} {precision}{how}" for name in ("cpp", "formula") for how in ("", " compiled")}
+        rows |= {f"{task} formula, channels last {precision}" for precision in ("tf32", "bfloat16")}
         rows.add(f"{task} triton tf32")
     estimates = [(passes, how) for passes in (1, 4) for how in ("plain", "optimized", "optimized bfloat16")]
     rows |= {f"estimate B=1 passes={passes} {how}" for passes, how in estimates}
