@@ -27,10 +27,10 @@ import gpu_clock  # it says whether kernels are interpreted, and where the tests
 # isort: split
 import torch
 import whole_model
-from cases import Case
+from cases import TOLERANCE, Case
 from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, kernel_times, launched, peak_memory
 from gpu_models import MODEL, measure_estimate, measure_loading, measure_model
-from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, suites
+from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, ramp, suites
 from op_tester import assert_close
 
 import ppl_fast
@@ -56,13 +56,13 @@ def compiled(op: str):
     return torch.compile(suites()[op].FORMULA, backend=COMPILER, dynamic=False)
 
 
-def prepare(workload, name, make, dtype=torch.float32, device=DEVICE):
+def prepare(workload, name, make, dtype=None, device=DEVICE):
     """Two functions that run one implementation on one input: forward, and forward and backward."""
     op = workload.op
     function = compiled(op) if name == "compiled" else implementation(op, name, suites()[op].FORMULA)
-    inputs = Case(workload.label, make).inputs(dtype, device)
+    inputs = Case(workload.label, make).inputs(dtype or workload.dtype, device)
     leaves = leaves_of(op, inputs)
-    upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(o) for o in outputs_of(function, inputs)]
+    upstream = [ramp(o) for o in outputs_of(function, inputs)]
 
     def total():
         outputs = outputs_of(function, inputs)
@@ -87,11 +87,12 @@ def gate(workload, name, total) -> None:
         return
     make = workload.tiny if REHEARSE else workload.small
     _, small = prepare(workload, name, make)
-    rounded = Case(workload.label, make).inputs(torch.float32, "cpu")
+    rounded = Case(workload.label, make).inputs(workload.dtype, "cpu")
     exact = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in rounded.items()}
     _, reference = prepare(replace(workload, label="exact"), "reference", lambda _: exact, torch.float64, "cpu")
     for i, (actual, expected) in enumerate(zip(small(), reference(), strict=True)):
-        assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual.detach(), expected.detach(), GATE)
+        tolerance = max(GATE, TOLERANCE[workload.dtype])
+        assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual.detach(), expected.detach(), tolerance)
     if name in KERNELS and not REHEARSE:
         measured, gated = launched(total), launched(small)
         if not measured or measured != gated:

@@ -38,6 +38,7 @@ class Workload:
         tiny: draws an input for rehearsals, in which kernels are interpreted.
         cpu, gpu: what the kernels are measured beside there, a key of `BESIDE`; "none" leaves the workload out.
         rounds: how often it is timed on a CPU.
+        dtype: of what is measured on a GPU.
     """
 
     op: str
@@ -48,6 +49,7 @@ class Workload:
     cpu: str
     gpu: str
     rounds: int = 30
+    dtype: torch.dtype = torch.float32
 
     def implementations(self, device: str) -> tuple[str, ...]:
         """What is measured on a "cpu" or a "gpu"."""
@@ -90,6 +92,12 @@ def outputs_of(function, inputs):
     return floating(function(**{k: v for k, v in inputs.items() if v is not None}))
 
 
+def ramp(output):
+    """An upstream gradient from -1 to 1, laid out as the output."""
+    values = torch.linspace(-1, 1, output.numel(), device=output.device).reshape(output.shape)
+    return torch.empty_like(output).copy_(values)
+
+
 @functools.cache
 def gate(workload: Workload, name: str, formula) -> None:
     """Raise unless the implementation agrees with the float64 reference, values and gradients, before it is timed."""
@@ -105,7 +113,7 @@ def gate(workload: Workload, name: str, formula) -> None:
         }
         leaves = leaves_of(workload.op, inputs)
         outputs = outputs_of(function, inputs)
-        upstream = [torch.linspace(-1, 1, o.numel()).reshape(o.shape).to(dtype) for o in outputs]
+        upstream = [ramp(o) for o in outputs]
         results.append([*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, upstream)])
     for i, (actual, expected) in enumerate(zip(*results, strict=True)):
         assert_close(f"{workload.op} {workload.label} {name}, array {i}", actual, expected, GATE)

@@ -20,6 +20,7 @@ __all__ = [
     "PPLOutput",
     "Prior",
     "affine_warp",
+    "bilinear_upsample2x",
     "default_links",
     "link_heatmap",
     "memory_attention",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         optimize,
     )
     from ppl_fast.ops.affine_warp import affine_warp
+    from ppl_fast.ops.bilinear_upsample2x import bilinear_upsample2x
     from ppl_fast.ops.link_heatmap import default_links, link_heatmap
     from ppl_fast.ops.memory_attention import memory_attention, prototype_sums
 else:

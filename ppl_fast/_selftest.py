@@ -49,5 +49,7 @@ def run(op: str, backend: str, device: torch.device | str, dtype: torch.dtype) -
     leaves = [arguments[name] for name in operator.differentiable]
     if not leaves:
         return outputs
-    upstream = [torch.linspace(-1, 1, o.numel(), device=device).reshape(o.shape).to(dtype) for o in outputs]
+    upstream = [torch.empty_like(o) for o in outputs]  # laid out as they are: a backward may go by that
+    for gradient in upstream:
+        gradient.copy_(torch.linspace(-1, 1, gradient.numel(), device=device).reshape(gradient.shape))
     return [*outputs, *torch.autograd.grad(outputs, leaves, upstream)]

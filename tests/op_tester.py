@@ -132,7 +132,7 @@ def evaluate(op: str, inputs: dict, backend: str, upstream=None):
     if upstream is None:
         g = torch.Generator().manual_seed(1)
         upstream = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.device) for o in smooth]
-    given = [u.to(o.dtype) for u, o in zip(upstream, smooth, strict=True)]
+    given = [torch.empty_like(o).copy_(u) for u, o in zip(upstream, smooth, strict=True)]  # laid out as the outputs
     gradients = torch.autograd.grad(smooth, list(leaves.values()), given) if leaves else ()
     return [o.detach() for o in outputs], list(gradients), upstream
 

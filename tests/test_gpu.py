@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from cases import CASES, first
+from cases.bilinear_upsample2x import random_maps
 from cases.link_heatmap import random_links
 from cases.memory_attention import random_tokens
 from op_tester import assert_close, check, evaluate, strided
@@ -59,6 +60,7 @@ def test_strides(name, op, case):
         ("memory_attention", random_tokens(64, 34, 16, 512)),
         ("memory_attention", random_tokens(33, 3, 1000, 700, temperature=100.0)),
         ("memory_attention", random_tokens(70, 3, 3000, 200)),
+        ("bilinear_upsample2x", random_maps(16, 256, 64, 64)),
     ],
 )
 def test_large_sizes_agree_and_repeat_to_the_bit(name, op, make):
@@ -107,6 +109,17 @@ def test_offsets_past_two_to_the_31(name):
         (values, indices, distances), ppl_fast.memory_attention(tokens[-8:], prototypes, backend=name), strict=True
     ):
         assert torch.equal(whole[-8:], part)
+    del tokens, prototypes, values, indices, distances, whole, part
+
+    maps = torch.randn(34, 256, 256, 256, device="cuda", dtype=torch.bfloat16)  # 2.3e9 numbers come of them
+    for layout in (torch.channels_last, torch.contiguous_format):
+        maps = maps.detach().contiguous(memory_format=layout).requires_grad_()
+        doubled = ppl_fast.bilinear_upsample2x(maps, backend=name)
+        (gradient,) = torch.autograd.grad(doubled, maps, doubled.detach())
+        last = maps.detach()[-1:].requires_grad_()
+        doubled_last = ppl_fast.bilinear_upsample2x(last, backend=name)
+        assert torch.equal(doubled[-1:], doubled_last)
+        assert torch.equal(gradient[-1:], torch.autograd.grad(doubled_last, last, doubled_last.detach())[0])
 
 
 @needs_gpu

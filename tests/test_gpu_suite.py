@@ -13,7 +13,6 @@ import harness
 import pytest
 import torch
 from cases import Case
-from op_tester import evaluate
 
 ROOT = Path(__file__).parents[1]
 MEASURED = [w for suite in harness.suites().values() for w in suite.WORKLOADS if w.gpu != "none"]
@@ -23,8 +22,14 @@ needs_emulator = pytest.mark.skipif(
 
 
 def launched(workload, make, library) -> set[int]:
-    inputs = Case(workload.label, make).inputs(torch.float32)
-    return cuda_emulator.launched(library, lambda: evaluate(workload.op, inputs, "emulated"), run=False)
+    inputs = Case(workload.label, make).inputs(workload.dtype)
+
+    def run():
+        leaves = harness.leaves_of(workload.op, inputs)
+        outputs = harness.outputs_of(harness.implementation(workload.op, "emulated"), inputs)
+        torch.autograd.grad(outputs, leaves, [torch.empty_like(o) for o in outputs])
+
+    return cuda_emulator.launched(library, run, run=False)
 
 
 @needs_emulator

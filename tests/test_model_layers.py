@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from model_cases import pictures, tiny
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
-from ppl_fast.models.blocks import Halve, HalvingConv2d, MixerLayer, random_blocks
+from ppl_fast.models import blocks
+from ppl_fast.models.blocks import Halve, HalvingConv2d, MixerLayer, random_blocks, upsample2x
 from ppl_fast.models.regressor import DownBlock, Regressor, attend, cells
 from ppl_fast.models.translator import LightTranslator, UNetTranslator
 
@@ -27,6 +29,17 @@ def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
     mapped = torch.func.vmap(Halve())(x.detach().unsqueeze(1))
     assert torch.equal(mapped.squeeze(1), expected) and Halve()(x[..., 1:]).shape == (2, 3, 4, 2)
     assert torch.autograd.gradgradcheck(Halve(), torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True))
+
+
+def test_doubling_is_the_operators_on_a_gpu_and_torchs_elsewhere_and_inside_of_transforms(monkeypatch):
+    taken, x = [], torch.randn(2, 3, 4, 6)
+    monkeypatch.setattr(blocks, "bilinear_upsample2x", lambda x: taken.append(x.device.type))
+    with FakeTensorMode():
+        on_a_gpu = torch.empty(2, 3, 4, 6, device="cuda")
+        upsample2x(on_a_gpu)
+        assert torch.func.vmap(upsample2x)(on_a_gpu.unsqueeze(1)).shape == (2, 1, 3, 8, 12)
+    assert torch.equal(upsample2x(x), F.interpolate(x, scale_factor=2, mode="bilinear"))
+    assert taken == ["cuda"]
 
 
 def test_down_block_is_the_sum_of_two_paths():

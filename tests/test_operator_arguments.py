@@ -55,6 +55,10 @@ BAD = [
      "(4, 2, 3)"),
     (lambda: ppl_fast.affine_warp(K[:, :3], A), ValueError, "affine_warp: keypoints must have shape (4, 2) or "
      "(2, 4, 2), got (2, 3, 2)"),
+    (lambda: ppl_fast.bilinear_upsample2x(T), ValueError, "bilinear_upsample2x: maps must have shape (B, C, H, W), got "
+     "(2, 3, 5)"),
+    (lambda: ppl_fast.bilinear_upsample2x(A[:, :, :0]), ValueError, "bilinear_upsample2x: maps must have C, H and W >= "
+     "1, got (2, 4, 0, 3)"),
 ]  # fmt: skip
 
 

@@ -135,3 +135,8 @@ def test_transform(page):
     template, theta = torch.rand(6, 2, dtype=torch.float64), torch.randn(4, 6, 2, 3, dtype=torch.float64)
     homogeneous = torch.cat([template, torch.ones(6, 1)], dim=1)
     torch.testing.assert_close(page.transform(template, theta), (theta @ homogeneous.unsqueeze(-1)).squeeze(-1))
+
+
+def test_double(page):
+    maps = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(page.double(maps), F.interpolate(maps, scale_factor=2, mode="bilinear"))

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
+from ppl_fast.ops import bilinear_upsample2x
+
 Model = TypeVar("Model", bound=nn.Module)
 
 SLOPE = 0.2  # LeakyReLU's in every convolutional block
@@ -43,7 +45,13 @@ def is_followed() -> bool:
 
 
 def upsample2x(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres."""
+    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres.
+
+    On a GPU by the operator: torch's kernels take several times as long as their bytes, and autocast widens halves for
+    them. Compilers, exports and torch.func get torch's operation, which they fuse, write down and transform.
+    """
+    if x.device.type == "cuda" and not is_followed():
+        return bilinear_upsample2x(x)
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
