@@ -1,11 +1,11 @@
 // affine_warp on CUDA. Forward: a thread a point. Backward: a thread a point where each has its own keypoint. Where the
-// template is shared, a block a keypoint, eight lanes a sample: a lane has one of its matrix's six numbers or of its
-// gradient's two, which the others get by shuffles. A sample's numbers lie together, but far from the next one's, and a
-// multiprocessor looks up one line of 128 bytes a cycle: so 13 of them for four samples, 28 by a lane a sample. 56 bytes
-// a point forward, 72 backward: at B = 64, N = 16 some 60 KB; what it costs is the launch and two latencies. MEASURED:
-// shared template on an H100, B = 64 N = 16 and B = 1024 N = 64: 5.5 and 77 us by a warp a keypoint, a lane a sample;
-// predicted as it is: 2 and 3.5. Sums go over a thread's samples, lanes and warps, in this order. Not taken: reducing
-// over blocks, by a second launch; one launch with link_heatmap and the boundary term, 25 us of a training step of 20 ms.
+// template is shared, a block a keypoint, eight lanes a sample: one has a number of its matrix or of its gradient,
+// which the others get by shuffles. Samples lie far apart, and a multiprocessor looks up one line of 128 bytes a cycle:
+// 13 for four samples, 28 by a lane a sample. 72 bytes a point: at B = 64, N = 16 the launch and two latencies are the
+// cost. MEASURED: H100, shared template: B = 64, N = 16 and B = 1024, N = 64 took 5.5 and 77 us by a warp a keypoint, a
+// lane a sample; predicted as it is: 2 and 3.5. Forward: 1.2 and 1.5. Not taken: reducing over blocks, by a second
+// launch; one launch for this, link_heatmap and the boundary term: 25 us of a training step beside some 20 ms for the
+// perceptual loss, and the points must be written for the memory term.
 #include "common.cuh"
 
 #include "affine_warp.h"
@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp)
   auto& shared = shared_memory<TemplateSums<T>>();
   const int64_t key = blockIdx.x;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  const int c = lane % kSampleLanes, group = lane - c, row = threadIdx.x / kSampleLanes, rows = blockDim.x / kSampleLanes;
+  const int c = lane % kSampleLanes, group = lane - c, row = threadIdx.x / kSampleLanes,
+            rows = blockDim.x / kSampleLanes;
   const bool of_theta = c < 6;
   const T x = T(keypoints[2 * key]), y = T(keypoints[2 * key + 1]);
   const S* from = of_theta ? affine + 6 * (row * n + key) + c : grad + 2 * (row * n + key) + c - 6;
@@ -127,8 +128,8 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
   dispatch_storage(type, "affine_warp_backward", [&](auto zero) {
     using S = decltype(zero);
     if (x.dim() == 2)
-      launch(affine_warp_bwd_shared_kernel<S>, Grid{n}, kWarp * warps, sizeof(TemplateSums<Compute<S>>), device.stream(),
-             read<S>(g), read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
+      launch(affine_warp_bwd_shared_kernel<S>, Grid{n}, kWarp * warps, sizeof(TemplateSums<Compute<S>>),
+             device.stream(), read<S>(g), read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
     else
       launch(affine_warp_bwd_own_kernel<S>, Grid{ceil_div(b * n, kThreads)}, kThreads, 0, device.stream(), read<S>(g),
              read<S>(x), read<S>(theta), b * n, write<S>(grad_x), write<S>(grad_theta));
@@ -139,7 +140,7 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
 const ReportedKernels kReported{
     PPL_FAST_KERNEL(kThreads, 0, affine_warp_fwd_kernel<float>),
     PPL_FAST_KERNEL(kThreads, 0, affine_warp_bwd_own_kernel<float>),
-    PPL_FAST_KERNEL(kMostWarps* kWarp, sizeof(TemplateSums<float>), affine_warp_bwd_shared_kernel<float>),
+    PPL_FAST_KERNEL(kMostWarps * kWarp, sizeof(TemplateSums<float>), affine_warp_bwd_shared_kernel<float>),
 };
 
 }  // namespace

@@ -1,12 +1,11 @@
-// memory_attention on CUDA: hard mode. A block of 256 threads takes 16 tokens of a bank (64 where there are many) past
-// its prototypes, 16 or 64 at a time, keeps the nearest in registers and copies it: one launch, nothing of size B x m x
-// k. Where tokens alone do not fill the GPU, blocks share the prototypes and a second kernel compares, the shares
-// divided among the lanes of a warp. Backward: a pass over the tokens, and sums over them
-// (memory_attention_sums_cuda.cu). B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s; 3,390 instructions a
-// warp (sm_90, benchmarks/cycle_model.py), 3.5 us at an H200's full rate; four rounds of loads and a copy, each about
-// 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than 16 tokens, tensor
-// cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few. Predicted: this has not
-// run on a GPU.
+// memory_attention on CUDA: hard mode. Up to 16 prototypes: a block takes 8 tokens of a bank, a warp 4 x 4 pairs of
+// them, its lanes along d, so that rows go from memory to registers. More: a block of 256 threads takes 16 tokens (64
+// where there are many) past its prototypes, 16 or 64 at a time, by shared memory; where tokens alone do not fill the
+// GPU, blocks share the prototypes and a second kernel compares. The nearest is copied in the same launch; nothing of
+// size B x m x k. Backward: a pass over the tokens, and sums over them (memory_attention_sums_cuda.cu). B = 64, m = 34,
+// k = 16, d = 512: 10 MB, 3 us at 3.35 TB/s; 3 us of instructions. MEASURED: H100: 12.7 us by 136 blocks of 16 tokens
+// through shared memory, two warps a scheduler waiting for it; predicted as it is: 6; tokens' gradient 3.6. From 1,024
+// prototypes on and more than 16 tokens, tensor cores choose which to compare (memory_attention_screen_cuda.cu).
 #include "memory_attention_cuda.cuh"
 
 #include <optional>
@@ -19,8 +18,10 @@ namespace {
 
 constexpr int kRowThreads = 128;
 
-template <class T>
-using Least = PairShape<T, 1, 1>;
+constexpr int kFewTokens = 8, kFewPrototypes = 16, kFewSide = 4;  // of a block; a warp takes 4 x 4
+constexpr int kFewGroups = kFewPrototypes / kFewSide;
+static_assert(kFewTokens / kFewSide * kFewGroups == kPairThreads / kWarp && kFewTokens == kPairThreads / kWarp);
+
 template <class T>
 using Few = PairShape<T, 1, 4>;
 template <class T>
@@ -37,6 +38,64 @@ struct Chosen {
   int64_t* indices;  // (b, m)
   S* distances;      // (b, m)
 };
+
+// Of N sums in each lane the warp's total of number lane / (32 / N), in each lane; all in the same order.
+template <int N, class T>
+__device__ T lane_total(T (&sums)[N]) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int level = 1; level <= 5; ++level) {  // each halves the lanes that a sum comes from, and the sums of a lane
+    const int n = N >> level, offset = kWarp >> level;
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) {
+      if (i >= n) continue;
+      const T kept = lane & offset ? sums[i + n] : sums[i], sent = lane & offset ? sums[i] : sums[i + n];
+      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, offset);
+    }
+    if (n == 0) sums[0] += __shfl_xor_sync(kAllLanes, sums[0], offset);
+  }
+  return sums[0];
+}
+
+// At most 16 prototypes: lanes along d, so that rows come from memory as they lie, with no barrier before the choice.
+template <class S>
+__global__ void __launch_bounds__(kPairThreads, sizeof(S) > 4 ? 2 : 3)
+    memory_attention_fwd_few_kernel(Banks<S> a, Chosen<S> out) {
+  using T = Compute<S>;
+  using Choices = Choice<T>[kFewTokens][kFewGroups];
+  auto& choices = shared_memory<Choices>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int x0 = warp / kFewGroups * kFewSide, y0 = warp % kFewGroups * kFewSide;
+  const int64_t b0 = int64_t(blockIdx.x) * kFewTokens, bank = blockIdx.y;
+  const Rows<S> x = a.token_rows(a.tokens, bank, b0 + x0, kFewSide), y = a.prototype_rows(bank, y0, a.k, kFewSide);
+  T sums[kFewSide * kFewSide] = {};
+  if (x.count > 0 && y.count > 0) {
+    const S *of_x[kFewSide] = {x.at + lane}, *of_y[kFewSide] = {y.at + lane};
+    for (int r = 1; r < kFewSide; ++r) {  // the last in place of those that are not there
+      of_x[r] = of_x[r - 1] + (r < x.count ? x.stride : 0);
+      of_y[r] = of_y[r - 1] + (r < y.count ? y.stride : 0);
+    }
+#pragma unroll 4
+    for (int64_t i = lane; i < a.d; i += kWarp) {
+      T vx[kFewSide], vy[kFewSide];
+      for (int r = 0; r < kFewSide; ++r) vx[r] = T(*of_x[r]), vy[r] = T(*of_y[r]), of_x[r] += kWarp, of_y[r] += kWarp;
+      for (int r = 0; r < kFewSide; ++r)
+        for (int c = 0; c < kFewSide; ++c)
+          sums[r * kFewSide + c] = add_squared_difference(sums[r * kFewSide + c], vx[r], vy[c]);
+    }
+  }
+  const T distance = lane_total(sums);
+  const int of_pair = kWarp / (kFewSide * kFewSide), of_row = kWarp / kFewSide, c = lane / of_pair % kFewSide;
+  const Choice<T> choice = lane_choice<of_row>(Choice<T>{c < y.count ? distance : T(INFINITY), y0 + c});
+  if (lane % of_row == 0) choices[x0 + lane / of_row][warp % kFewGroups] = choice;
+  __syncthreads();
+  const int64_t token = b0 + warp, at = token * a.m + bank;
+  if (token >= a.b) return;
+  Choice<T> best = choices[warp][0];
+  for (int g = 1; g < kFewGroups; ++g) best.meet(choices[warp][g]);
+  if (lane == 0) out.indices[at] = best.nearest(), out.distances[at] = S(best.distance);
+  copy_row(a.prototypes + (bank * a.k + best.nearest()) * a.d, out.values + at * a.d, a.d, lane, kWarp);
+}
 
 template <class T, class Shape>
 struct HardShared {
@@ -170,8 +229,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
           return launch_screened_fwd(a, t, out, device.stream());
       if (many)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
-      else if (k <= Least<T>::y)
-        launch_hard_fwd<Least<T>>(a, t, out, device.stream());
+      else if (k <= kFewPrototypes)
+        launch(memory_attention_fwd_few_kernel<S>, Grid{ceil_div(b, kFewTokens), m}, kPairThreads,
+               sizeof(Choice<T>) * kFewTokens * kFewGroups, device.stream(), a, out);
       else
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
@@ -212,8 +272,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
 }
 
 const ReportedKernels kReported{
-    PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Least<float>>),
-                    memory_attention_fwd_kernel<float, PairShape<float, 1, 1>>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(Choice<float>) * kFewTokens * kFewGroups,
+                    memory_attention_fwd_few_kernel<float>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Few<float>>),
                     memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Many<float>>),
