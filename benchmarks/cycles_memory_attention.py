@@ -15,8 +15,8 @@ PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
 # Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
 CYCLES = [
     Workload(
-        "memory_attention forward", "memory_attention_cuda", "memory_attention_fwd_few_kernelIf", 2176,
-        (0, 4, 3), 10.0e6,
+        "memory_attention forward", "memory_attention_cuda", "memory_attention_fwd_few_kernelIf", 1088,
+        (0, 4, 2, 4), 10.0e6,
     ),
     Workload(
         "memory_attention backward, tokens", "memory_attention_cuda", "memory_attention_bwd_tokens_kernelIf", 8704,
@@ -66,6 +66,6 @@ CYCLES = [
     ),
     Workload(
         "memory_attention forward, k = 4,096, comparison of shares", "memory_attention_cuda", "compare_kernelIf", 8704,
-        (1, 1), 9.2e6,
+        (1, 1, 1), 9.2e6,
     ),
 ]  # fmt: skip

@@ -1,10 +1,10 @@
-// memory_attention on CUDA: hard mode. Up to 16 prototypes: a block takes 8 tokens of a bank, a warp 4 x 4 pairs of
+// memory_attention on CUDA: hard mode. Up to 16 prototypes: a block takes 8 tokens of a bank, a warp 4 x 8 pairs of
 // them, its lanes along d, so that rows go from memory to registers. More: a block of 256 threads takes 16 tokens (64
 // where there are many) past its prototypes, 16 or 64 at a time, by shared memory; where tokens alone do not fill the
 // GPU, blocks share the prototypes and a second kernel compares. The nearest is copied in the same launch; nothing of
 // size B x m x k. Backward: a pass over the tokens, and sums over them (memory_attention_sums_cuda.cu). B = 64, m = 34,
-// k = 16, d = 512: 10 MB, 3 us at 3.35 TB/s; 3 us of instructions. MEASURED: H100: 12.7 us by 136 blocks of 16 tokens
-// through shared memory, two warps a scheduler waiting for it; predicted as it is: 6; tokens' gradient 3.6. From 1,024
+// k = 16, d = 512: 10 MB, 3 us at 3.35 TB/s; 2 us of instructions. MEASURED: H100: 12.7 us by 136 blocks of 16 tokens
+// through shared memory, two warps a scheduler waiting for it; predicted as it is: 5; tokens' gradient 3.6. From 1,024
 // prototypes on and more than 16 tokens, tensor cores choose which to compare (memory_attention_screen_cuda.cu).
 #include "memory_attention_cuda.cuh"
 
@@ -18,9 +18,10 @@ namespace {
 
 constexpr int kRowThreads = 128;
 
-constexpr int kFewTokens = 8, kFewPrototypes = 16, kFewSide = 4;  // of a block; a warp takes 4 x 4
-constexpr int kFewGroups = kFewPrototypes / kFewSide;
-static_assert(kFewTokens / kFewSide * kFewGroups == kPairThreads / kWarp && kFewTokens == kPairThreads / kWarp);
+// Of a block that takes few prototypes, and of each of its warps.
+constexpr int kFewTokens = 8, kFewPrototypes = 16, kWarpTokens = 4, kWarpPrototypes = 8;
+constexpr int kWarpsAcross = kFewPrototypes / kWarpPrototypes;
+constexpr int kFewThreads = kFewTokens / kWarpTokens * kWarpsAcross * kWarp;
 
 template <class T>
 using Few = PairShape<T, 1, 4>;
@@ -28,8 +29,9 @@ template <class T>
 using Many = PairShape<T, 4, 4>;
 
 template <class S>
-__device__ void copy_row(const S* from, S* to, int64_t d, int lane, int lanes) {
-  for_elements<S>(d, lane, lanes, [&](int64_t i) { return from[i]; }, [&](int64_t i, S value) { to[i] = value; });
+__device__ void copy_row(const S* __restrict__ from, S* __restrict__ to, int64_t d, int lane, int lanes) {
+#pragma unroll 4
+  for (int64_t i = lane; i < d; i += lanes) to[i] = from[i];
 }
 
 template <class S>
@@ -39,62 +41,63 @@ struct Chosen {
   S* distances;      // (b, m)
 };
 
-// Of N sums in each lane the warp's total of number lane / (32 / N), in each lane; all in the same order.
-template <int N, class T>
-__device__ T lane_total(T (&sums)[N]) {
+// Of 32 sums in each lane the warp's total of one, that of the lane's number; all in the same order.
+template <class T>
+__device__ T lane_total(T (&sums)[kWarp]) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int level = 1; level <= 5; ++level) {  // each halves the lanes that a sum comes from, and the sums of a lane
-    const int n = N >> level, offset = kWarp >> level;
+    const int n = kWarp >> level;
 #pragma unroll
-    for (int i = 0; i < N / 2; ++i) {
+    for (int i = 0; i < kWarp / 2; ++i) {
       if (i >= n) continue;
-      const T kept = lane & offset ? sums[i + n] : sums[i], sent = lane & offset ? sums[i] : sums[i + n];
-      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, offset);
+      const T kept = lane & n ? sums[i + n] : sums[i], sent = lane & n ? sums[i] : sums[i + n];
+      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, n);
     }
-    if (n == 0) sums[0] += __shfl_xor_sync(kAllLanes, sums[0], offset);
   }
   return sums[0];
 }
 
 // At most 16 prototypes: lanes along d, so that rows come from memory as they lie, with no barrier before the choice.
 template <class S>
-__global__ void __launch_bounds__(kPairThreads, sizeof(S) > 4 ? 2 : 3)
+__global__ void __launch_bounds__(kFewThreads, sizeof(S) > 4 ? 2 : 4)
     memory_attention_fwd_few_kernel(Banks<S> a, Chosen<S> out) {
   using T = Compute<S>;
-  using Choices = Choice<T>[kFewTokens][kFewGroups];
+  static_assert(kWarpTokens * kWarpPrototypes == kWarp);
+  using Choices = Choice<T>[kFewTokens][kWarpsAcross];
   auto& choices = shared_memory<Choices>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int x0 = warp / kFewGroups * kFewSide, y0 = warp % kFewGroups * kFewSide;
+  const int x0 = warp / kWarpsAcross * kWarpTokens, y0 = warp % kWarpsAcross * kWarpPrototypes;
   const int64_t b0 = int64_t(blockIdx.x) * kFewTokens, bank = blockIdx.y;
-  const Rows<S> x = a.token_rows(a.tokens, bank, b0 + x0, kFewSide), y = a.prototype_rows(bank, y0, a.k, kFewSide);
-  T sums[kFewSide * kFewSide] = {};
+  const Rows<S> x = a.token_rows(a.tokens, bank, b0 + x0, kWarpTokens);
+  const Rows<S> y = a.prototype_rows(bank, y0, a.k, kWarpPrototypes);
+  T sums[kWarp] = {};
   if (x.count > 0 && y.count > 0) {
-    const S *of_x[kFewSide] = {x.at + lane}, *of_y[kFewSide] = {y.at + lane};
-    for (int r = 1; r < kFewSide; ++r) {  // the last in place of those that are not there
-      of_x[r] = of_x[r - 1] + (r < x.count ? x.stride : 0);
-      of_y[r] = of_y[r - 1] + (r < y.count ? y.stride : 0);
-    }
+    const S *of_x[kWarpTokens] = {x.at + lane}, *of_y[kWarpPrototypes] = {y.at + lane};
+    // The last in place of those that are not there.
+    for (int r = 1; r < kWarpTokens; ++r) of_x[r] = of_x[r - 1] + (r < x.count ? x.stride : 0);
+    for (int c = 1; c < kWarpPrototypes; ++c) of_y[c] = of_y[c - 1] + (c < y.count ? y.stride : 0);
 #pragma unroll 4
     for (int64_t i = lane; i < a.d; i += kWarp) {
-      T vx[kFewSide], vy[kFewSide];
-      for (int r = 0; r < kFewSide; ++r) vx[r] = T(*of_x[r]), vy[r] = T(*of_y[r]), of_x[r] += kWarp, of_y[r] += kWarp;
-      for (int r = 0; r < kFewSide; ++r)
-        for (int c = 0; c < kFewSide; ++c)
-          sums[r * kFewSide + c] = add_squared_difference(sums[r * kFewSide + c], vx[r], vy[c]);
+      T vx[kWarpTokens], vy[kWarpPrototypes];
+      for (int r = 0; r < kWarpTokens; ++r) vx[r] = T(*of_x[r]), of_x[r] += kWarp;
+      for (int c = 0; c < kWarpPrototypes; ++c) vy[c] = T(*of_y[c]), of_y[c] += kWarp;
+      for (int pair = 0; pair < kWarp; ++pair)
+        sums[pair] = add_squared_difference(sums[pair], vx[pair / kWarpPrototypes], vy[pair % kWarpPrototypes]);
     }
   }
   const T distance = lane_total(sums);
-  const int of_pair = kWarp / (kFewSide * kFewSide), of_row = kWarp / kFewSide, c = lane / of_pair % kFewSide;
-  const Choice<T> choice = lane_choice<of_row>(Choice<T>{c < y.count ? distance : T(INFINITY), y0 + c});
-  if (lane % of_row == 0) choices[x0 + lane / of_row][warp % kFewGroups] = choice;
+  const int r = lane / kWarpPrototypes, c = lane % kWarpPrototypes;
+  const auto choice = lane_choice<kWarpPrototypes>(Choice<T>{c < y.count ? distance : T(INFINITY), y0 + c});
+  if (c == 0) choices[x0 + r][warp % kWarpsAcross] = choice;
   __syncthreads();
-  const int64_t token = b0 + warp, at = token * a.m + bank;
-  if (token >= a.b) return;
-  Choice<T> best = choices[warp][0];
-  for (int g = 1; g < kFewGroups; ++g) best.meet(choices[warp][g]);
-  if (lane == 0) out.indices[at] = best.nearest(), out.distances[at] = S(best.distance);
-  copy_row(a.prototypes + (bank * a.k + best.nearest()) * a.d, out.values + at * a.d, a.d, lane, kWarp);
+  for (int64_t i = warp; i < kFewTokens && b0 + i < a.b; i += kFewThreads / kWarp) {
+    Choice<T> best = choices[i][0];
+    for (int across = 1; across < kWarpsAcross; ++across) best.meet(choices[i][across]);
+    const int64_t at = (b0 + i) * a.m + bank;
+    if (lane == 0) out.indices[at] = best.nearest(), out.distances[at] = S(best.distance);
+    copy_row(a.prototypes + (bank * a.k + best.nearest()) * a.d, out.values + at * a.d, a.d, lane, kWarp);
+  }
 }
 
 template <class T, class Shape>
@@ -230,8 +233,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
       if (many)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
       else if (k <= kFewPrototypes)
-        launch(memory_attention_fwd_few_kernel<S>, Grid{ceil_div(b, kFewTokens), m}, kPairThreads,
-               sizeof(Choice<T>) * kFewTokens * kFewGroups, device.stream(), a, out);
+        launch(memory_attention_fwd_few_kernel<S>, Grid{ceil_div(b, kFewTokens), m}, kFewThreads,
+               sizeof(Choice<T>) * kFewTokens * kWarpsAcross, device.stream(), a, out);
       else
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
@@ -272,7 +275,7 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
 }
 
 const ReportedKernels kReported{
-    PPL_FAST_KERNEL(kPairThreads, sizeof(Choice<float>) * kFewTokens * kFewGroups,
+    PPL_FAST_KERNEL(kFewThreads, sizeof(Choice<float>) * kFewTokens * kWarpsAcross,
                     memory_attention_fwd_few_kernel<float>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Few<float>>),
                     memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>),
