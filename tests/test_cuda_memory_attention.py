@@ -232,22 +232,6 @@ def test_prototype_sums_count_and_sum(dtype, library):
     assert counts.dtype == sums.dtype == torch.promote_types(dtype, torch.float32)
 
 
-@pytest.mark.parametrize("few", [contextlib.nullcontext, cuda_emulator.few_blocks], ids=["shared", "alone"])
-def test_sums_of_more_tokens_and_elements_than_a_block_takes_at_once(few, library):
-    """More than 256 tokens and 128 elements; blocks share the elements, or have all; most prototypes are of none."""
-    tokens, indices = torch.randn(300, 1, 150), torch.randint(9, (300, 1))
-    for b in (300, 40):
-        arguments = tokens[:b], indices[:b] * 3, 27
-        with few(library), poisoned_memory():
-            found = ppl_fast.prototype_sums(*arguments, backend="emulated")
-            leaf = torch.randn(1, 27, 150, generator=torch.Generator().manual_seed(b)).requires_grad_()
-            distances = ppl_fast.memory_attention(tokens[:b], leaf, backend="emulated")[2]
-            (gradient,) = torch.autograd.grad(distances.sum(), leaf)
-        torch.testing.assert_close(found, ppl_fast.prototype_sums(*arguments, backend="reference"))
-        distances = ppl_fast.memory_attention(tokens[:b], leaf, backend="reference")[2]
-        torch.testing.assert_close(gradient, torch.autograd.grad(distances.sum(), leaf)[0], rtol=1e-5, atol=1e-4)
-
-
 @functools.cache
 def bounds() -> ctypes.CDLL:
     sources = [cuda_emulator.HERE / f"{name}" for name in ("torch_stand_in.cpp", "bounds.cu")]
