@@ -2,9 +2,9 @@
 
 from cycle_model import Workload
 
-# Pieces of d go through shared memory: four of 128, eight of 64 where 64 rows pass, 32 of 16 on tensor cores. A warp
-# has two rows of the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
-FEW, PAIRS = 12, 14
+# Pieces of d go through shared memory: eight of 64 where 64 rows pass, 32 of 16 on tensor cores. A warp has two rows of
+# the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
+PAIRS = 14
 SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.375, 4) * 4), *(0, 2))
 # 16 shares of 256 prototypes, two steps of 128 each; 1.5 pairs a token and share are compared.
 SOFT_SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.19, 4) * 4), *(4, 16), *(8, 0))
@@ -15,17 +15,18 @@ PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
 # Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
 CYCLES = [
     Workload(
-        "memory_attention forward", "memory_attention_cuda", "fwd_kernelIfNS_9PairShapeIfLi1ELi1", 1088,
-        (1, 4, 4, 2, 4), 10.0e6, {2: FEW},
+        "memory_attention forward", "memory_attention_cuda", "memory_attention_fwd_few_kernelIf", 1088,
+        (0, 4, 2, 4), 10.0e6,
     ),
     Workload(
         "memory_attention backward, tokens", "memory_attention_cuda", "memory_attention_bwd_tokens_kernelIf", 8704,
         (1,), 14.5e6,
     ),
     Workload(
-        "memory_attention backward, prototypes", "memory_attention_sums_cuda", "sums_kernelIffLb1E", 1088, (2, 1), 6.7e6
+        "memory_attention backward, prototypes", "memory_attention_sums_cuda", "sums_kernelIffLb1E", 2176,
+        (1, 1, 1, 1), 6.7e6,
     ),
-    Workload("prototype_sums", "memory_attention_sums_cuda", "sums_kernelIffLb0E", 1088, (2, 1), 5.6e6),
+    Workload("prototype_sums", "memory_attention_sums_cuda", "sums_kernelIffLb0E", 2176, (1, 1, 1, 1), 5.6e6),
     Workload(
         "memory_attention soft forward", "memory_attention_soft_cuda", "soft_fwd_kernelIf", 1088,
         (1, 8, 2, 2, 8, 0, 0), 10.0e6, {2: PAIRS, 4: 1},
@@ -65,6 +66,6 @@ CYCLES = [
     ),
     Workload(
         "memory_attention forward, k = 4,096, comparison of shares", "memory_attention_cuda", "compare_kernelIf", 8704,
-        (1, 1), 9.2e6,
+        (1, 1, 1), 9.2e6,
     ),
 ]  # fmt: skip
