@@ -151,12 +151,15 @@ def test_many_links_are_drawn_in_several_goes(library):
     assert winner.max() > 256
 
 
-def test_more_links_than_a_block_reduces_at_once():
-    """1,128 links pass the 1,024 of the backward's second kernel, 48 keypoints its 32 warps."""
+def test_more_links_than_a_warp_lists_at_once():
+    """A keypoint where 517 links end, more than the backward's second kernel lists, and 47 with fewer each; 48 keypoints
+    are more than a block's warps."""
     inputs = draw(random_links(1, 48, 9, 0.05), 6, torch.float64)
-    arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(48))
+    links, weights = ppl_fast.default_links(48), inputs["weights"]
+    links, weights = torch.cat([links, *[links[:47]] * 10]), torch.cat([weights, *[weights[:47]] * 10])
+    arguments = (inputs["keypoints"], weights, links)
     heatmap, winner = torch.ops.ppl_fast.link_heatmap_reference(*arguments, 9, 9, 0.05)
-    winner = torch.randint(1128, winner.shape, dtype=torch.int16)  # any will do, and these spread over all links
+    winner = torch.randint(1598, winner.shape, dtype=torch.int16)  # any will do, and these spread over all links
     upstream = torch.randn_like(heatmap)
     expected = torch.ops.ppl_fast.link_heatmap_backward_reference(upstream, *arguments, winner, 0.05)
     for order in cuda_emulator.ORDERS:
