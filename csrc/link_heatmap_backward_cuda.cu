@@ -4,10 +4,10 @@
 // shared memory. Blocks add their warps and write partial sums (samples, regions, 5, links), no larger than the
 // heatmap; a second kernel adds the regions, a warp a keypoint, from the links that end there, 16 loads at once. No
 // float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: some 1,640 instructions a
-// warp, 4,096 warps: 6.4 us at an H100's full issue rate, and 2.5 MB of partial sums. MEASURED: 12.7 us and, for the
-// second kernel, 7.5 us, when a block of 1,024 threads added a sample, a fourth of them busy. Predicted for what is
-// here: 11 and 3 us, less what overlaps (sm_90 on). Not taken: atomics in shared memory (the order varies), sorting the
-// pixels by link.
+// warp, 4,096 warps: 6.4 us at an H100's full issue rate; 6.3 MB in, 2.5 MB of partial sums. MEASURED: 12.7 us, and 7.5
+// us when a block of 1,024 threads, a fourth of them busy, added a sample; predicted for what is here: 11 and 3 us, of
+// which a launch that overlaps (sm_90 on) hides a part. Not taken: atomics in shared memory (the order varies), sorting
+// the pixels by link.
 #include "link_heatmap_backward_cuda.cuh"
 
 namespace ppl_fast {
@@ -143,6 +143,20 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
       for (int w = 0; w < kSumWarps; ++w) sum += all_sums[(w * kFields + f) * links + i];
       out[f * int64_t(scene.num_links) + i] = sum;
     }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kReduceThreads) link_heatmap_bwd_reduce_kernel(Scene<S> scene, Reduction<S> r) {
+  auto& shared = shared_memory<ReduceShared<Compute<S>>>();
+  await_previous();
+  const int64_t for_weights = int64_t(blockIdx.x) - r.samples * r.keypoint_blocks;
+  if (for_weights >= 0) {
+    const unsigned block = unsigned(for_weights);
+    reduce_weights(scene, r, block / r.weight_blocks, block % r.weight_blocks, shared.weight);
+  } else {
+    const int warp = threadIdx.x / kWarp, key = blockIdx.x % r.keypoint_blocks * kReduceWarps + warp;
+    if (key < scene.num_keypoints) reduce_keypoint(scene, r, blockIdx.x / r.keypoint_blocks, key, shared.ends[warp]);
+  }
 }
 
 // Blocks that a sample is divided among: 16, which fills a GPU from some 64 samples on, more where the image is large

@@ -1,4 +1,4 @@
-// The second kernel of link_heatmap's backward on CUDA, which adds up what the first has left of each region.
+// The second kernel of link_heatmap's backward on CUDA: how it adds up what the first has left of each region.
 #pragma once
 
 #include "link_heatmap_cuda.cuh"
@@ -117,20 +117,6 @@ __device__ void reduce_weights(const Scene<S>& scene, const Reduction<S>& r, int
   for (int w = 0; w < kReduceWarps; ++w) sum += shared[w][lane];
   const int64_t at = row * scene.weight_stride + e;
   r.grad_weights[at] = S(bad ? T(NAN) : T(scene.weights[at]) >= 0 ? sum : T(0));
-}
-
-template <class S>
-__global__ void __launch_bounds__(kReduceThreads) link_heatmap_bwd_reduce_kernel(Scene<S> scene, Reduction<S> r) {
-  auto& shared = shared_memory<ReduceShared<Compute<S>>>();
-  await_previous();
-  const int64_t for_weights = int64_t(blockIdx.x) - r.samples * r.keypoint_blocks;
-  if (for_weights >= 0) {
-    const unsigned block = unsigned(for_weights);
-    reduce_weights(scene, r, block / r.weight_blocks, block % r.weight_blocks, shared.weight);
-  } else {
-    const int warp = threadIdx.x / kWarp, key = blockIdx.x % r.keypoint_blocks * kReduceWarps + warp;
-    if (key < scene.num_keypoints) reduce_keypoint(scene, r, blockIdx.x / r.keypoint_blocks, key, shared.ends[warp]);
-  }
 }
 
 // Links that a block of the reduction takes: few where there is much to add for each of them.
