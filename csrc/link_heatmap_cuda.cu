@@ -92,13 +92,11 @@ __device__ int add(const Scene<S>& scene, int64_t sample, int first, int x, int 
     found |= (built.poisoned ? kPoisoned : 0) | (built.positive ? kPositive : 0);
     seen = look(built.link, scene.tile(x, y, kTile, kTile, T(0)));  // its centre alone
   }
-  Seen<T> top = brightest<kWarp>(seen);
-  if (lane == 0 && top.v > shared.best[warp].v) shared.best[warp] = top;
+  const Seen<T> mine = brightest<kWarp>(seen);
+  if (lane == 0 && mine.v > shared.best[warp].v) shared.best[warp] = mine;
   __syncthreads();
-  for (int w = 0; w < kWarps; ++w) {
-    keep_brighter(top, shared.best[w]);
-    largest = fmax(largest, shared.one.largest[w]);
-  }
+  const Seen<T> top = brightest<kWarps>(shared.best[lane % kWarps]);
+  largest = lane_max<kWarps>(shared.one.largest[lane % kWarps]);
   const auto tile = scene.tile(x, y, kTile, kTile, largest);
   const bool keep = survives(tile, make_rival(tile, top.v, top.rx, top.ry), seen) & (e < scene.num_links);
   const unsigned kept = __ballot_sync(kAllLanes, keep);
