@@ -5,12 +5,17 @@ from cycle_model import Workload
 # Pieces of d go through shared memory: eight of 64 where 64 rows pass, 32 of 16 on tensor cores. A warp has two rows of
 # the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
 PAIRS = 14
-SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.375, 4) * 4), *(0, 2))
-# 16 shares of 256 prototypes, two steps of 128 each; 1.5 pairs a token and share are compared.
-SOFT_SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.19, 4) * 4), *(4, 16), *(8, 0))
+# On tensor cores two steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
+# aligned.
+ROW = (2, 0)
+STEPS = (8, *ROW, *(2, 2, 0, 32, 0), 8)
+# 16 shares of 256 prototypes; 2.3 pairs a token and share are compared, as counted on an H100.
+SCREENED = (*STEPS, *(4, 0, 0, 0.29, 0, 2), *(0, 2))
+# As many shares; 1.5 pairs a token and share are compared.
+SOFT_SCREENED = (*STEPS, *((0, 0, 0.19, 0, 2) * 4), *(4, 16), *(0, 2))
 # The backward knows the least distance: 1.5 pairs of a token are compared in all. Two turns of 17 banks.
-WEIGHTS = (*(8, 4), *(2, 32, 0, 8, 4), *(0.012, 4, 4))
-PRODUCTS = (*(8, 4), *(2, 32, 0, 8, 4), *(8, 0))
+WEIGHTS = (*STEPS, *(4, 0.012, *ROW, *ROW))
+PRODUCTS = (*STEPS, *(0, 2))
 PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
 # Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
 CYCLES = [
@@ -45,7 +50,7 @@ CYCLES = [
     ),
     Workload(
         "memory_attention soft forward, k = 4,096, sum of shares", "memory_attention_soft_tensor_cuda",
-        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, 0, 4), 76e6,
+        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, *ROW), 76e6,
     ),
     *(
         Workload(
@@ -60,7 +65,6 @@ CYCLES = [
             ("prototypes", "prototypes", 17408, PROTOTYPES, 651e6),
         )
     ),
-    # 16 shares of 256 prototypes, two steps of 128 each; 3 pairs a token and share are compared.
     Workload(
         "memory_attention forward, k = 4,096", "memory_attention_screen_cuda", "screen_kernelIf", 4352, SCREENED, 290e6
     ),
