@@ -2,9 +2,7 @@
 
 from cycle_model import Workload
 
-# Pieces of d go through shared memory: eight of 64 where 64 rows pass, 32 of 16 on tensor cores. A warp has two rows of
-# the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
-PAIRS = 14
+# Pieces of d go through shared memory on tensor cores, 32 of 16.
 # On tensor cores two steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
 # aligned.
 ROW = (2, 0)
@@ -17,7 +15,7 @@ SOFT_SCREENED = (*STEPS, *((0, 0, 0.19, 0, 2) * 4), *(4, 16), *(0, 2))
 WEIGHTS = (*STEPS, *(4, 0.012, *ROW, *ROW))
 PRODUCTS = (*STEPS, *(0, 2))
 PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
-# Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
+# Soft mode by differences, in whole tiles: 128 columns at a time; the nearest of 16 prototypes has no loop of its own.
 CYCLES = [
     Workload(
         "memory_attention forward", "memory_attention_cuda", "memory_attention_fwd_few_kernelIf", 1088,
@@ -33,16 +31,15 @@ CYCLES = [
     ),
     Workload("prototype_sums", "memory_attention_sums_cuda", "sums_kernelIffLb0E", 2176, (1, 1, 1, 1), 5.6e6),
     Workload(
-        "memory_attention soft forward", "memory_attention_soft_cuda", "soft_fwd_kernelIf", 1088,
-        (1, 8, 2, 2, 8, 0, 0), 10.0e6, {2: PAIRS, 4: 1},
+        "memory_attention soft forward", "memory_attention_soft_cuda", "soft_fwd_kernelIfLb1E", 1088, (1, 4, 4), 10.0e6
     ),
     Workload(
-        "memory_attention soft backward, tokens", "memory_attention_soft_cuda", "soft_bwd_tokens_kernelIf", 1088,
-        (0, 16, 1, 8, 2, 8, 2, 2, 8), 19.0e6, {4: PAIRS, 6: PAIRS, 8: 1},
+        "memory_attention soft backward, tokens", "memory_attention_soft_backward_cuda", "soft_bwd_tokens_kernelIfLb1E",
+        1088, (1, 4, 0, 4, 1), 19.3e6,
     ),
     Workload(
-        "memory_attention soft backward, prototypes", "memory_attention_soft_cuda", "soft_bwd_prototypes_kernelIf", 272,
-        (1, 8, 8, 8, 8, 2, 64, 0, 0), 11.0e6, {2: PAIRS, 4: PAIRS, 6: 1},
+        "memory_attention soft backward, prototypes", "memory_attention_soft_backward_cuda",
+        "soft_bwd_prototypes_kernelIfLb1E", 2176, (2,), 11.4e6, {0: 1},
     ),
     Workload(
         "memory_attention soft forward, k = 4,096", "memory_attention_soft_tensor_cuda", "soft_tensor_kernel", 4352,
