@@ -127,8 +127,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
   T largest = scene.scale;
   int found = survey_keypoints(scene, sample, largest) ? kPoisoned : 0;
   largest = lane_max<kWarp>(largest);
-  Seen<T> best = {-T(INFINITY), 0, 0};
-  if (lane == 0) shared.one.largest[warp] = largest, shared.best[warp] = best;
+  if (lane == 0) shared.one.largest[warp] = largest, shared.best[warp] = {-T(INFINITY), 0, 0};
   for (int first = 0, held = 0;;) {
     const bool more = first < scene.num_links;
     if (more) {
@@ -140,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
     }
     __syncthreads();
     if (at.x < scene.width && at.y < scene.height) {
+      Seen<T> best = {-T(INFINITY), 0, 0};
       const int count =
           cull(table, held, scene.tile(at.x, at.y, kRegionX, kRegionY, largest), best, shared.one.list[warp]);
       draw(table, shared.one.list[warp], count, INT32_MIN, scene.tile(at.px, at.block_y, kRow, kRow, largest), row);
