@@ -168,10 +168,11 @@ def _backward(
     grad_softmax: None,
 ) -> tuple[Tensor, Tensor | None, None]:
     needs_prototypes = ctx.needs_input_grad[1]
-    values = ctx.saved_tensors[2]
+    saved = ctx.saved_tensors  # once: activation checkpointing gives them no second time
+    values = saved[2]
     grad_values = torch.zeros_like(values) if grad_values is None else grad_values
     grad_distances = values.new_zeros(values.shape[:2]) if grad_distances is None else grad_distances
-    grads = gradient(grad_values, grad_distances, *ctx.saved_tensors, ctx.temperature, needs_prototypes)
+    grads = gradient(grad_values, grad_distances, *saved, ctx.temperature, needs_prototypes)
     return grads[0], grads[1] if needs_prototypes else None, None
 
 
