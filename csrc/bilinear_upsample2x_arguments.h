@@ -20,9 +20,7 @@ inline void check_bilinear_upsample2x_backward(const Tensor& grad_doubled) {
 }
 
 // ppl_fast/ops/bilinear_upsample2x.py has the same rule.
-inline bool channels_last(const Tensor& maps) {
-  return maps.size(1) > 1 && maps.size(2) * maps.size(3) > 1 && maps.stride(1) == 1;
-}
+inline bool channels_last(const Tensor& maps) { return maps.stride(1) == 1 && maps.stride(3) > 1; }
 
 // Maps as pictures, (pictures, height, width, channels) in memory: contiguous ones are as many of a channel each.
 struct Pictures {

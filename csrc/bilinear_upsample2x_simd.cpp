@@ -1,8 +1,9 @@
-// bilinear_upsample2x on the CPU, row by row: the rows that make one are added up into scratch, as vectors whatever
-// they hold, and then its columns. Channels last, these are vectors of channels; of a single channel, whose outputs
-// alternate, vectors of columns are shuffled. A row's scratch stays in the caches: what is read and written once is the
-// maps, 20 bytes a float32 cell, which bounds it. Not taken: both outputs of a cell at once, whose rows are read half
-// as often, but from the cache. Few channels, up to a vector of them, are taken one by one.
+// bilinear_upsample2x on the CPU, row by row. Forward and channels last, an output is the sum of four cells' channels,
+// as vectors; of a single channel, whose outputs alternate, two rows are added up into scratch, and vectors of columns
+// are shuffled. Backward, the four rows of outputs that a row of cells went into are added up into scratch, whatever
+// they hold, and then its columns. Scratch stays in the caches: what is read and written is the maps, 20 bytes a
+// float32 cell, which bounds it. Not taken: scratch forward and channels last, for which more is stored (1.27 of
+// torch's time, not 1.1); both outputs of a cell at once. Channels that fill no vector go one by one.
 #include "bilinear_upsample2x_cpu.h"
 #include "bilinear_upsample2x.h"
 #include "simd.h"

@@ -48,6 +48,17 @@ def test_what_comes_out_lies_as_what_goes_in(backend, layout, dtype):
     assert torch.equal(gradient, torch.full_like(gradient, 4)) and torch.equal(broadcast, gradient)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_maps_of_one_cell_keep_their_layout(backend, layout):
+    numbers = torch.arange(16.0).reshape(2, 8, 1, 1)  # that rounding leaves alone
+    maps = torch.empty_like(numbers, memory_format=layout).copy_(numbers).requires_grad_()
+    with running(backend) as name:
+        doubled = ppl_fast.bilinear_upsample2x(maps, backend=name)
+        (gradient,) = torch.autograd.grad(doubled, maps, torch.ones_like(doubled))
+    assert doubled.is_contiguous(memory_format=layout) and torch.equal(doubled, maps.expand(2, 8, 2, 2))
+    assert torch.equal(gradient, torch.full_like(maps, 4))
+
+
 def test_a_border_takes_its_cells_value(backend):
     """Exactly: products with 1/4 and 3/4 of it would be rounded."""
     for layout in LAYOUTS:

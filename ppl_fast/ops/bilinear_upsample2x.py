@@ -44,9 +44,11 @@ def bilinear_upsample2x_backward_reference(grad_doubled: Tensor) -> Tensor:
 
 
 def layout_of(maps: Tensor) -> torch.memory_format:
-    """Channels last where the channels of a cell lie side by side; csrc/bilinear_upsample2x_arguments.h has it too."""
-    _, channels, height, width = maps.shape
-    last = channels > 1 and height * width > 1 and maps.stride(1) == 1
+    """Channels last where the channels of a cell lie side by side; csrc/bilinear_upsample2x_arguments.h has it too.
+
+    The last stride tells maps of one cell apart.
+    """
+    last = maps.stride(1) == 1 and maps.stride(3) > 1
     return torch.channels_last if last else torch.contiguous_format
 
 

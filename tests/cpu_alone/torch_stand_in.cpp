@@ -67,6 +67,12 @@ AOTITorchError aoti_torch_get_sizes(AtenTensorHandle t, int64_t** sizes) { retur
 AOTITorchError aoti_torch_get_size(AtenTensorHandle t, int64_t d, int64_t* size) {
   return *size = of(t)->sizes.at(d < 0 ? d + of(t)->sizes.size() : d), 0;
 }
+AOTITorchError aoti_torch_get_stride(AtenTensorHandle t, int64_t d, int64_t* stride) {
+  const auto& sizes = of(t)->sizes;
+  *stride = 1;
+  for (size_t i = d + 1; i < sizes.size(); ++i) *stride *= sizes[i];
+  return 0;
+}
 AOTITorchError torch_get_mutable_data_ptr(AtenTensorHandle t, void** data) { return *data = of(t)->data->data(), 0; }
 AOTITorchError torch_get_const_data_ptr(AtenTensorHandle t, const void** data) {
   return *data = of(t)->data->data(), 0;
