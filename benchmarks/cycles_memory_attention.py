@@ -2,41 +2,44 @@
 
 from cycle_model import Workload
 
-# Pieces of d go through shared memory: four of 128, eight of 64 where 64 rows pass, 32 of 16 on tensor cores. A warp
-# has two rows of the side that stays and 16 of each group that passes: so many lanes read different words, on the mean.
-FEW, PAIRS = 12, 14
-SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.375, 4) * 4), *(0, 2))
-# 16 shares of 256 prototypes, two steps of 128 each; 1.5 pairs a token and share are compared.
-SOFT_SCREENED = (*(8, 4), *(2, 32, 0, 8), *((0.19, 4) * 4), *(4, 16), *(8, 0))
+# Pieces of d go through shared memory on tensor cores, 32 of 16.
+# On tensor cores two steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
+# aligned.
+ROW = (2, 0)
+STEPS = (8, *ROW, *(2, 2, 0, 32, 0), 8)
+# 16 shares of 256 prototypes; 2.3 pairs a token and share are compared, as counted on an H100.
+SCREENED = (*STEPS, *(4, 0, 0, 0.29, 0, 2), *(0, 2))
+# As many shares; 1.5 pairs a token and share are compared.
+SOFT_SCREENED = (*STEPS, *((0, 0, 0.19, 0, 2) * 4), *(4, 16), *(0, 2))
 # The backward knows the least distance: 1.5 pairs of a token are compared in all. Two turns of 17 banks.
-WEIGHTS = (*(8, 4), *(2, 32, 0, 8, 4), *(0.012, 4, 4))
-PRODUCTS = (*(8, 4), *(2, 32, 0, 8, 4), *(8, 0))
+WEIGHTS = (*STEPS, *(4, 0.012, *ROW, *ROW))
+PRODUCTS = (*STEPS, *(0, 2))
 PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
-# Of the four groups of 16 prototypes that a soft block could take, k = 16 leaves one: a quarter of its innermost loop.
+# Soft mode by differences, in whole tiles: 128 columns at a time; the nearest of 16 prototypes has no loop of its own.
 CYCLES = [
     Workload(
-        "memory_attention forward", "memory_attention_cuda", "fwd_kernelIfNS_9PairShapeIfLi1ELi1", 1088,
-        (1, 4, 4, 2, 4), 10.0e6, {2: FEW},
+        "memory_attention forward", "memory_attention_cuda", "memory_attention_fwd_few_kernelIf", 1088,
+        (0, 4, 2, 4), 10.0e6,
     ),
     Workload(
         "memory_attention backward, tokens", "memory_attention_cuda", "memory_attention_bwd_tokens_kernelIf", 8704,
         (1,), 14.5e6,
     ),
     Workload(
-        "memory_attention backward, prototypes", "memory_attention_sums_cuda", "sums_kernelIffLb1E", 1088, (2, 1), 6.7e6
+        "memory_attention backward, prototypes", "memory_attention_sums_cuda", "sums_kernelIffLb1E", 2176,
+        (1, 1, 1, 1), 6.7e6,
     ),
-    Workload("prototype_sums", "memory_attention_sums_cuda", "sums_kernelIffLb0E", 1088, (2, 1), 5.6e6),
+    Workload("prototype_sums", "memory_attention_sums_cuda", "sums_kernelIffLb0E", 2176, (1, 1, 1, 1), 5.6e6),
     Workload(
-        "memory_attention soft forward", "memory_attention_soft_cuda", "soft_fwd_kernelIf", 1088,
-        (1, 8, 2, 2, 8, 0, 0), 10.0e6, {2: PAIRS, 4: 1},
-    ),
-    Workload(
-        "memory_attention soft backward, tokens", "memory_attention_soft_cuda", "soft_bwd_tokens_kernelIf", 1088,
-        (0, 16, 1, 8, 2, 8, 2, 2, 8), 19.0e6, {4: PAIRS, 6: PAIRS, 8: 1},
+        "memory_attention soft forward", "memory_attention_soft_cuda", "soft_fwd_kernelIfLb1E", 1088, (1, 4, 4), 10.0e6
     ),
     Workload(
-        "memory_attention soft backward, prototypes", "memory_attention_soft_cuda", "soft_bwd_prototypes_kernelIf", 272,
-        (1, 8, 8, 8, 8, 2, 64, 0, 0), 11.0e6, {2: PAIRS, 4: PAIRS, 6: 1},
+        "memory_attention soft backward, tokens", "memory_attention_soft_backward_cuda", "soft_bwd_tokens_kernelIfLb1E",
+        1088, (1, 4, 0, 4, 1), 19.3e6,
+    ),
+    Workload(
+        "memory_attention soft backward, prototypes", "memory_attention_soft_backward_cuda",
+        "soft_bwd_prototypes_kernelIfLb1E", 2176, (2,), 11.4e6, {0: 1},
     ),
     Workload(
         "memory_attention soft forward, k = 4,096", "memory_attention_soft_tensor_cuda", "soft_tensor_kernel", 4352,
@@ -44,7 +47,7 @@ CYCLES = [
     ),
     Workload(
         "memory_attention soft forward, k = 4,096, sum of shares", "memory_attention_soft_tensor_cuda",
-        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, 0, 4), 76e6,
+        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, *ROW), 76e6,
     ),
     *(
         Workload(
@@ -59,12 +62,11 @@ CYCLES = [
             ("prototypes", "prototypes", 17408, PROTOTYPES, 651e6),
         )
     ),
-    # 16 shares of 256 prototypes, two steps of 128 each; 3 pairs a token and share are compared.
     Workload(
         "memory_attention forward, k = 4,096", "memory_attention_screen_cuda", "screen_kernelIf", 4352, SCREENED, 290e6
     ),
     Workload(
         "memory_attention forward, k = 4,096, comparison of shares", "memory_attention_cuda", "compare_kernelIf", 8704,
-        (1, 1), 9.2e6,
+        (1, 1, 1), 9.2e6,
     ),
 ]  # fmt: skip

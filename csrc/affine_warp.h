@@ -20,4 +20,13 @@ PPL_HD void warp_point_backward(const T* theta, T x, T y, T gx, T gy, T* grad_th
   grad_keypoint[1] += theta[1] * gx + theta[4] * gy;
 }
 
+// The same of number c of theta alone: its gradient, written, and its addend of grad_x (number c % 3), added. Those
+// that b has, 2 and 5, have none there that counts.
+template <class T>
+PPL_HD void warp_number_backward(int c, T theta, T x, T y, T gx, T gy, T& grad_theta, T& grad_keypoint) {
+  const T g = c < 3 ? gx : gy;
+  grad_theta = c % 3 == 0 ? g * x : c % 3 == 1 ? g * y : g;
+  grad_keypoint += theta * g;
+}
+
 }  // namespace PPL_NAMESPACE

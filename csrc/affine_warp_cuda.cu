@@ -1,11 +1,11 @@
-// affine_warp on CUDA. Forward: a thread a point. Backward: a warp a keypoint where the template is shared: its lanes
-// take every 32nd sample in order and then add up crosswise, so the order of sums is fixed; a thread a point where it
-// is not. 56 bytes a point forward, 72 backward, a dozen operations: at B = 64, N = 16 some 60 KB, 20 ns on an H200
-// (4.3 TB/s); the launch, about 2 us, is what it costs. Not taken: reducing over blocks, which would need a second
-// launch; one launch for this, link_heatmap and the boundary term. It would save a dozen launches of a training step,
-// 2 us each in a graph: 25 us beside some 20 ms for the perceptual loss alone (VGG16 to relu4_3 at 224 x 224 is 28
-// GFLOP an image; two forward and one backward of 64 are 5.4 TFLOP at about 0.3 PFLOP/s), and the points would still
-// have to be written, since the memory term reads them. Predicted: this has not run on a GPU.
+// affine_warp on CUDA. Forward: a thread a point. Backward: a thread a point where each has its own keypoint. Where the
+// template is shared, a block a keypoint, eight lanes a sample: one has a number of its matrix or of its gradient,
+// which the others get by shuffles. Samples lie far apart, and a multiprocessor looks up one line of 128 bytes a cycle:
+// 13 for four samples, 28 by a lane a sample. 72 bytes a point: at B = 64, N = 16 the launch and two latencies are the
+// cost. MEASURED: H100, shared template: B = 64, N = 16 and B = 1024, N = 64 took 5.5 and 77 us by a warp a keypoint, a
+// lane a sample; predicted as it is: 2 and 3.5. Forward: 1.2 and 1.5. Not taken: reducing over blocks, by a second
+// launch; one launch for this, link_heatmap and the boundary term: 25 us of a training step beside some 20 ms for the
+// perceptual loss, and the points must be written for the memory term.
 #include "common.cuh"
 
 #include "affine_warp.h"
@@ -15,6 +15,8 @@ namespace ppl_fast {
 namespace {
 
 constexpr int kThreads = 256;
+// Of a block that takes a keypoint of a shared template.
+constexpr int kMostWarps = 16, kSampleLanes = 8, kSampleLoads = 4;
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)
@@ -50,22 +52,51 @@ __global__ void __launch_bounds__(kThreads)
   grad_keypoints[2 * i] = S(sum[0]), grad_keypoints[2 * i + 1] = S(sum[1]);
 }
 
+template <class T>
+struct TemplateSums {
+  T of_warp[2][kMostWarps];
+};
+
 template <class S>
-__global__ void __launch_bounds__(kThreads)
-    affine_warp_bwd_shared_kernel(const S* grad, const S* keypoints, const S* affine, int64_t samples, int64_t n,
-                                  S* grad_keypoints, S* grad_affine) {
-  const int64_t key = int64_t(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (key >= n) return;  // a whole warp
-  const int lane = threadIdx.x % kWarp;
-  Compute<S> sum[2] = {};
-  for (int64_t b = lane; b < samples; b += kWarp) {
-    const int64_t i = b * n + key;
-    point_backward(grad + 2 * i, keypoints + 2 * key, affine + 6 * i, grad_affine + 6 * i, sum);
+__global__ void __launch_bounds__(kMostWarps* kWarp)
+    affine_warp_bwd_shared_kernel(const S* __restrict__ grad, const S* __restrict__ keypoints,
+                                  const S* __restrict__ affine, int64_t samples, int64_t n, S* grad_keypoints,
+                                  S* grad_affine) {
+  using T = Compute<S>;
+  auto& shared = shared_memory<TemplateSums<T>>();
+  const int64_t key = blockIdx.x;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  const int c = lane % kSampleLanes, group = lane - c, row = threadIdx.x / kSampleLanes,
+            rows = blockDim.x / kSampleLanes;
+  const bool of_theta = c < 6;
+  const T x = T(keypoints[2 * key]), y = T(keypoints[2 * key + 1]);
+  const S* from = of_theta ? affine + 6 * (row * n + key) + c : grad + 2 * (row * n + key) + c - 6;
+  S* to = grad_affine + 6 * (row * n + key) + c;
+  const int64_t step = rows * n;
+  T sum = 0;  // of theta_c g
+  for (int64_t b = 0; b < samples; b += kSampleLoads * rows) {
+    const int left = int(min(samples - b, int64_t(kSampleLoads * rows))) - row;
+    T number[kSampleLoads];
+#pragma unroll
+    for (int i = 0; i < kSampleLoads; ++i, from += (of_theta ? 6 : 2) * step)
+      number[i] = i * rows < left ? T(*from) : T(0);
+#pragma unroll
+    for (int i = 0; i < kSampleLoads; ++i, to += 6 * step) {
+      const T gx = __shfl_sync(kAllLanes, number[i], group + 6), gy = __shfl_sync(kAllLanes, number[i], group + 7);
+      T grad_number;
+      warp_number_backward(c, number[i], x, y, gx, gy, grad_number, sum);
+      if (of_theta && i * rows < left) *to = S(grad_number);
+    }
   }
-  for (int c = 0; c < 2; ++c) {
-    sum[c] = lane_sum<kWarp>(sum[c]);
-    if (lane == 0) grad_keypoints[2 * key + c] = S(sum[c]);
-  }
+  sum += __shfl_sync(kAllLanes, sum, lane + 3);  // A's other row; of use to the first two lanes of each eight
+  for (int offset = kSampleLanes; offset < kWarp; offset *= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+  if (lane < 2) shared.of_warp[lane][warp] = sum;
+  __syncthreads();
+  if (warp > 0) return;
+  static_assert(2 * kMostWarps == kWarp);
+  const int of = lane / kMostWarps, other = lane % kMostWarps;
+  const T total = lane_sum<kMostWarps>(other < warps ? shared.of_warp[of][other] : T(0));
+  if (other == 0) grad_keypoints[2 * key + of] = S(total);
 }
 
 Tensor affine_warp_cuda(const Tensor& keypoints, const Tensor& affine) {
@@ -93,11 +124,12 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
   const int64_t b = affine.size(0), n = affine.size(1);
   const auto grad_x = torch::stable::new_empty(x, x.sizes()),
              grad_theta = torch::stable::new_empty(theta, theta.sizes());
+  const int warps = int(std::clamp<int64_t>(ceil_div(b * kSampleLanes, kWarp * kSampleLoads), 1, kMostWarps));
   dispatch_storage(type, "affine_warp_backward", [&](auto zero) {
     using S = decltype(zero);
     if (x.dim() == 2)
-      launch(affine_warp_bwd_shared_kernel<S>, Grid{ceil_div(n, kThreads / kWarp)}, kThreads, 0, device.stream(),
-             read<S>(g), read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
+      launch(affine_warp_bwd_shared_kernel<S>, Grid{n}, kWarp * warps, sizeof(TemplateSums<Compute<S>>),
+             device.stream(), read<S>(g), read<S>(x), read<S>(theta), b, n, write<S>(grad_x), write<S>(grad_theta));
     else
       launch(affine_warp_bwd_own_kernel<S>, Grid{ceil_div(b * n, kThreads)}, kThreads, 0, device.stream(), read<S>(g),
              read<S>(x), read<S>(theta), b * n, write<S>(grad_x), write<S>(grad_theta));
@@ -108,7 +140,7 @@ std::tuple<Tensor, Tensor> affine_warp_backward_cuda(const Tensor& grad_points, 
 const ReportedKernels kReported{
     PPL_FAST_KERNEL(kThreads, 0, affine_warp_fwd_kernel<float>),
     PPL_FAST_KERNEL(kThreads, 0, affine_warp_bwd_own_kernel<float>),
-    PPL_FAST_KERNEL(kThreads, 0, affine_warp_bwd_shared_kernel<float>),
+    PPL_FAST_KERNEL(kMostWarps * kWarp, sizeof(TemplateSums<float>), affine_warp_bwd_shared_kernel<float>),
 };
 
 }  // namespace

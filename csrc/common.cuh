@@ -173,6 +173,42 @@ __device__ inline void mma_tf32(float (&sums)[4], const float (&a)[4], const flo
   __trap();
 #endif
 }
+
+// Starts to copy a value of 4, 8 or 16 bytes from global to shared memory, past the registers, from sm_80 on. A thread
+// ends a group of such copies, then awaits all groups of its own but the last kOthers; other threads need a barrier.
+// Memory brings 128 bytes at a time, of which L2 keeps the rest.
+template <class P>
+__device__ void start_copy(P* to, const P* from) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  const unsigned at = unsigned(__cvta_generic_to_shared(to));
+  if constexpr (sizeof(P) == 16)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(sizeof(P)) : "memory");
+#else
+  *to = *from;
+#endif
+}
+__device__ inline void end_copies() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int kOthers>
+__device__ void await_copies() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kOthers) : "memory");
+#endif
+}
+
+// The same number, from which nothing follows that was known before: a loop around does not keep it in registers.
+__device__ inline int anew(int number) {
+  asm volatile("" : "+r"(number));
+  return number;
+}
+
+// What lies at an address of global memory is soon read: it may come into L2.
+__device__ inline void call_into_l2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 #endif
 
 // Two kernels in a row: the first says early that the second may be set up, and the second, launched as overlapping,

@@ -1,13 +1,14 @@
 // link_heatmap's backward on CUDA. A block of 128 threads puts the links into shared memory; a warp takes tiles of 16 x
-// 8 pixels, four a lane, evaluates each pixel's winner and goes through the links that won (4.3 a tile), in order: a
-// lane adds its pixels, then the five sums are added across the lanes (8 shuffles) into the warp's own row of shared
-// memory. The block adds its warps and writes partial sums (samples, regions, 5, links), no larger than the heatmap; a
-// second kernel adds the regions. No float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x
-// 128: 1,930 instructions a warp (sm_90, benchmarks/cycle_model.py), 4,096 warps: 7.6 us at an H200's full issue rate,
-// some 11 us at two thirds; 6.3 MB in and 2.5 MB of partial sums, 2 us; the second kernel is latency, about 3 us, of
-// which a launch that overlaps (sm_90 on) hides a part. Predicted: this has not run on a GPU. Not taken: atomics in
-// shared memory (the order varies), sorting the pixels by link.
-#include "link_heatmap_cuda.cuh"
+// 8 pixels, four a lane, fetched one ahead, evaluates each pixel's winner and goes through the links that won (4.6 a
+// tile), in order: a lane adds its pixels, the five sums are added across the lanes (8 shuffles) into the warp's row of
+// shared memory. Blocks add their warps and write partial sums (samples, regions, 5, links), no larger than the
+// heatmap; a second kernel adds the regions, a warp a keypoint, from the links that end there, 16 loads at once. No
+// float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: some 1,690 instructions a
+// warp (benchmarks/cycle_model.py: 2,010, both sides of branches), 4,096 warps: 6.6 us at an H100's full rate; 6.3 MB
+// in, 2.5 MB of partial sums. MEASURED: 12.7 us, and 7.5 us while a block of 1,024 threads, a fourth of them busy,
+// added a sample; predicted for what is here: 11 and 3 us, of which overlapping launches (sm_90 on) hide a part. Not
+// taken: atomics in shared memory (the order varies), sorting the pixels by link.
+#include "link_heatmap_backward_cuda.cuh"
 
 namespace ppl_fast {
 namespace {
@@ -15,9 +16,6 @@ namespace {
 constexpr int kTileX = 16, kTileY = 8, kSlots = 4;
 constexpr int kSumWarps = 4;
 constexpr int kSumThreads = kSumWarps * kWarp;
-constexpr int kFields = 5;  // of a link: G, (1 - t) G r (x, y), t G r (x, y), summed over the pixels it won
-constexpr int kReduceThreads = 1024;
-constexpr int kGroups = kReduceThreads / kWarp;
 
 // Links that a block takes at once: as many as 48 KB of shared memory hold, for the table and each warp's sums.
 template <class T>
@@ -45,22 +43,61 @@ __device__ inline int field_of_lane(int lane) {  // -1: of no use
   return lane == 4 ? 4 : lane & 7 ? -1 : (lane >> 4 & 1) + (lane >> 2 & 2);
 }
 
-struct Tiles {  // of a sample, row by row, and how many each warp of its blocks takes
-  int across, count, per_warp;
+struct Tiles {  // of a sample, row by row, and how many each of its blocks takes
+  int across, count, per_block;
 };
+
+// What a lane has of a tile: its pixels' winners, -1 where there is none, and gradients.
+template <class T>
+struct Pixels {
+  int x, y, who[kSlots];
+  T grad[kSlots];
+};
+
+__device__ inline int column_of(int x, int slot) { return x + slot % 2 * 8; }
+__device__ inline int row_of(int y, int slot) { return y + slot / 2 * 4; }
+
+// `before`: how many pixels the samples before this one have.
+template <class S, class T = Compute<S>>
+__device__ Pixels<T> fetch(const Scene<S>& scene, const S* grad_heatmap, const Winner& winner, int64_t before, int tile,
+                           int across) {
+  const int lane = threadIdx.x % kWarp, row = unsigned(tile) / unsigned(across), column = tile - row * across;
+  Pixels<T> pixels = {column * kTileX + lane % 8, row * kTileY + lane / 8, {}, {}};
+  for (int s = 0; s < kSlots; ++s) {
+    const int x = column_of(pixels.x, s), y = row_of(pixels.y, s);
+    const bool inside = x < scene.width && y < scene.height;
+    const int64_t at = before + int64_t(y) * scene.width + x;
+    pixels.who[s] = inside ? winner.load(at) : -1;
+    pixels.grad[s] = inside ? T(grad_heatmap[at]) : T(0);
+  }
+  return pixels;
+}
+
+// The lowest of the winners that are left to the warp; -1 if there is none.
+__device__ inline int lowest(const int (&who)[kSlots]) {
+  unsigned least = unsigned(who[0]);
+  for (int s = 1; s < kSlots; ++s) least = min(least, unsigned(who[s]));
+  return int(warp_min(least));
+}
 
 template <class S>
 __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
-    link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, Tiles tiles, Compute<S>* partial,
-                                 int* poisoned) {
+    link_heatmap_bwd_sums_kernel(Scene<S> scene, const S* grad_heatmap, Winner winner, Tiles tiles, int chunk_links,
+                                 Compute<S>* partial, int* poisoned) {
   using T = Compute<S>;
   using Half = typename Table<T>::Half;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, field = field_of_lane(lane);
   const int region = blockIdx.y, regions = gridDim.y, chunk = blockIdx.z, chunks = gridDim.z;
   const int64_t sample = blockIdx.x;
-  const int first = chunk * kChunk<T>, links = min(kChunk<T>, scene.num_links - first);
+  const int first = chunk * chunk_links, links = min(chunk_links, scene.num_links - first);
   const Table<T> table = {&shared_memory<Half>(), &shared_memory<Half>() + links};
   T *const all_sums = reinterpret_cast<T*>(table.rest + links), *const sums = all_sums + warp * kFields * links;
+  // Tiles side by side go to different warps: where links crowd, all have their share.
+  int tile = region * tiles.per_block + warp;
+  const int end = min(region * tiles.per_block + tiles.per_block, tiles.count);
+  const int64_t before = sample * scene.height * scene.width;
+  Pixels<T> next = {};
+  if (tile < end) next = fetch(scene, grad_heatmap, winner, before, tile, tiles.across);
   for (int i = threadIdx.x; i < kSumWarps * kFields * links; i += kSumThreads) all_sums[i] = 0;
   T largest = 0;
   bool bad = region == 0 && chunk == 0 && survey_keypoints(scene, sample, largest);
@@ -72,29 +109,19 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
   if (region == 0 && threadIdx.x == 0) poisoned[sample * chunks + chunk] = bad;
 
   let_next_begin();
-  const int begin = (region * kSumWarps + warp) * tiles.per_warp, end = min(begin + tiles.per_warp, tiles.count);
-  for (int tile = begin; tile < end; ++tile) {
-    const int x0 = tile % tiles.across * kTileX + lane % 8, y0 = tile / tiles.across * kTileY + lane / 8;
-    int who[kSlots];
+  for (; tile < end; tile += kSumWarps) {
+    auto [x0, y0, who, grad] = next;
+    if (tile + kSumWarps < end) next = fetch(scene, grad_heatmap, winner, before, tile + kSumWarps, tiles.across);
+    for (int s = 0; s < kSlots; ++s) who[s] = who[s] < first || who[s] >= first + links ? -1 : who[s] - first;
+    int e = lowest(who);
+    if (e < 0) continue;
     T v[kSlots][kFields];
     for (int s = 0; s < kSlots; ++s) {
-      const int x = x0 + s % 2 * 8, y = y0 + s / 2 * 4;
-      const bool inside = x < scene.width && y < scene.height;
-      const int64_t at = (sample * scene.height + y) * scene.width + x;
-      who[s] = inside ? winner.load(at) : -1;
-      v[s][0] = inside ? T(grad_heatmap[at]) : T(0);
-    }
-    for (int s = 0; s < kSlots; ++s) {
-      if (who[s] < first || who[s] >= first + links) who[s] = -1;
-      const auto at = residual(table[max(who[s] - first, 0)], scene.x(x0 + s % 2 * 8), scene.y(y0 + s / 2 * 4));
-      const T g = v[s][0] * power_of_two(-at.d2), to_b = at.t * g, to_a = g - to_b;
+      const auto at = residual(table[max(who[s], 0)], scene.x(column_of(x0, s)), scene.y(row_of(y0, s)));
+      const T g = grad[s] * power_of_two(-at.d2), to_b = at.t * g, to_a = g - to_b;
       v[s][0] = g, v[s][1] = to_a * at.rx, v[s][2] = to_a * at.ry, v[s][3] = to_b * at.rx, v[s][4] = to_b * at.ry;
     }
-    for (;;) {
-      unsigned next = unsigned(who[0]);
-      for (int s = 1; s < kSlots; ++s) next = min(next, unsigned(who[s]));
-      const int e = int(warp_min(next));
-      if (e < 0) break;
+    do {
       T sum[kFields] = {};
       for (int s = 0; s < kSlots; ++s) {
         if (who[s] != e) continue;  // not multiplied by 0: a gradient that is not a number stays with its link
@@ -102,105 +129,34 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(Compute<S>) == 4 ? 8 : 4)
         who[s] = -1;
       }
       const T total = lane_sums(sum);
-      if (field >= 0) sums[field * links + e - first] += total;  // a field's lane is always the same: no barrier
-    }
+      if (field >= 0) sums[field * links + e] += total;  // a field's lane is always the same: no barrier
+      e = lowest(who);
+    } while (e >= 0);
   }
 
   __syncthreads();
   T* const out = partial + (sample * regions + region) * kFields * scene.num_links + first;
-  for (int i = threadIdx.x; i < kFields * links; i += kSumThreads) {
-    T sum = 0;
-    for (int w = 0; w < kSumWarps; ++w) sum += all_sums[w * kFields * links + i];
-    out[int64_t(i / links) * scene.num_links + i % links] = sum;
-  }
-}
-
-template <class T>
-struct ReduceShared {
-  union {
-    struct {
-      T pull[4][kReduceThreads];
-      int ends[2][kReduceThreads];
-    };
-    T weight[kGroups][kWarp];
-  };
-};
-
-template <class S>
-struct Gradients {
-  S *keypoints, *weights;
-  bool shared_weights;
-  int64_t samples;
-};
-
-// grad_keypoints of one sample, and its grad_weights where they are its own; a warp a keypoint.
-template <class S, class T = Compute<S>>
-__device__ void reduce_sample(const Scene<S>& scene, const T* partial, const int* poisoned_chunks, int regions,
-                              int chunks, T pull_scale, int64_t sample, const Gradients<S>& out) {
-  auto& shared = shared_memory<ReduceShared<T>>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t row = scene.num_links, links = scene.num_links;
-  bool poisoned = false;
-  for (int c = 0; c < chunks; ++c) poisoned = poisoned || poisoned_chunks[sample * chunks + c];
-  for (int key0 = 0; key0 < scene.num_keypoints; key0 += kGroups) {
-    const int key = key0 + warp;
-    T gx = 0, gy = 0;
-    for (int first = 0; first < links; first += kReduceThreads) {
-      const int e = first + threadIdx.x;
-      if (e < links) {
-        T total[kFields] = {};
-        const T* from = partial + sample * regions * kFields * row + e;
-        for (int r = 0; r < regions; ++r)
-          for (int f = 0; f < kFields; ++f, from += row) total[f] += *from;
-        const T w = T(scene.weights[sample * scene.weight_stride + e]);
-        for (int f = 0; f < 4; ++f) shared.pull[f][threadIdx.x] = w > 0 ? pull_scale * w * total[1 + f] : T(0);
-        for (int end = 0; end < 2; ++end) shared.ends[end][threadIdx.x] = int(scene.links[2 * e + end]);
-        if (key0 == 0 && !out.shared_weights)
-          out.weights[sample * links + e] = S(poisoned ? T(NAN) : w >= 0 ? total[0] : T(0));
-      }
-      __syncthreads();
-      for (int j = lane; j < min(int(links) - first, kReduceThreads); j += kWarp)
-        for (int end = 0; end < 2; ++end)
-          if (shared.ends[end][j] == key) gx += shared.pull[2 * end][j], gy += shared.pull[2 * end + 1][j];
-      __syncthreads();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < links; i += kSumThreads)
+    for (int f = 0; f < kFields; ++f) {
+      T sum = 0;
+      for (int w = 0; w < kSumWarps; ++w) sum += all_sums[(w * kFields + f) * links + i];
+      out[f * int64_t(scene.num_links) + i] = sum;
     }
-    gx = lane_sum<kWarp>(gx), gy = lane_sum<kWarp>(gy);
-    if (lane != 0 || key >= scene.num_keypoints) continue;
-    S* const to = out.keypoints + 2 * (sample * scene.num_keypoints + key);
-    to[0] = S(poisoned ? T(NAN) : gx), to[1] = S(poisoned ? T(NAN) : gy);
-  }
-}
-
-// grad_weights of 32 links that the samples share.
-template <class S, class T = Compute<S>>
-__device__ void reduce_weights(const Scene<S>& scene, const T* partial, const int* poisoned, int regions, int chunks,
-                               int64_t group, const Gradients<S>& out) {
-  auto& shared = shared_memory<ReduceShared<T>>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t e = group * kWarp + lane;
-  bool bad = false;
-  for (int64_t i = threadIdx.x; i < out.samples * chunks; i += kReduceThreads) bad = bad || poisoned[i];
-  T sum = 0;
-  if (e < scene.num_links)
-#pragma unroll 8
-    for (int64_t i = warp; i < out.samples * regions; i += kGroups) sum += partial[i * kFields * scene.num_links + e];
-  shared.weight[warp][lane] = sum;
-  bad = __syncthreads_or(bad);
-  if (warp != 0 || e >= scene.num_links) return;
-  sum = 0;
-  for (int g = 0; g < kGroups; ++g) sum += shared.weight[g][lane];
-  out.weights[e] = S(bad ? T(NAN) : T(scene.weights[e]) >= 0 ? sum : T(0));
 }
 
 template <class S>
-__global__ void __launch_bounds__(kReduceThreads, 1)  // unasked, ptxas makes room for two blocks, and spills
-    link_heatmap_bwd_reduce_kernel(Scene<S> scene, const Compute<S>* partial, const int* poisoned, int regions,
-                                   int chunks, Compute<S> pull_scale, Gradients<S> out) {
+__global__ void __launch_bounds__(kReduceThreads) link_heatmap_bwd_reduce_kernel(Scene<S> scene, Reduction<S> r) {
+  auto& shared = shared_memory<ReduceShared<Compute<S>>>();
   await_previous();
-  if (blockIdx.x < out.samples)
-    reduce_sample(scene, partial, poisoned, regions, chunks, pull_scale, blockIdx.x, out);
-  else
-    reduce_weights(scene, partial, poisoned, regions, chunks, blockIdx.x - out.samples, out);
+  const int64_t for_weights = int64_t(blockIdx.x) - r.samples * r.keypoint_blocks;
+  if (for_weights >= 0) {
+    const unsigned block = unsigned(for_weights);
+    reduce_weights(scene, r, block / r.weight_blocks, block % r.weight_blocks, shared.weight);
+  } else {
+    const int warp = threadIdx.x / kWarp, key = blockIdx.x % r.keypoint_blocks * kReduceWarps + warp;
+    if (key < scene.num_keypoints) reduce_keypoint(scene, r, blockIdx.x / r.keypoint_blocks, key, shared.ends[warp]);
+  }
 }
 
 // Blocks that a sample is divided among: 16, which fills a GPU from some 64 samples on, more where the image is large
@@ -213,7 +169,7 @@ int64_t regions_of(int64_t pixels, int64_t links, int64_t tiles) {
 
 template <class T>
 size_t sums_bytes(int64_t links) {
-  return (kTableBytes<T> + sizeof(T) * kSumWarps * kFields) * std::min<int64_t>(kChunk<T>, links);
+  return (kTableBytes<T> + sizeof(T) * kSumWarps * kFields) * links;
 }
 
 std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap, const Tensor& keypoints,
@@ -233,24 +189,34 @@ std::tuple<Tensor, Tensor> link_heatmap_backward_cuda(const Tensor& grad_heatmap
   const int64_t across = ceil_div(width, kTileX), count = e == 0 ? 0 : across * ceil_div(height, kTileY);
   const int64_t regions = e == 0 ? 1 : regions_of(height * width, e, count);
   STD_TORCH_CHECK(count <= INT32_MAX / 2, "link_heatmap_backward: the heatmap is too large");
-  const Tiles tiles = {int(across), int(count), int(ceil_div(count, regions * kSumWarps))};
-  const bool shared_weights = w.dim() == 1;
+  const Tiles tiles = {int(across), int(count), int(ceil_div(count, regions * kSumWarps) * kSumWarps)};
   const auto partial = empty(x, {b, regions, kFields, e}, compute_type(x));
   dispatch_storage(type, "link_heatmap_backward", [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
     const auto scene = make_scene<S>(x, w, order, height, width, thickness);
-    const int64_t chunks = std::max<int64_t>(1, ceil_div(e, kChunk<T>));
+    const int64_t chunks = std::max<int64_t>(1, ceil_div(e, kChunk<T>)), chunk_links = ceil_div(e, chunks);
     const auto poisoned = empty(x, {b, chunks}, ScalarType::Int);
-    launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(e), device.stream(),
-           scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int}, tiles,
-           write<T>(partial), write<int>(poisoned));
+    launch(link_heatmap_bwd_sums_kernel<S>, Grid{b, regions, chunks}, kSumThreads, sums_bytes<T>(chunk_links),
+           device.stream(), scene, read<S>(g), Winner{who.mutable_data_ptr(), who.scalar_type() == ScalarType::Int},
+           tiles, int(chunk_links), write<T>(partial), write<int>(poisoned));
     static CompiledFor compiled(link_heatmap_bwd_reduce_kernel<S>);
+    const int64_t rows = w.dim() == 1 ? 1 : b, row_links = row_links_of(b / rows * regions);
+    const Reduction<S> reduction = {read<T>(partial),
+                                    read<int>(poisoned),
+                                    int(regions),
+                                    int(chunks),
+                                    T(2 / (thickness * scale_of(thickness))),
+                                    write<S>(grad_x),
+                                    write<S>(grad_w),
+                                    b,
+                                    int(ceil_div(scene.num_keypoints, kReduceWarps)),
+                                    int(ceil_div(e, row_links)),
+                                    int(row_links),
+                                    b / rows};
     launch_as(may_overlap(compiled, x.get_device_index()), link_heatmap_bwd_reduce_kernel<S>,
-              Grid{b + (shared_weights ? ceil_div(e, kWarp) : 0)}, kReduceThreads, sizeof(ReduceShared<T>),
-              device.stream(), scene, read<T>(partial), read<int>(poisoned), int(regions), int(chunks),
-              T(2 / (thickness * scale_of(thickness))),
-              Gradients<S>{write<S>(grad_x), write<S>(grad_w), shared_weights, b});
+              Grid{b * reduction.keypoint_blocks + rows * reduction.weight_blocks}, kReduceThreads,
+              sizeof(ReduceShared<T>), device.stream(), scene, reduction);
   });
   return {grad_x, grad_w};
 }

@@ -1,195 +1,166 @@
-// link_heatmap's forward on CUDA. A block of 256 threads draws 32 x 32 pixels. It puts all links into shared memory,
-// 256 at a time (12 KB with the lists). Each warp then takes 16 x 8 pixels: it drops the links that cannot win one of
-// them (exactly, link_heatmap.h), a link a lane, and lists the others in order; four lanes, a row of pixels each, cull
-// that list for their 4 x 4 pixels and walk what is left: 12.5 instructions a pixel and link, 5 of them FFMA, one EX2 a
-// pixel. B = 64, N = 16, 128 x 128, thickness 1e-3: 120 links become 24 for a warp; its lanes walk 7.8 together (4.5
-// each, 3 are needed); 1,570 instructions a warp (sm_90, benchmarks/cycle_model.py) times 8,192 warps are 12.3 us at an
-// H200's full rate, some 18 us at two thirds; the 6.3 MB written take 1.3 us. Predicted: this has not run on a GPU.
-// Not taken: culling in a kernel of its own (a launch costs more than the tables), one launch with affine_warp; and by
-// the model's counts, keeping what the first look saw in registers (4 %, more spills), two tiles a table (1 %), groups
-// of lanes that go on to another 4 x 4 pixels without waiting (saves 0.8 of 8 steps, less than keeping track costs).
-#include "link_heatmap_cuda.cuh"
+// link_heatmap's forward on CUDA. A block of 256 threads draws 32 x 32 pixels. It puts the links into shared memory (12
+// KB with the lists); of more than 256, those that may win one of its pixels. A warp takes 16 x 8 pixels, with up to
+// 256 links far from the next warp's, and twice where blocks are many: it drops the links that cannot win there
+// (exactly, link_heatmap.h) and lists the others; four lanes, a row of pixels each, cull that list for their 4 x 4
+// pixels and walk what is left: 12.5 instructions a pixel and link, 5 of them FFMA, one EX2 a pixel. B = 64, N = 16,
+// 128 x 128: 120 links become 24, lanes walk 7.8 together: 1,500 instructions (benchmarks/cycle_model.py), 8,192 times,
+// are 11.8 us at an H100's full rate. MEASURED: 21.3 us, when warps drew once and waited for the slowest of eight;
+// predicted: 19.7 us. MEASURED: 126 us (N = 32, 256 x 256), 164 us (B = 8, N = 64, 512 x 512), before blocks culled;
+// predicted: 105 us each. Not taken: culling in a kernel of its own (a launch costs more), five blocks a multiprocessor
+// (spills), warps that take regions as they come (no better than two far apart).
+#include "link_heatmap_forward_cuda.cuh"
 
 namespace ppl_fast {
 namespace {
-
-constexpr int kRow = 4;                     // pixels of a thread, side by side; threads of a block of 4 x 4
-constexpr int kRegionX = 16, kRegionY = 8;  // of a warp
-constexpr int kTile = 32;                   // of a block of threads
-constexpr int kThreads = kTile * kTile / kRow;
-constexpr int kWarps = kThreads / kWarp;
-template <class T>
-constexpr int kMinBlocks = sizeof(T) == 4 ? 4 : 2;  // a multiprocessor: 64 or 128 registers a thread
-
-enum { kPoisoned = 1, kPositive = 2 };  // what a thread has found among its links
-
-template <class T>
-struct Seen {  // a link, as the centre of a tile sees it
-  T v, rx, ry;
-};
-
-// link.lw - r.d2, as two fused multiply-adds.
-template <class T>
-__device__ T value_of(const Link<T>& link, const Residual<T>& r) {
-  return (link.lw - r.ry * r.ry) - r.rx * r.rx;
-}
-
-template <class T>
-__device__ Seen<T> look(const Link<T>& link, const Tile<T>& tile) {
-  const auto r = residual(link, tile.cx, tile.cy);
-  return {value_of(link, r), r.rx, r.ry};
-}
-
-template <class T>
-__device__ void keep_brighter(Seen<T>& best, const Seen<T>& seen) {
-  if (seen.v > best.v) best = seen;
-}
-
-// The brightest of what `Width` neighbouring lanes see.
-template <int Width, class T>
-__device__ Seen<T> brightest(const Seen<T>& seen) {
-  const T most = lane_max<Width>(seen.v);
-  const unsigned group = kAllLanes >> (kWarp - Width) << (threadIdx.x % kWarp / Width * Width);
-  const int lane = __ffs(__ballot_sync(kAllLanes, seen.v == most) & group) - 1;
-  return {most, __shfl_sync(kAllLanes, seen.rx, lane), __shfl_sync(kAllLanes, seen.ry, lane)};
-}
-
-// Whether the link may win a pixel of the tile and reach the smallest normal number there.
-template <class T>
-__device__ bool survives(const Tile<T>& tile, const Rival<T>& rival, const Seen<T>& seen) {
-  return may_win(rival, seen.v, seen.rx, seen.ry) &
-         (upper_bound(tile, seen.v, seen.rx, seen.ry) >= Limits<T>::log2_tiny);
-}
 
 template <class T>
 struct FwdShared {
   typename Table<T>::Half ends[kThreads], rest[kThreads];
   uint16_t list[kWarps][kThreads];
   T largest[kWarps];
+  int found[kWarps];
 };
 
-template <class T>
-struct Row {  // the pixels of one thread
-  T x[kRow], y, best[kRow];
-  int who[kRow];
+struct Regions {  // of a sample, row by row; a warp takes `turns`
+  int across, count, turns;
 };
 
-// Lists the links of the table that may win a pixel of the warp's region; returns how many.
-template <class T>
-__device__ int cull(const Table<T>& table, int links, const Tile<T>& region, Seen<T>& best, uint16_t* list) {
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll 1
-  for (int j = lane; j < links; j += kWarp) keep_brighter(best, look(table[j], region));
-  best = brightest<kWarp>(best);
-  const auto rival = make_rival(region, best.v, best.rx, best.ry);
-  int count = 0;
-#pragma unroll 1
-  for (int first = 0; first < links; first += kWarp) {
-    const int j = first + lane;
-    const bool keep = survives(region, rival, look(table[min(j, links - 1)], region)) & (j < links);
-    const unsigned kept = __ballot_sync(kAllLanes, keep);
-    if (keep) list[count + __popc(kept & ((1u << lane) - 1))] = uint16_t(j);
-    count += __popc(kept);
+// Looks at the keypoints and puts all links into the table; returns what the block has found among them.
+template <class S, class T = Compute<S>>
+__device__ int fill(const Scene<S>& scene, int64_t sample, const Table<T>& table, FwdShared<T>& shared, T& largest) {
+  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  int found = survey_keypoints(scene, sample, largest) ? kPoisoned : 0;
+  largest = lane_max<kWarp>(largest);
+  if (thread < scene.num_links) {
+    const auto built = build(scene, sample, thread);
+    table.set(thread, built.link);
+    found |= (built.poisoned ? kPoisoned : 0) | (built.positive ? kPositive : 0);
   }
-  __syncwarp();
-  return count;
+  const bool poisoned = __any_sync(kAllLanes, found & kPoisoned), positive = __any_sync(kAllLanes, found & kPositive);
+  if (lane == 0) {
+    shared.found[warp] = (poisoned ? kPoisoned : 0) | (positive ? kPositive : 0);
+    shared.largest[warp] = largest;
+  }
+  __syncthreads();
+  found = 0;
+  for (int w = 0; w < kWarps; ++w) largest = fmax(largest, shared.largest[w]), found |= shared.found[w];
+  return found;
 }
 
-// Draws the listed links on the 4 x 4 pixels that four lanes share; `first` is the index of the table's first link.
-template <class T>
-__device__ void draw(const Table<T>& table, const uint16_t* list, int count, int first, const Tile<T>& block,
-                     Row<T>& row) {
-  const int lane = threadIdx.x % kWarp, mine = lane % kRow, group = lane - mine;
-  Seen<T> best = {-T(INFINITY), 0, 0};
-#pragma unroll 1
-  for (int j = mine; j < count; j += kRow) keep_brighter(best, look(table[list[j]], block));
-  best = brightest<kRow>(best);
-  const auto rival = make_rival(block, best.v, best.rx, best.ry);
-  for (int base = 0; base < count; base += kWarp) {
-    unsigned left = 0;  // bit i: entry base + i of the list is left
-#pragma unroll 1
-    for (int i = 0; i < kWarp && base + i < count; i += kRow) {
-      const int j = base + i + mine;
-      const bool keep = survives(block, rival, look(table[list[min(j, count - 1)]], block)) & (j < count);
-      left |= (__ballot_sync(kAllLanes, keep) >> group & ((1u << kRow) - 1)) << i;
-    }
-    for (; left; left &= left - 1) {
-      const int j = list[base + __ffs(left) - 1];
-      const Link<T> link = table[j];
-      for (int p = 0; p < kRow; ++p) {
-        const T value = value_of(link, residual(link, row.x[p], row.y));
-        if (value > row.best[p]) row.best[p] = value, row.who[p] = first + j;  // strictly: the lowest index keeps a tie
-      }
-    }
-  }
-}
-
-// Stores the values of a row of pixels, at once where that is possible.
-template <class S, class V>
-__device__ void store_row(S* to, const V* values, int count, bool aligned) {
-  if (aligned && count == kRow) {
-    Pack<S, kRow> pack;
-    for (int p = 0; p < kRow; ++p) pack.at[p] = S(values[p]);
-    *reinterpret_cast<Pack<S, kRow>*>(to) = pack;
-  } else {
-    for (int p = 0; p < count; ++p) to[p] = S(values[p]);
-  }
-}
-
+// Where one table holds all links.
 template <class S>
 __global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
-    link_heatmap_fwd_kernel(Scene<S> scene, S* heatmap, Winner winner) {
+    link_heatmap_fwd_kernel(Scene<S> scene, Output<S> out, Regions regions) {
   using T = Compute<S>;
   auto& shared = shared_memory<FwdShared<T>>();
   const Table<T> table = {shared.ends, shared.rest};
-  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  const int warp = threadIdx.x / kWarp;
   const int64_t sample = blockIdx.x;
-  const int region_x = blockIdx.y * kTile + warp % 2 * kRegionX, region_y = blockIdx.z * kTile + warp / 2 * kRegionY;
-  const int px = region_x + lane / kRow % kRow * kRow, block_y = region_y + lane / kRegionX * kRow;
-  const int py = block_y + lane % kRow;
-  Row<T> row;
-  row.y = scene.y(py);
-  for (int p = 0; p < kRow; ++p) row.x[p] = scene.x(px + p), row.best[p] = -T(INFINITY), row.who[p] = 0;
+  T largest = scene.scale;
+  const int found = fill(scene, sample, table, shared, largest);
+  for (int turn = 0; turn < regions.turns; ++turn) {
+    const int number = blockIdx.y + (turn * kWarps + warp) * gridDim.y;  // far apart: some are crowded, some are not
+    const int down = unsigned(number) / unsigned(regions.across);
+    const Place<S> at((number - down * regions.across) * kRegionX, down * kRegionY);
+    auto row = at.row(scene);
+    Seen<T> best = {-T(INFINITY), 0, 0};
+    const int count = cull(table, number < regions.count ? scene.num_links : 0,
+                           scene.tile(at.x, at.y, kRegionX, kRegionY, largest), best, shared.list[warp]);
+    draw(table, shared.list[warp], count, 0, scene.tile(at.px, at.block_y, kRow, kRow, largest), row);
+    store(scene, out, sample, at, row, found);
+    __syncwarp();  // the list was in use
+  }
+}
 
+template <class T>
+struct ManyShared {
+  FwdShared<T> one;
+  int index[kThreads], kept[kWarps];  // of the table's links, and how many a warp adds
+  Seen<T> best[kWarps];
+};
+
+// Adds to the table, of the kThreads links from `first` on, those that may win one of the block's pixels, from (x, y)
+// on; returns how many it holds then. If that is more than it can hold, nothing has been added.
+template <class S, class T = Compute<S>>
+__device__ int add(const Scene<S>& scene, int64_t sample, int first, int x, int y, int held, ManyShared<T>& shared,
+                   T& largest, int& found) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, e = first + threadIdx.x;
+  Built<T> built = {};
+  Seen<T> seen = {-T(INFINITY), 0, 0};
+  if (e < scene.num_links) {
+    built = build(scene, sample, e);
+    found |= (built.poisoned ? kPoisoned : 0) | (built.positive ? kPositive : 0);
+    seen = look(built.link, scene.tile(x, y, kTile, kTile, T(0)));  // its centre alone
+  }
+  const Seen<T> mine = brightest<kWarp>(seen);
+  if (lane == 0 && mine.v > shared.best[warp].v) shared.best[warp] = mine;
+  __syncthreads();
+  const Seen<T> top = brightest<kWarps>(shared.best[lane % kWarps]);
+  largest = lane_max<kWarps>(shared.one.largest[lane % kWarps]);
+  const auto tile = scene.tile(x, y, kTile, kTile, largest);
+  const bool keep = survives(tile, make_rival(tile, top.v, top.rx, top.ry), seen) & (e < scene.num_links);
+  const unsigned kept = __ballot_sync(kAllLanes, keep);
+  if (lane == 0) shared.kept[warp] = __popc(kept);
+  __syncthreads();
+  int total = held, place = held + __popc(kept & ((1u << lane) - 1));
+  for (int w = 0; w < kWarps; ++w) total += shared.kept[w], place += w < warp ? shared.kept[w] : 0;
+  if (keep && total <= kThreads) {
+    Table<T>{shared.one.ends, shared.one.rest}.set(place, built.link);
+    shared.index[place] = e;
+  }
+  return total;
+}
+
+// Where links are more than a table holds: the block collects those that may win one of its 32 x 32 pixels, and draws
+// before the table overflows, and in the end.
+template <class S>
+__global__ void __launch_bounds__(kThreads, kMinBlocks<Compute<S>>)
+    link_heatmap_fwd_many_kernel(Scene<S> scene, Output<S> out) {
+  using T = Compute<S>;
+  auto& shared = shared_memory<ManyShared<T>>();
+  const Table<T> table = {shared.one.ends, shared.one.rest};
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t sample = blockIdx.x;
+  const int x = blockIdx.y * kTile, y = blockIdx.z * kTile;
+  const Place<S> at(x + warp % 2 * kRegionX, y + warp / 2 * kRegionY);
+  auto row = at.row(scene);
   T largest = scene.scale;
   int found = survey_keypoints(scene, sample, largest) ? kPoisoned : 0;
   largest = lane_max<kWarp>(largest);
-  if (lane == 0) shared.largest[warp] = largest;
   Seen<T> best = {-T(INFINITY), 0, 0};
-  for (int first = 0; first < scene.num_links; first += kThreads) {
-    const int links = min(kThreads, scene.num_links - first);
-    if (first > 0) __syncthreads();  // the table was in use
-    if (thread < links) {
-      const auto built = build(scene, sample, first + thread);
-      table.set(thread, built.link);
-      found |= (built.poisoned ? kPoisoned : 0) | (built.positive ? kPositive : 0);
+  if (lane == 0) shared.one.largest[warp] = largest, shared.best[warp] = best;
+  for (int first = 0, held = 0;;) {
+    const bool more = first < scene.num_links;
+    if (more) {
+      const int total = add(scene, sample, first, x, y, held, shared, largest, found);
+      if (total <= kThreads) {
+        held = total, first += kThreads;
+        continue;
+      }
     }
     __syncthreads();
-    if (region_x >= scene.width || region_y >= scene.height) continue;
-    for (int w = 0; w < kWarps; ++w) largest = fmax(largest, shared.largest[w]);
-    const Tile<T> region = scene.tile(region_x, region_y, kRegionX, kRegionY, largest);
-    const Tile<T> block = scene.tile(px, block_y, kRow, kRow, largest);
-    const int count = cull(table, links, region, best, shared.list[warp]);
-    draw(table, shared.list[warp], count, first, block, row);
+    if (at.x < scene.width && at.y < scene.height) {
+      const int count =
+          cull(table, held, scene.tile(at.x, at.y, kRegionX, kRegionY, largest), best, shared.one.list[warp]);
+      draw(table, shared.one.list[warp], count, INT32_MIN, scene.tile(at.px, at.block_y, kRow, kRow, largest), row);
+      for (int p = 0; p < kRow; ++p)  // INT32_MIN and a place in the table
+        if (row.who[p] < 0) row.who[p] = shared.index[row.who[p] & INT32_MAX];
+    }
+    if (!more) break;
+    held = 0;  // and once more from `first`
   }
   const bool poisoned = __syncthreads_or(found & kPoisoned), positive = __syncthreads_or(found & kPositive);
+  store(scene, out, sample, at, row, (poisoned ? kPoisoned : 0) | (positive ? kPositive : 0));
+}
 
-  T value[kRow];
-  for (int p = 0; p < kRow; ++p) {
-    const bool lit = row.best[p] >= Limits<T>::log2_tiny;
-    value[p] = poisoned ? T(NAN) : lit ? power_of_two(row.best[p]) : T(0);
-    // Where no weight is positive, S is 0 everywhere and the first link wins the tie.
-    row.who[p] = !poisoned && lit ? row.who[p] : poisoned || positive || scene.num_links == 0 ? -1 : 0;
-  }
-  if (py >= scene.height) return;
-  const int64_t at = (sample * scene.height + py) * scene.width + px;
-  const int count = min(kRow, scene.width - px);
-  const bool aligned = scene.width % kRow == 0;
-  store_row(heatmap + at, value, count, aligned);
-  if (winner.wide)
-    store_row(static_cast<int32_t*>(winner.at) + at, row.who, count, aligned);
-  else
-    store_row(static_cast<int16_t*>(winner.at) + at, row.who, count, aligned);
+// Two turns, so that a table serves two regions and a warp's work varies less, where a GPU is nearly full even then:
+// 384 blocks are three quarters of what an H100 holds.
+Regions regions_of(int64_t samples, int64_t height, int64_t width) {
+  const int64_t across = ceil_div(width, kRegionX), count = across * ceil_div(height, kRegionY);
+  STD_TORCH_CHECK(count <= INT32_MAX / 2, "link_heatmap: the heatmap is too large");
+  int turns = samples * count >= 2 * kWarps * 384 ? 2 : 1;
+  while (ceil_div(count, turns * kWarps) > 65535) turns *= 2;
+  return {int(across), int(count), turns};
 }
 
 std::tuple<Tensor, Tensor> link_heatmap_cuda(const Tensor& keypoints, const Tensor& weights, const Tensor& links,
@@ -204,16 +175,23 @@ std::tuple<Tensor, Tensor> link_heatmap_cuda(const Tensor& keypoints, const Tens
   const auto winner = empty(x, {b, height, width}, winner_type(links.size(0)));
   dispatch_storage(x.scalar_type(), "link_heatmap", [&](auto zero) {
     using S = decltype(zero);
-    const Grid tiles = {b, ceil_div(width, kTile), ceil_div(height, kTile)};
-    launch(link_heatmap_fwd_kernel<S>, tiles, kThreads, sizeof(FwdShared<Compute<S>>), device.stream(),
-           make_scene<S>(x, w, order, height, width, thickness), write<S>(heatmap),
-           Winner{winner.mutable_data_ptr(), winner.scalar_type() == ScalarType::Int});
+    const auto scene = make_scene<S>(x, w, order, height, width, thickness);
+    const Output<S> out = {write<S>(heatmap), {winner.mutable_data_ptr(), winner.scalar_type() == ScalarType::Int}};
+    if (scene.num_links <= kThreads) {
+      const auto regions = regions_of(b, height, width);
+      launch(link_heatmap_fwd_kernel<S>, Grid{b, ceil_div(regions.count, regions.turns * kWarps)}, kThreads,
+             sizeof(FwdShared<Compute<S>>), device.stream(), scene, out, regions);
+    } else {
+      launch(link_heatmap_fwd_many_kernel<S>, Grid{b, ceil_div(width, kTile), ceil_div(height, kTile)}, kThreads,
+             sizeof(ManyShared<Compute<S>>), device.stream(), scene, out);
+    }
   });
   return {heatmap, winner};
 }
 
 const ReportedKernels kReported{
     PPL_FAST_KERNEL(kThreads, sizeof(FwdShared<float>), link_heatmap_fwd_kernel<float>),
+    PPL_FAST_KERNEL(kThreads, sizeof(ManyShared<float>), link_heatmap_fwd_many_kernel<float>),
 };
 
 }  // namespace

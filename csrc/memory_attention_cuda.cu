@@ -1,12 +1,11 @@
-// memory_attention on CUDA: hard mode. A block of 256 threads takes 16 tokens of a bank (64 where there are many) past
-// its prototypes, 16 or 64 at a time, keeps the nearest in registers and copies it: one launch, nothing of size B x m x
-// k. Where tokens alone do not fill the GPU, blocks share the prototypes and a second kernel compares, the shares
-// divided among the lanes of a warp. Backward: a pass over the tokens, and sums over them
-// (memory_attention_sums_cuda.cu). B = 64, m = 34, k = 16, d = 512: 10 MB, 2.4 us at 4.3 TB/s; 3,390 instructions a
-// warp (sm_90, benchmarks/cycle_model.py), 3.5 us at an H200's full rate; four rounds of loads and a copy, each about
-// 0.5 us of latency: 5 us with the launch, 5 more backward. From 1,024 prototypes on and more than 16 tokens, tensor
-// cores choose which to compare (memory_attention_screen_cuda.cu); that does not pay for few. Predicted: this has not
-// run on a GPU.
+// memory_attention on CUDA: hard mode. Up to 16 prototypes: a block takes 8 tokens of a bank, a warp 4 x 8 pairs of
+// them, its lanes along d, so that rows go from memory to registers. More: a block of 256 threads takes 16 tokens (64
+// where there are many) past its prototypes, 16 or 64 at a time, by shared memory; where tokens alone do not fill the
+// GPU, blocks share the prototypes and a second kernel compares. The nearest is copied in the same launch; nothing of
+// size B x m x k. Backward: a pass over the tokens, and sums over them (memory_attention_sums_cuda.cu). B = 64, m = 34,
+// k = 16, d = 512: 10 MB, 3 us at 3.35 TB/s; 2 us of instructions. MEASURED: H100: 12.7 us by 136 blocks of 16 tokens
+// through shared memory, two warps a scheduler waiting for it; predicted as it is: 5; tokens' gradient 3.6. From 1,024
+// prototypes on and more than 16 tokens, tensor cores choose which to compare (memory_attention_screen_cuda.cu).
 #include "memory_attention_cuda.cuh"
 
 #include <optional>
@@ -19,16 +18,20 @@ namespace {
 
 constexpr int kRowThreads = 128;
 
-template <class T>
-using Least = PairShape<T, 1, 1>;
+// Of a block that takes few prototypes, and of each of its warps.
+constexpr int kFewTokens = 8, kFewPrototypes = 16, kWarpTokens = 4, kWarpPrototypes = 8;
+constexpr int kWarpsAcross = kFewPrototypes / kWarpPrototypes;
+constexpr int kFewThreads = kFewTokens / kWarpTokens * kWarpsAcross * kWarp;
+
 template <class T>
 using Few = PairShape<T, 1, 4>;
 template <class T>
 using Many = PairShape<T, 4, 4>;
 
 template <class S>
-__device__ void copy_row(const S* from, S* to, int64_t d, int lane, int lanes) {
-  for_elements<S>(d, lane, lanes, [&](int64_t i) { return from[i]; }, [&](int64_t i, S value) { to[i] = value; });
+__device__ void copy_row(const S* __restrict__ from, S* __restrict__ to, int64_t d, int lane, int lanes) {
+#pragma unroll 4
+  for (int64_t i = lane; i < d; i += lanes) to[i] = from[i];
 }
 
 template <class S>
@@ -37,6 +40,65 @@ struct Chosen {
   int64_t* indices;  // (b, m)
   S* distances;      // (b, m)
 };
+
+// Of 32 sums in each lane the warp's total of one, that of the lane's number; all in the same order.
+template <class T>
+__device__ T lane_total(T (&sums)[kWarp]) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int level = 1; level <= 5; ++level) {  // each halves the lanes that a sum comes from, and the sums of a lane
+    const int n = kWarp >> level;
+#pragma unroll
+    for (int i = 0; i < kWarp / 2; ++i) {
+      if (i >= n) continue;
+      const T kept = lane & n ? sums[i + n] : sums[i], sent = lane & n ? sums[i] : sums[i + n];
+      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, n);
+    }
+  }
+  return sums[0];
+}
+
+// At most 16 prototypes: lanes along d, so that rows come from memory as they lie, with no barrier before the choice.
+template <class S>
+__global__ void __launch_bounds__(kFewThreads, sizeof(S) > 4 ? 2 : 4)
+    memory_attention_fwd_few_kernel(Banks<S> a, Chosen<S> out) {
+  using T = Compute<S>;
+  static_assert(kWarpTokens * kWarpPrototypes == kWarp);
+  using Choices = Choice<T>[kFewTokens][kWarpsAcross];
+  auto& choices = shared_memory<Choices>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int x0 = warp / kWarpsAcross * kWarpTokens, y0 = warp % kWarpsAcross * kWarpPrototypes;
+  const int64_t b0 = int64_t(blockIdx.x) * kFewTokens, bank = blockIdx.y;
+  const Rows<S> x = a.token_rows(a.tokens, bank, b0 + x0, kWarpTokens);
+  const Rows<S> y = a.prototype_rows(bank, y0, a.k, kWarpPrototypes);
+  T sums[kWarp] = {};
+  if (x.count > 0 && y.count > 0) {
+    const S *of_x[kWarpTokens] = {x.at + lane}, *of_y[kWarpPrototypes] = {y.at + lane};
+    // The last in place of those that are not there.
+    for (int r = 1; r < kWarpTokens; ++r) of_x[r] = of_x[r - 1] + (r < x.count ? x.stride : 0);
+    for (int c = 1; c < kWarpPrototypes; ++c) of_y[c] = of_y[c - 1] + (c < y.count ? y.stride : 0);
+#pragma unroll 4
+    for (int64_t i = lane; i < a.d; i += kWarp) {
+      T vx[kWarpTokens], vy[kWarpPrototypes];
+      for (int r = 0; r < kWarpTokens; ++r) vx[r] = T(*of_x[r]), of_x[r] += kWarp;
+      for (int c = 0; c < kWarpPrototypes; ++c) vy[c] = T(*of_y[c]), of_y[c] += kWarp;
+      for (int pair = 0; pair < kWarp; ++pair)
+        sums[pair] = add_squared_difference(sums[pair], vx[pair / kWarpPrototypes], vy[pair % kWarpPrototypes]);
+    }
+  }
+  const T distance = lane_total(sums);
+  const int r = lane / kWarpPrototypes, c = lane % kWarpPrototypes;
+  const auto choice = lane_choice<kWarpPrototypes>(Choice<T>{c < y.count ? distance : T(INFINITY), y0 + c});
+  if (c == 0) choices[x0 + r][warp % kWarpsAcross] = choice;
+  __syncthreads();
+  for (int64_t i = warp; i < kFewTokens && b0 + i < a.b; i += kFewThreads / kWarp) {
+    Choice<T> best = choices[i][0];
+    for (int across = 1; across < kWarpsAcross; ++across) best.meet(choices[i][across]);
+    const int64_t at = (b0 + i) * a.m + bank;
+    if (lane == 0) out.indices[at] = best.nearest(), out.distances[at] = S(best.distance);
+    copy_row(a.prototypes + (bank * a.k + best.nearest()) * a.d, out.values + at * a.d, a.d, lane, kWarp);
+  }
+}
 
 template <class T, class Shape>
 struct HardShared {
@@ -170,8 +232,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> memory_attention_cuda(const Tensor& t
           return launch_screened_fwd(a, t, out, device.stream());
       if (many)
         launch_hard_fwd<Many<T>>(a, t, out, device.stream());
-      else if (k <= Least<T>::y)
-        launch_hard_fwd<Least<T>>(a, t, out, device.stream());
+      else if (k <= kFewPrototypes)
+        launch(memory_attention_fwd_few_kernel<S>, Grid{ceil_div(b, kFewTokens), m}, kFewThreads,
+               sizeof(Choice<T>) * kFewTokens * kWarpsAcross, device.stream(), a, out);
       else
         launch_hard_fwd<Few<T>>(a, t, out, device.stream());
     });
@@ -212,8 +275,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
 }
 
 const ReportedKernels kReported{
-    PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Least<float>>),
-                    memory_attention_fwd_kernel<float, PairShape<float, 1, 1>>),
+    PPL_FAST_KERNEL(kFewThreads, sizeof(Choice<float>) * kFewTokens * kWarpsAcross,
+                    memory_attention_fwd_few_kernel<float>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Few<float>>),
                     memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>),
     PPL_FAST_KERNEL(kPairThreads, sizeof(HardShared<float, Many<float>>),

@@ -99,24 +99,6 @@ __device__ void pair_sums(typename Shape::Shared& shared, const Rows<S>& x, cons
     }
 }
 
-// The sum over d of pair(x, y) of two rows for each 16 threads, in the order of pair_sums with four pairs a thread: of
-// equal rows the sums are equal.
-template <class T, class Pair>
-__device__ T sum_in_order(const T* x, const T* y, int64_t d, Pair pair) {
-  constexpr int chains = PairShape<T, 1, 4>::chains;
-  static_assert(chains == PairShape<T, 1, 4>::vector);
-  const int chain = threadIdx.x % kSide, first = threadIdx.x % kWarp / kSide * kSide;
-  T part = 0, sum = 0;
-  if (chain < chains)
-#pragma unroll 8
-    for (int64_t i = chain; i < d; i += chains) part = pair(part, x[i], y[i]);
-  for (int c = 0; c < chains; ++c) {
-    const T next = __shfl_sync(kAllLanes, part, first + c);
-    sum = c == 0 ? next : sum + next;
-  }
-  return sum;
-}
-
 // store(i, load(i)) for those of the d elements that are this lane's, one of `lanes`; loads travel four together.
 template <class S, class Load, class Store>
 __device__ void for_elements(int64_t d, int lane, int lanes, Load load, Store store) {
@@ -171,6 +153,10 @@ struct Banks {
   __device__ Rows<S> prototype_rows(int64_t bank, int64_t first, int64_t end, int most) const {
     return {prototypes + (bank * k + first) * d, d, int(min(end - first, int64_t(most)))};
   }
+  // From a bank and a token on, that many tokens.
+  Banks part(int64_t bank, int64_t token, int64_t most_tokens) const {
+    return {tokens + (token * m + bank) * d, prototypes + bank * k * d, std::min(most_tokens, b - token), m, k, d};
+  }
 };
 
 template <class S>
@@ -200,21 +186,34 @@ struct SoftOut {
   int64_t* indices;
   T *distances, *least, *total;  // the smallest distance twice: once for the backward, not rounded to a half type
 };
+// P, of the same sum as in the forward, so that of the nearest prototype it is 1 / total.
+template <class T>
+__device__ T softmax_weight(T sharpness, T least, T total, T distance) {
+  return power_of_two((least - distance) * sharpness) / total;
+}
 template <class T>
 struct SoftGrad {
   const T *grad_values, *grad_distances, *values;
   const int64_t* indices;
   const T *least, *total;
-  T *g_dot_nearest, *q;  // (b, m): the tokens' kernel leaves them for the prototypes'
+  T* q;  // (b, m), of the kernels on tensor cores: the tokens' leaves it for the prototypes'
   T *grad_tokens, *grad_prototypes;
 
   // The nearest prototype of a token.
   __device__ const T* nearest(const Banks<T>& a, int64_t bank, int64_t token) const {
     return a.prototypes + (bank * a.k + min(max(indices[token * a.m + bank], int64_t(0)), a.k - 1)) * a.d;
   }
-  // P of the token at `at` and a prototype: of the same sum as in the forward, so that of the nearest it is 1 / total.
+  // P of the token at `at` and a prototype.
   __device__ T weight(T sharpness, int64_t at, T distance) const {
-    return power_of_two((least[at] - distance) * sharpness) / total[at];
+    return softmax_weight(sharpness, least[at], total[at], distance);
+  }
+  // From a bank and a token on, all but q.
+  SoftGrad part(const Banks<T>& a, int64_t bank, int64_t token) const {
+    SoftGrad g = *this;
+    const int64_t at = token * a.m + bank;
+    g.grad_values += at * a.d, g.values += at * a.d, g.grad_tokens += at * a.d;
+    g.grad_distances += at, g.indices += at, g.least += at, g.total += at, g.grad_prototypes += bank * a.k * a.d;
+    return g;
   }
 };
 
@@ -238,7 +237,9 @@ inline int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
   return ceil_div(steps, shares) * step;
 }
 
-// Soft mode (memory_attention_soft_cuda.cu); all tensors contiguous and of the compute type.
+// Soft mode (memory_attention_soft_cuda.cu, memory_attention_soft_backward_cuda.cu); all tensors contiguous and of the
+// compute type. By differences, unless it pays on tensor cores.
+bool pays_on_tensor_cores(const Banks<float>& a, int device);
 void launch_soft_fwd(const Tensor& tokens, const Tensor& prototypes, double temperature, const Tensor& values,
                      const Tensor& indices, const Tensor& distances, const Tensor& softmax, cudaStream_t stream);
 void launch_soft_bwd(const Tensor& grad_values, const Tensor& grad_distances, const Tensor& tokens,

@@ -2,12 +2,11 @@
 // block takes 64 tokens of a bank past its share of the prototypes, 128 at a time. With c the bank's first prototype,
 // t' = t - c and p' = p - c, products in tf32 (memory_attention_tensor_cuda.cuh) give |p'|^2 - 2 t'.p' to within a
 // bound that follows from the norms; the prototypes that may be nearest within it are compared by squared differences
-// in float32, a warp a pair: for normal data 4.3 of a share of 1,024. Where the bound tells nothing (near ties,
-// overflow, NaN) that is all: slow, not wrong. B = 64, m = 34, k = 16,384, d = 512: the prototypes are read once, 1.1
-// GB = 0.27 ms on an H200 (4.3 TB/s); 37 GFLOP in tf32, 0.15 ms at 250 TFLOP/s; 6,300 instructions (sm_90) for a warp's
-// part of 128 prototypes, 0.3 ms at two thirds of the full rate: some 0.35 ms, where differences alone take 1.1.
-// Predicted: this has not run on a GPU. Not taken: copies that pass the registers by (c is subtracted on the way, or 56
-// operations more a piece), three tf32 products for float32's accuracy, which cancellation would still spoil.
+// in float32, a warp a pair: for normal data 2.3 of a share of 256. Where the bound tells nothing (near ties, overflow,
+// NaN) that is all: slow, not wrong. B = 64, m = 34, k = 4,096, d = 512 on an H100: 87 us for the bytes, 75 for what is
+// issued; 353 measured with one piece on its way, in registers, half of them in waiting for it and for differences.
+// MEASURED: with two pieces on their way.
+// Not taken: three tf32 products for float32's accuracy, which cancellation would still spoil.
 #include "memory_attention_tensor_cuda.cuh"
 
 namespace ppl_fast {
@@ -23,21 +22,25 @@ __device__ void compare(ScreenShared& shared, int row, const S* token, const Row
 #pragma unroll
   for (int c = 0; c < kScreenStep / kWarp; ++c) {
     const int j = c * kWarp + lane;
-    const float norm = shared.norm[j], error = slack<false>(token_norm, norm, float(d));
+    const float norm = shared.norm[j], error = slack<false>(token_norm + norm, float(d));
     const float score = norm - 2 * shared.product[row][j];
     lower[c] = score - error;
     if (j < prototypes.count) upper = fmin(upper, score + error);
   }
   upper = -lane_max<kWarp>(-upper);
-  Choice<float> best = shared.best[row];
+  unsigned left[kScreenStep / kWarp];
 #pragma unroll
-  for (int c = 0; c < kScreenStep / kWarp; ++c) {
-    // Negated, so that what is not a number is compared.
-    unsigned left = __ballot_sync(kAllLanes, c * kWarp + lane < prototypes.count && !(lower[c] > upper));
-    for (; left; left &= left - 1) {
-      const int j = c * kWarp + __ffs(left) - 1;
-      best.meet(squared_distance(token, prototypes.at + j * prototypes.stride, d), first + j);
+  for (int c = 0; c < kScreenStep / kWarp; ++c)  // negated, so that what is not a number is compared
+    left[c] = __ballot_sync(kAllLanes, c * kWarp + lane < prototypes.count && !(lower[c] > upper));
+  Choice<float> best = shared.best[row];
+#pragma unroll 1
+  for (int from = 0; from < kScreenStep; from += kWarp) {
+    for (; left[0]; left[0] &= left[0] - 1) {
+      const int j = from + __ffs(left[0]) - 1;
+      best.meet(squared_distance(token, prototypes.at + j * int(prototypes.stride), d), first + j);
     }
+#pragma unroll
+    for (int c = 0; c + 1 < kScreenStep / kWarp; ++c) left[c] = left[c + 1];  // an index would cost registers
   }
   __syncwarp();  // every lane has read them: shuffles and votes order no memory
   if (lane == 0) shared.upper[row] = upper, shared.best[row] = best;
@@ -47,25 +50,27 @@ template <class S>
 __global__ void __launch_bounds__(kPairThreads, 2)
     memory_attention_screen_kernel(Banks<S> a, int64_t share, Choice<float>* partial) {
   auto& shared = shared_memory<ScreenShared>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
-  const int64_t begin = blockIdx.z * share, end = min(begin + share, a.k);
-  const Rows<S> tokens = a.token_rows(a.tokens, bank, b0, kScreenTokens);
-  const S* const centre = a.prototypes + bank * a.k * a.d;
-  for (int r = warp; r < tokens.count; r += kWarps) {
-    const float norm = squared_distance(tokens.at + r * tokens.stride, centre, a.d);
-    if (lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.best[r] = {INFINITY, int(begin)};
+  const int begin = int(blockIdx.z * share), end = int(min(begin + share, a.k)), count = BlockTile().count(a);
+  for (int r = BlockTile().warp; r < count; r += kWarps) {
+    const BlockTile tile;
+    const float norm = squared_distance(tile.row(a, a.tokens, r), tile.bank_of(a), a.d);
+    if (tile.lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.best[r] = {INFINITY, begin};
   }
-  for (int64_t first = begin; first < end; first += kScreenStep) {
-    const Rows<S> prototypes = a.prototype_rows(bank, first, end, kScreenStep);
-    screen<false>(shared, tokens, prototypes, centre, a.d);
-    for (int r = warp; r < tokens.count; r += kWarps)
+  for (int first = begin; first < end; first += kScreenStep) {
+    const auto prototypes_of = [&](int64_t bank) { return a.prototype_rows(bank, first, end, kScreenStep); };
+    {
+      const BlockTile tile;
+      screen<false>(shared, tile.rows(a, a.tokens), prototypes_of(tile.bank), tile.bank_of(a), a.d);
+    }
+    const BlockTile tile;
+    for (int r = tile.warp; r < count; r += kWarps)
       if (shared.best[r].distance == shared.best[r].distance)  // else it stays
-        compare(shared, r, tokens.at + r * tokens.stride, prototypes, int(first), a.d);
+        compare(shared, r, tile.row(a, a.tokens, r), prototypes_of(tile.bank), first, a.d);
   }
   __syncwarp();
-  for (int r = warp; r < tokens.count; r += kWarps)
-    if (lane == 0) partial[(blockIdx.z * a.b + b0 + r) * a.m + bank] = shared.best[r];
+  const BlockTile tile;
+  for (int r = tile.warp; r < count; r += kWarps)
+    if (tile.lane == 0) partial[blockIdx.z * a.b * a.m + tile.at(a, r)] = shared.best[r];
 }
 
 const ReportedKernels kReported{

@@ -2,24 +2,27 @@
 // in the forward (memory_attention_soft_tensor_cuda.cu). Of 64 tokens and 128 prototypes at a time one kernel gets the
 // weights P from t'.p', as the forward has them; from here on relative to a prototype that the bank's first token
 // chose, another P h, h = g.(p - p_n), from g.p'; two more add P h p' to 64 tokens, over shares of the prototypes, and
-// one P g
-// + 2 s t' to 64 prototypes. Where a distance cancels or may be the least, a warp sums the differences t - p of D, h
-// and s (t - p): of n and its twins h is 0. P and P h wait, of as many banks and tokens at a time as 64 MB hold. B =
-// 64, m = 34, d = 512, k = 256, 1,024, 4,096: by what is issued (benchmarks/cycle_model.py) 52, 187, 699 us on an H200
-// (differences: 286, 1,145, 4,582); 91, 328, 1,210 on an A100 (491, 1,966, 7,864). Predicted: not run on a GPU. Not
-// taken: products anew for the prototypes, four instead of two; kernels in one, which spill registers.
+// P g + 2 s t' to 64 prototypes. Where a distance cancels or may be the least, a warp sums the differences t - p of D,
+// h and s (t - p): of n and its twins h is 0. P and P h wait, of as many banks and tokens at a time as 64 MB hold. B =
+// 64, m = 34, k = 4,096, d = 512 on an H100: 121, 107, 156 and 324 us by the model; 465, 458, 522 and 758
+// measured with little on its way.
+// MEASURED: with more.
+// Not taken: products anew for the prototypes, four instead of two; kernels in one, which spill registers.
 #include "memory_attention_soft_tensor_cuda.cuh"
 
 namespace ppl_fast {
 namespace {
 
-constexpr int kCombineThreads = 128;
 constexpr int kColumns = kScreenStep / kWarp;
 constexpr int kTile = 64, kParts = kPairThreads / kTile;  // of the prototypes' kernel: 64 tokens, 64 prototypes
 
 // A gradient magnifies a weight by |h| / temperature, which is below 2^20 times what is left of a difference of
 // distances that products can tell: 2^-kVanishes of the largest weight is none even so.
 constexpr float kVanishes = 64;
+
+struct WeightsShared : ScreenShared {
+  float least[kScreenTokens], total[kScreenTokens];  // the forward's
+};
 
 struct ProductsShared : ScreenShared {
   float g_dot_nearest[kScreenTokens], q[kScreenTokens];  // g . (p_n - c), and the sum of P h so far
@@ -50,58 +53,48 @@ struct Partial {
   int64_t stride;     // m or banks
 };
 
-// The next prototypes of a share; numbers of 32 bits, since there are no registers for others.
-__device__ Rows<float> step_of(const Banks<float>& a, int64_t bank, int first, int end) {
-  return {a.prototypes + (bank * a.k + first) * a.d, a.d, min(end - first, kScreenStep)};
-}
-
-// x . (y - z), in every lane.
-__device__ float product_with_difference(const float* x, const float* y, const float* z, int64_t d) {
-  float sum = 0;
-#pragma unroll 4
-  for (int64_t i = threadIdx.x % kWarp; i < d; i += kWarp) sum = add_product(sum, x[i], y[i] - z[i]);
-  return lane_sum<kWarp>(sum);
-}
-
 // The weights of 64 tokens and a share of the prototypes.
 __global__ void __launch_bounds__(kPairThreads, 2)
     memory_attention_soft_tensor_bwd_weights_kernel(Banks<float> a, int share, float sharpness, SoftGrad<float> g,
                                                     Pairs pairs) {
-  auto& shared = shared_memory<ScreenShared>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
+  auto& shared = shared_memory<WeightsShared>();
   const int begin = int(blockIdx.z) * share, end = min(begin + share, int(a.k));
-  const Rows<float> tokens = a.token_rows(a.tokens, bank, b0, kScreenTokens);
-  // The forward's, so that distances, and with them the total, are the same.
-  const float* const centre = a.prototypes + bank * a.k * a.d;
-  for (int r = warp; r < tokens.count; r += kWarps) {
-    const float norm = squared_distance(tokens.at + r * tokens.stride, centre, a.d);
-    if (lane == 0) shared.token_norm[r] = norm;
+  const int count = BlockTile().count(a);
+  for (int r = BlockTile().warp; r < count; r += kWarps) {
+    const BlockTile tile;
+    const float norm = squared_distance(tile.row(a, a.tokens, r), tile.bank_of(a), a.d);
+    const int64_t at = tile.at(a, r);
+    if (tile.lane == 0) shared.token_norm[r] = norm, shared.least[r] = g.least[at], shared.total[r] = g.total[at];
   }
   for (int first = begin; first < end; first += kScreenStep) {
-    const Rows<float> prototypes = step_of(a, bank, first, end);
-    screen<true>(shared, tokens, prototypes, centre, a.d);
-    for (int r = warp; r < tokens.count; r += kWarps) {
-      const float *const token = tokens.at + r * tokens.stride, *const nearest = g.nearest(a, bank, b0 + r);
-      const float *const grad = g.grad_values + (token - a.tokens), least = g.least[(b0 + r) * a.m + bank];
-      const int64_t row = (bank * a.b + b0 + r) * a.k + first;
+    {  // The forward's centre, so that distances, and with them the total, are the same.
+      const BlockTile tile;
+      screen<true>(shared, tile.rows(a, a.tokens), step_of(a, tile.bank, first, end), tile.bank_of(a), a.d);
+    }
+    const BlockTile tile;
+    const int prototypes = min(end - first, kScreenStep), lane = tile.lane;
+    for (int r = tile.warp; r < count; r += kWarps) {
+      const float least = shared.least[r];
+      const int64_t row = (tile.bank * a.b + tile.b0 + r) * a.k + first;
 #pragma unroll 1
       for (int c = 0; c < kColumns; ++c) {
         const int j = c * kWarp + lane;
         const ProductDistance product(shared, r, j, float(a.d));
         // Where the least is no number, all is none.
-        const bool near = j < prototypes.count && least == least && product.is_vague(least, sharpness, kVanishes);
+        const bool near = j < prototypes && least == least && product.is_vague(least, sharpness, kVanishes);
         float distance = product.value, h = 0;
         for (unsigned left = __ballot_sync(kAllLanes, near); left; left &= left - 1) {
+          const BlockTile own;
           const int at = __ffs(left) - 1;
-          const float* const other = prototypes.at + (c * kWarp + at) * prototypes.stride;
-          const float difference = squared_distance(token, other, a.d);
-          const float dot = product_with_difference(grad, other, nearest, a.d);
+          const float* const other = own.bank_of(a) + (first + c * kWarp + at) * a.d;
+          const float* const nearest = g.nearest(a, own.bank, own.b0 + r);
+          const float difference = squared_distance(own.row(a, a.tokens, r), other, a.d);
+          const float dot = product_with_difference(own.row(a, g.grad_values, r), other, nearest, a.d);
           if (lane == at) distance = difference, h = dot;
         }
         if (near) pairs.product[row + j] = h;
-        if (j < prototypes.count)
-          pairs.weight[row + j] = marked(g.weight(sharpness, (b0 + r) * a.m + bank, distance), near);
+        if (j < prototypes)
+          pairs.weight[row + j] = marked(power_of_two((least - distance) * sharpness) / shared.total[r], near);
       }
     }
   }
@@ -112,35 +105,43 @@ __global__ void __launch_bounds__(kPairThreads, 2)
     memory_attention_soft_tensor_bwd_products_kernel(Banks<float> a, int share, SoftGrad<float> g, Pairs pairs,
                                                      Partial out) {
   auto& shared = shared_memory<ProductsShared>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
   const int begin = int(blockIdx.z) * share, end = min(begin + share, int(a.k));
-  const Rows<float> grads = a.token_rows(g.grad_values, bank, b0, kScreenTokens);
-  const auto centre = [&] { return g.nearest(a, bank, 0); };  // read again: there is no register to keep it in
-  for (int r = warp; r < grads.count; r += kWarps) {
-    const float dot = product_with_difference(grads.at + r * grads.stride, g.nearest(a, bank, b0 + r), centre(), a.d);
-    if (lane == 0) shared.g_dot_nearest[r] = dot, shared.q[r] = 0;
+  for (int r = BlockTile().warp; r < BlockTile().count(a); r += kWarps) {
+    const BlockTile tile;
+    const float *const nearest = g.nearest(a, tile.bank, tile.b0 + r), *const centre = g.nearest(a, tile.bank, 0);
+    const float dot = product_with_difference(tile.row(a, g.grad_values, r), nearest, centre, a.d);
+    if (tile.lane == 0) shared.g_dot_nearest[r] = dot, shared.q[r] = 0;
   }
   for (int first = begin; first < end; first += kScreenStep) {
-    const Rows<float> prototypes = step_of(a, bank, first, end);
-    screen<true, false>(shared, grads, prototypes, centre(), a.d);
-    for (int r = warp; r < grads.count; r += kWarps) {
-      const int64_t row = (bank * a.b + b0 + r) * a.k + first;
-      float sum = 0;
-#pragma unroll 1
-      for (int j = lane; j < prototypes.count; j += kWarp) {
-        const float weight = pairs.weight[row + j];
-        const float h = is_marked(weight) ? pairs.product[row + j] : shared.product[r][j] - shared.g_dot_nearest[r];
-        const float product = fabsf(weight) * h;
+    {
+      const BlockTile tile;
+      screen<true, false>(shared, tile.rows(a, g.grad_values), step_of(a, tile.bank, first, end),
+                          g.nearest(a, tile.bank, 0), a.d);
+    }
+    const BlockTile tile;
+    const int prototypes = min(end - first, kScreenStep), count = tile.count(a);
+    for (int r = tile.warp; r < count; r += kWarps) {
+      const int64_t row = (tile.bank * a.b + tile.b0 + r) * a.k + first;
+      float weight[kColumns], sum = 0;  // on their way at once
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+        weight[c] = c * kWarp + tile.lane < prototypes ? pairs.weight[row + c * kWarp + tile.lane] : 0.0f;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const int j = c * kWarp + tile.lane;
+        if (j >= prototypes) break;
+        const float h = is_marked(weight[c]) ? pairs.product[row + j] : shared.product[r][j] - shared.g_dot_nearest[r];
+        const float product = fabsf(weight[c]) * h;
         pairs.product[row + j] = product, sum += product;
       }
       __syncwarp();  // the last prototypes may be fewer than lanes
       sum = lane_sum<kWarp>(sum);
-      if (lane == 0) shared.q[r] += sum;
+      if (tile.lane == 0) shared.q[r] += sum;
     }
   }
-  for (int r = warp; r < grads.count; r += kWarps)
-    if (lane == 0) out.q[(blockIdx.z * a.b + b0 + r) * out.stride + bank] = shared.q[r];
+  const BlockTile tile;
+  for (int r = tile.warp; r < tile.count(a); r += kWarps)
+    if (tile.lane == 0) out.q[(blockIdx.z * a.b + tile.b0 + r) * out.stride + tile.bank] = shared.q[r];
 }
 
 // The sum of P h p' of 64 tokens over a share of the prototypes.
@@ -163,10 +164,13 @@ __global__ void __launch_bounds__(kPairThreads, 2)
           r < count && j < prototypes.count ? pairs.product[(bank * a.b + b0 + r) * a.k + first + j] : 0.0f;
     __syncthreads();
     for_columns(a.d, come_in_fours(a.d, prototypes.at, centre), [&](WeightedSums& part) {
-      part.add<true>(prototypes, centre,
-                     [&](int r, int j) { return *reinterpret_cast<const Pack<float, 2>*>(&shared.product[r][j]); });
-      part.store(to, int(out.stride * a.d), count, first > begin,
-                 [](int, int, const Four& sums, const Four& before) { return add(sums, before); });
+      part.add<true, true>(prototypes, centre, [&](int r, int j) {
+        return *reinterpret_cast<const Pack<float, 2>*>(&shared.product[r][j]);
+      });
+      const int stride = int(out.stride * a.d);
+      part.store(
+          to, stride, count, [&](int r, int column) { return part.before(to, stride, r, column, first > begin); },
+          [](int, const Four& sums, const Four& before) { return add(sums, before); });
     });
   }
 }
@@ -224,18 +228,21 @@ __global__ void __launch_bounds__(kPairThreads, 2)
     shared.slopes[part][j] = slopes, shared.near[part][j] = near;
     __syncthreads();
     for_columns(a.d, come_in_fours(a.d, a.prototypes, a.tokens, g.grad_values), [&](WeightedSums& sums) {
-      sums.add<false>(grads, nullptr,
-                      [&](int r, int k) { return Pack<float, 2>{shared.weight[k][r], shared.weight[k + 1][r]}; });
-      sums.add<true>(tokens, centre,
-                     [&](int r, int k) { return Pack<float, 2>{shared.slope[k][r], shared.slope[k + 1][r]}; });
-      sums.store(out, int(a.d), prototypes.count, begun || first > 0,
-                 [&](int r, int column, const Four& sum, const Four& before) {
-                   float slopes = 0;
-                   for (int i = 0; i < kParts; ++i) slopes += shared.slopes[i][r];
-                   const Four own = load_four(prototypes.at + (r * int(a.d) + column), column, sums.d, sums.vectors),
-                              origin = load_four(centre + column, column, sums.d, sums.vectors);
-                   return add(add(before, sum), add(own, origin, -1), -slopes);
-                 });
+      sums.add<false, false>(
+          grads, nullptr, [&](int r, int k) { return Pack<float, 2>{shared.weight[k][r], shared.weight[k + 1][r]}; });
+      sums.add<true, false>(tokens, centre,
+                            [&](int r, int k) { return Pack<float, 2>{shared.slope[k][r], shared.slope[k + 1][r]}; });
+      const int stride = int(a.d);
+      sums.store(
+          out, stride, prototypes.count,
+          [&](int r, int column) {
+            float slopes = 0;
+            for (int i = 0; i < kParts; ++i) slopes += shared.slopes[i][r];
+            const Four own = sums.before(prototypes.at, stride, r, column, true),
+                       origin = sums.before(centre, 0, 0, column, true);
+            return add(sums.before(out, stride, r, column, begun || first > 0), add(own, origin, -1), -slopes);
+          },
+          [](int, const Four& sum, const Four& before) { return add(before, sum); });
     });
     __syncthreads();  // and out is in one piece
     // t' - p' would cancel for those that lie near each other.
@@ -244,14 +251,14 @@ __global__ void __launch_bounds__(kPairThreads, 2)
         for (unsigned left = shared.near[i][r]; left; left &= left - 1) {
           const int token = i + (__ffs(left) - 1) * kParts;
           const float slope = slope_of(first + token, r);
-          const float *const x = tokens.at + token * tokens.stride, *const own = prototypes.at + r * a.d;
+          const float *const x = tokens.at + token * int(tokens.stride), *const own = prototypes.at + r * a.d;
           for (int64_t e = threadIdx.x % kWarp; e < a.d; e += kWarp) out[r * a.d + e] += slope * (x[e] - own[e]);
         }
   }
 }
 
 const ReportedKernels kReported{
-    PPL_FAST_KERNEL(kPairThreads, sizeof(ScreenShared), memory_attention_soft_tensor_bwd_weights_kernel),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(WeightsShared), memory_attention_soft_tensor_bwd_weights_kernel),
     PPL_FAST_KERNEL(kPairThreads, sizeof(ProductsShared), memory_attention_soft_tensor_bwd_products_kernel),
     PPL_FAST_KERNEL(kPairThreads, sizeof(TokensShared), memory_attention_soft_tensor_bwd_tokens_kernel),
     PPL_FAST_KERNEL(kCombineThreads, 0, memory_attention_soft_tensor_bwd_combine_kernel),
@@ -294,7 +301,7 @@ void launch_soft_tensor_bwd(const Banks<float>& a, const Softmax<float>& softmax
       if (needs_prototypes) g.grad_prototypes += bank * a.k * a.d;
       const Partial partial = {shares > 1 ? write<float>(sums) : g.grad_tokens, write<float>(q), stride};
       const Grid grid = {ceil_div(some.b, kScreenTokens), banks, shares};
-      launch(memory_attention_soft_tensor_bwd_weights_kernel, grid, kPairThreads, sizeof(ScreenShared), stream, some,
+      launch(memory_attention_soft_tensor_bwd_weights_kernel, grid, kPairThreads, sizeof(WeightsShared), stream, some,
              int(share), softmax.sharpness, g, pairs);
       launch(memory_attention_soft_tensor_bwd_products_kernel, grid, kPairThreads, sizeof(ProductsShared), stream, some,
              int(share), g, pairs, partial);

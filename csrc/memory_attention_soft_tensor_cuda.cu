@@ -1,19 +1,16 @@
 // memory_attention on CUDA: soft mode's forward with many prototypes, on tensor cores. A block takes 64 tokens of a
 // bank past its share of the prototypes, 128 at a time. D = |t'|^2 + |p'|^2 - 2 t'.p', the product from factors split
-// in two, within 2^-21 |t'| |p'| and what float32's sums leave: no worse than differences but where D < (|t'|^2 +
-// |p'|^2) / 4. There, and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D)
+// in two, within 2^-22 (|t'|^2 + |p'|^2) and what float32's sums leave: no worse than differences but where D < (|t'|^2
+// + |p'|^2) / 4. There, and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D)
 // sharpness), n the nearest so far, takes the products' place, and a warp adds 32 tokens x 32 columns of weighted
-// prototypes, split alike, to sums in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, d =
-// 512, k = 256, 1,024, 4,096: by what is issued (benchmarks/cycle_model.py) 24, 81, 288 us on an H200 (differences: 63,
-// 254, 1,014); 40, 139, 496 on an A100 (123, 492, 1,967). Predicted: this has not run on a GPU. Not taken: sums in
-// registers (d would be bounded), a pass for the nearest before, shares of 64 prototypes at k = 256 (136 blocks leave
-// two to some multiprocessor), factors cut off instead of rounded (four times the error).
+// prototypes, split alike, to sums in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, k =
+// 4,096, d = 512 on an H100: 269 us for what is issued; 736 measured, the second kernel 40, with little on its way.
+// MEASURED: with two pieces and 32 rows on their way.
+// Not taken: sums in registers (d would be bounded), a pass for the nearest before, factors cut off instead of rounded.
 #include "memory_attention_soft_tensor_cuda.cuh"
 
 namespace ppl_fast {
 namespace {
-
-constexpr int kCombineThreads = 128;
 
 constexpr float kVanishes = 40;  // 2^-kVanishes of the largest weight is none
 
@@ -57,7 +54,7 @@ __device__ void weigh(SoftTensorShared& shared, int row, const float* token, con
     unsigned left = __ballot_sync(kAllLanes, j < prototypes.count && vague && best.distance == best.distance);
     for (; left; left &= left - 1) {
       const int at = __ffs(left) - 1, other = c * kWarp + at;
-      const float exact = squared_distance(token, prototypes.at + other * prototypes.stride, d);
+      const float exact = squared_distance(token, prototypes.at + other * int(prototypes.stride), d);
       best.meet(exact, first + other);
       if (lane == at) distance[c] = exact;
     }
@@ -83,38 +80,45 @@ __device__ void weigh(SoftTensorShared& shared, int row, const float* token, con
 __device__ void add_weighted(const SoftTensorShared& shared, const Rows<float>& prototypes, float* values, int stride,
                              int count, int d, bool begun) {
   for_columns(d, come_in_fours(d, prototypes.at), [&](WeightedSums& part) {
-    part.add<false>(prototypes, nullptr,
-                    [&](int r, int j) { return *reinterpret_cast<const Pack<float, 2>*>(&shared.product[r][j]); });
-    part.store(values, stride, count, begun,
-               [&](int r, int, const Four& sums, const Four& before) { return add(sums, before, shared.shrink[r]); });
+    part.add<false, true>(prototypes, nullptr, [&](int r, int j) {
+      return *reinterpret_cast<const Pack<float, 2>*>(&shared.product[r][j]);
+    });
+    part.store(
+        values, stride, count, [&](int r, int column) { return part.before(values, stride, r, column, begun); },
+        [&](int r, const Four& sums, const Four& before) { return add(sums, before, shared.shrink[r]); });
   });
 }
 
 __global__ void __launch_bounds__(kPairThreads, 2)
     memory_attention_soft_tensor_kernel(Banks<float> a, int64_t share, float sharpness, SoftPartial out) {
   auto& shared = shared_memory<SoftTensorShared>();
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t b0 = int64_t(blockIdx.x) * kScreenTokens, bank = blockIdx.y;
   const int begin = int(blockIdx.z * share), end = int(min(begin + share, a.k));
-  const Rows<float> tokens = a.token_rows(a.tokens, bank, b0, kScreenTokens);
-  float* const values = out.values + ((blockIdx.z * a.b + b0) * a.m + bank) * a.d;
-  const float* const centre = a.prototypes + bank * a.k * a.d;
-  for (int r = warp; r < tokens.count; r += kWarps) {
-    const float norm = squared_distance(tokens.at + r * tokens.stride, centre, a.d);
-    if (lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.total[r] = 0;
-    if (lane == 0) shared.best[r] = {Limits<float>::largest, begin};  // relative to which infinity weighs nothing
+  const int count = BlockTile().count(a);
+  for (int r = BlockTile().warp; r < count; r += kWarps) {
+    const BlockTile tile;
+    const float norm = squared_distance(tile.row(a, a.tokens, r), tile.bank_of(a), a.d);
+    if (tile.lane == 0) shared.token_norm[r] = norm, shared.upper[r] = INFINITY, shared.total[r] = 0;
+    if (tile.lane == 0) shared.best[r] = {Limits<float>::largest, begin};  // relative to which infinity weighs nothing
   }
   for (int first = begin; first < end; first += kScreenStep) {
-    const Rows<float> prototypes = a.prototype_rows(bank, first, end, kScreenStep);
-    screen<true>(shared, tokens, prototypes, centre, a.d);
-    for (int r = warp; r < tokens.count; r += kWarps)  // of no meaning past the last row
-      weigh(shared, r, tokens.at + r * tokens.stride, prototypes, first, a.d, sharpness);
+    const auto prototypes_of = [&](int64_t bank) { return a.prototype_rows(bank, first, end, kScreenStep); };
+    {
+      const BlockTile tile;
+      screen<true>(shared, tile.rows(a, a.tokens), prototypes_of(tile.bank), tile.bank_of(a), a.d);
+    }
+    for (int r = BlockTile().warp; r < count; r += kWarps) {  // of no meaning past the last row
+      const BlockTile tile;
+      weigh(shared, r, tile.row(a, a.tokens, r), prototypes_of(tile.bank), first, a.d, sharpness);
+    }
     __syncthreads();
-    add_weighted(shared, prototypes, values, int(tokens.stride), tokens.count, int(a.d), first > begin);
+    const BlockTile tile;
+    float* const values = out.values + (blockIdx.z * a.b * a.m + tile.at(a, 0)) * a.d;
+    add_weighted(shared, prototypes_of(tile.bank), values, int(a.m * a.d), count, int(a.d), first > begin);
   }
   __syncwarp();
-  for (int r = warp; r < tokens.count; r += kWarps)
-    if (lane == 0) out.shares[(blockIdx.z * a.b + b0 + r) * a.m + bank] = {shared.best[r], shared.total[r]};
+  const BlockTile tile;
+  for (int r = tile.warp; r < count; r += kWarps)
+    if (tile.lane == 0) out.shares[blockIdx.z * a.b * a.m + tile.at(a, r)] = {shared.best[r], shared.total[r]};
 }
 
 // The shares of a token as one, a block a token; the least once more, in the order of the sums of the backward.

@@ -6,6 +6,18 @@
 
 namespace ppl_fast {
 
+constexpr int kCombineThreads = 128;
+
+// The next prototypes of a share; numbers of 32 bits, since there are no registers for others.
+__device__ inline Rows<float> step_of(const Banks<float>& a, int64_t bank, int first, int end) {
+  return {a.prototypes + (bank * a.k + first) * a.d, a.d, min(end - first, kScreenStep)};
+}
+
+// x . (y - z), in every lane.
+__device__ inline float product_with_difference(const float* x, const float* y, const float* z, int64_t d) {
+  return row_sum(d, [](float sum, float a, float b, float c) { return add_product(sum, a, b - c); }, x, y, z);
+}
+
 // A squared distance from products, and the least that it can be: exact to float32 but where it cancels.
 struct ProductDistance {
   // A distance below this part of |t'|^2 + |p'|^2 has lost more than two bits to cancellation; where |t'|^2 + |p'|^2 is
@@ -17,7 +29,7 @@ struct ProductDistance {
   __device__ ProductDistance(const ScreenShared& shared, int row, int j, float d)
       : norms(shared.token_norm[row] + shared.norm[j]),
         value(norms - 2 * shared.product[row][j]),
-        error(slack<true>(shared.token_norm[row], shared.norm[j], d)) {}
+        error(slack<true>(norms, d)) {}
 
   // Whether differences must be summed instead, where the least distance is known to be `least` or less: where this may
   // be the least, and where it cancels, unless its weight vanishes (is 2^-vanishes of the largest) or the temperature
@@ -58,26 +70,23 @@ __device__ inline void store_four(float* at, int column, int d, bool vectors, co
       if (column + e < d) at[e] = four.at[e];
   }
 }
-template <class... Pointers>
-__device__ bool come_in_fours(int64_t d, const Pointers*... rows) {
-  return d % kAcross == 0 && (uintptr_t(rows) | ...) % sizeof(Four) == 0;
-}
-
 // What a warp adds up at a time: of 64 rows of sums 32, from `top` on, and 32 columns, from `from` on. Of each 8 rows a
 // lane has two, and of each 32 columns four, side by side: the products take them in any order.
-constexpr int kSumColumns = kProductY * kAcross;
+constexpr int kSumColumns = kProductY * kAcross, kNextColumns = kWarps / kWarpsAlong * kSumColumns;
+constexpr int kAhead = 32;  // rows from those in use to those called into L2: as many cycles as memory takes
 struct WeightedSums {
   const int top, from, d;
   const bool vectors;
   float sums[kAlong][kAcross][4] = {};
 
   __device__ WeightedSums(int from, int d, bool vectors)
-      : top(threadIdx.x / kWarp % kWarpsAlong * kAlong * kProductX), from(from), d(d), vectors(vectors) {}
+      : top(anew(threadIdx.x) / kWarp % kWarpsAlong * kAlong * kProductX), from(from), d(d), vectors(vectors) {}
 
   // sums_r += sum_k w_rk (x_k - centre), without `centre` x_k; weights(r, k) are w_rk and w_r(k+1), 0 past the last x.
-  template <bool kCentred, class Weights>
+  // Rows that are in L2 anyhow need not be called there.
+  template <bool kCentred, bool kCalled, class Weights>
   __device__ void add(const Rows<float>& x, const float* centre, Weights weights) {
-    const int lane = threadIdx.x % kWarp, group = lane / 4, member = lane % 4, stride = int(x.stride);
+    const int lane = anew(threadIdx.x) % kWarp, group = lane / 4, member = lane % 4, stride = int(x.stride);
     const int column = from + group * kAcross;
     const Four origin = kCentred ? load_four(centre + column, column, d, vectors) : Four{};
     const auto load = [&](int k) {
@@ -88,6 +97,7 @@ struct WeightedSums {
       const Four y[2] = {next[0], next[1]};
       if (k + kProductY < x.count)
         next[0] = load(k + kProductY + 2 * member), next[1] = load(k + kProductY + 2 * member + 1);
+      if (kCalled) call(x, k + kAhead);
       Split left[kAlong][1][4];
 #pragma unroll
       for (int i = 0; i < kAlong * 2; ++i) {
@@ -104,33 +114,50 @@ struct WeightedSums {
     }
   }
 
-  // Rows of `out` become change(r, column, sums, before) of four columns, `before` 0 where it has not begun.
-  template <class Change>
-  __device__ void store(float* out, int stride, int count, bool begun, Change change) const {
-    const int lane = threadIdx.x % kWarp, group = lane / 4, member = lane % 4;
+  // Rows of `out` become change(r, sums, fetch(r, column)) of four columns. Of 16 rows all is fetched before anything
+  // is stored, of which the compiler cannot know that it lies elsewhere.
+  template <class Fetch, class Change>
+  __device__ void store(float* out, int stride, int count, Fetch fetch, Change change) const {
+    const int lane = anew(threadIdx.x) % kWarp, column = from + lane % 4 * 2 * kAcross;
 #pragma unroll
-    for (int i = 0; i < kAlong * 2; ++i) {
-      const int r = top + i / 2 * kProductX + i % 2 * kProductY + group;
-      if (r >= count) continue;
+    for (int i = 0; i < kAlong; ++i) {
+      const int row = top + i * kProductX + lane / 4;
+      Four given[4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int column = from + (2 * member + half) * kAcross;
-        float* const at = out + (int64_t(r) * stride + column);
+      for (int e = 0; e < 4; ++e) given[e] = fetch(min(row + e / 2 * kProductY, count - 1), column + e % 2 * kAcross);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int r = row + e / 2 * kProductY, at = column + e % 2 * kAcross;
         Four four;
 #pragma unroll
-        for (int j = 0; j < kAcross; ++j) four.at[j] = sums[i / 2][j][i % 2 * 2 + half];
-        four = change(r, column, four, begun ? load_four(at, column, d, vectors) : Four{});
-        store_four(at, column, d, vectors, four);
+        for (int j = 0; j < kAcross; ++j) four.at[j] = sums[i][j][e];
+        if (r < count) store_four(out + unsigned(r * stride + at), at, d, vectors, change(r, four, given[e]));
       }
     }
   }
+
+  // Four columns of a row, 0 where rows have not begun.
+  __device__ Four before(const float* rows, int stride, int r, int column, bool begun) const {
+    return begun ? load_four(rows + unsigned(r * stride + column), column, d, vectors) : Four{};
+  }
+
+ private:
+  // Rows k to k + 7 of x, of these columns, are soon needed; past the last, the first ones of the next columns. A lane
+  // calls a sector of a row.
+  __device__ void call(const Rows<float>& x, int k) const {
+    const int lane = anew(threadIdx.x) % kWarp, row = k + lane / 4, sector = from + lane % 4 * 8;
+    const bool past = row >= x.count;
+    const int at = past ? sector - kNextColumns : sector;
+    if (unsigned(at) < unsigned(d)) call_into_l2(x.at + (past ? row % kAhead : row) * int(x.stride) + at);
+  }
 };
 
-// add(sums) for each 32 columns that are this warp's.
+// add(sums) for each 32 columns that are this warp's, the last first: they were read last, and may still be in L2.
 template <class Add>
 __device__ void for_columns(int64_t d, bool vectors, Add add) {
-  for (int from = int(threadIdx.x) / kWarp / kWarpsAlong * kSumColumns; from < d;
-       from += kWarps / kWarpsAlong * kSumColumns) {
+  const int first = anew(threadIdx.x) / kWarp / kWarpsAlong * kSumColumns;
+  if (first >= d) return;
+  for (int from = first + (int(d) - 1 - first) / kNextColumns * kNextColumns; from >= 0; from -= kNextColumns) {
     WeightedSums sums(from, int(d), vectors);
     add(sums);
   }

@@ -1,9 +1,11 @@
 // memory_attention on CUDA: sums over the tokens that chose a prototype, for the moving average of a codebook and for
-// the gradient of hard mode's distances. A warp has 256 elements of one prototype; it finds its tokens by ballot, 32 at
-// a time, and adds them in order, four loads under way: where a codebook has collapsed one warp adds all tokens. B =
-// 64, m = 34, k = 16, d = 512: 5.6 MB, 1.3 us at 4.3 TB/s, and 1.1 us by what is issued (benchmarks/cycle_model.py);
-// at most 16 rounds of loads, 8 us, for a collapsed bank. Predicted: this has not run on a GPU. Not taken: sorting the
-// tokens by prototype (a second launch), atomics (the order varies).
+// the gradient of hard mode's distances. A block has eight prototypes of a bank, a warp each: it reads what 256 tokens
+// chose and lists each prototype's in shared memory; a warp adds its own in order, loads of eight under way, 128
+// elements at a time. Blocks share elements where prototypes alone do not fill the GPU. A prototype that none chose is
+// written, not read. B = 64, m = 34, k = 16, d = 512: 6.7 MB, 2 us at 3.35 TB/s, and two latencies; eight rounds of
+// loads for a collapsed bank. MEASURED: H100, with the gradient, k = 16 and 4,096: 11 and 202 us by warps that looked
+// through all tokens, read their prototype first and waited for each distance's gradient; predicted as it is: 4 and 115
+// (285 MB written). Not taken: sorting the tokens by prototype (a second launch), atomics (the order varies).
 #include "memory_attention_cuda.cuh"
 
 #include "memory_attention_arguments.h"
@@ -11,58 +13,108 @@
 namespace ppl_fast {
 namespace {
 
-constexpr int kSumSlice = 8;   // elements a lane holds of a prototype's sum
-constexpr int kSumTokens = 4;  // whose loads travel together: where a codebook has collapsed, one warp adds all tokens
+constexpr int kSumPrototypes = kPairThreads / kWarp;  // of a block
+constexpr int kSumSlice = 4;                          // elements that a lane holds of a prototype's sum
+constexpr int kSumElements = kSumSlice * kWarp;
 
-// For each prototype, over the tokens that chose it: their number and sum, or (kGradient) the gradient of the
-// distances. A warp has 256 elements of one prototype.
-template <class S, class Out, bool kGradient>
-__global__ void __launch_bounds__(kPairThreads)
-    memory_attention_sums_kernel(Banks<S> a, const int64_t* indices, const S* grad_distances, Out* counts, Out* sums) {
-  using T = Compute<S>;
-  const int lane = threadIdx.x % kWarp;
-  const int64_t j = int64_t(blockIdx.x) * (kPairThreads / kWarp) + threadIdx.x / kWarp, bank = blockIdx.y;
-  if (j >= a.k) return;  // a whole warp
-  const int64_t first = int64_t(blockIdx.z) * kSumSlice * kWarp + lane, row = (bank * a.k + j) * a.d;
-  T sum[kSumSlice] = {}, own[kSumSlice] = {};
-  if (kGradient)
-    for (int c = 0; c < kSumSlice; ++c)
-      if (first + c * kWarp < a.d) own[c] = T(a.prototypes[row + first + c * kWarp]);
-  int64_t count = 0;
-  for (int64_t b0 = 0; b0 < a.b; b0 += kWarp) {
-    const bool chose = b0 + lane < a.b && indices[(b0 + lane) * a.m + bank] == j;
-    unsigned left = __ballot_sync(kAllLanes, chose);
-    count += __popc(left);
-    while (left) {
-      S token[kSumTokens][kSumSlice];
-      T scale[kSumTokens];
-      unsigned next = left;
-#pragma unroll
-      for (int i = 0; i < kSumTokens; ++i, next &= next - 1) {
-        if (!next) continue;
-        const int64_t at = (b0 + __ffs(next) - 1) * a.m + bank;
-        scale[i] = kGradient ? -2 * T(grad_distances[at]) : T(1);
-#pragma unroll
-        for (int c = 0; c < kSumSlice; ++c)
-          if (first + c * kWarp < a.d) token[i][c] = a.tokens[at * a.d + first + c * kWarp];
-      }
-#pragma unroll
-      for (int i = 0; i < kSumTokens; ++i, left &= left - 1) {
-        if (!left) continue;
-#pragma unroll
-        for (int c = 0; c < kSumSlice; ++c)
-          if (first + c * kWarp < a.d) sum[c] += scale[i] * (T(token[i][c]) - own[c]);
-      }
-    }
+struct SumsShared {
+  int chosen[kPairThreads];                          // prototypes by their place in the block, of the tokens at hand
+  unsigned char list[kSumPrototypes][kPairThreads];  // the tokens at hand that chose a prototype, in order
+};
+
+// Lists the tokens from b0 on that chose this warp's prototype, as many as the block has threads, and returns how many.
+template <class S>
+__device__ int list_tokens(SumsShared& shared, const Banks<S>& a, const int64_t* indices, int64_t b0) {
+  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  const int tokens = int(min(a.b - b0, int64_t(kPairThreads)));
+  __syncthreads();  // what was there was in use
+  if (thread < tokens) {
+    const int64_t j = indices[(b0 + thread) * a.m + blockIdx.y] - int64_t(blockIdx.x) * kSumPrototypes;
+    shared.chosen[thread] = j >= 0 && j < kSumPrototypes ? int(j) : -1;
   }
-  for (int c = 0; c < kSumSlice; ++c)
-    if (first + c * kWarp < a.d) sums[row + first + c * kWarp] = Out(sum[c]);
-  if (!kGradient && blockIdx.z == 0 && lane == 0) counts[bank * a.k + j] = Out(count);
+  __syncthreads();
+  int found = 0;
+#pragma unroll
+  for (int first = 0; first < kPairThreads; first += kWarp) {
+    if (first >= tokens) break;
+    const bool mine = first + lane < tokens && shared.chosen[first + lane] == warp;
+    const unsigned all = __ballot_sync(kAllLanes, mine);
+    if (mine) shared.list[warp][found + __popc(all & ((1u << lane) - 1))] = static_cast<unsigned char>(first + lane);
+    found += __popc(all);
+  }
+  __syncwarp();
+  return found;
 }
 
-template <class S>
-Grid sums_grid(const Banks<S>& a) {
-  return {ceil_div(a.k, kPairThreads / kWarp), a.m, std::max<int64_t>(1, ceil_div(a.d, kSumSlice * kWarp))};
+// For each prototype, over the tokens that chose it: their number and sum, or (kGradient) the gradient of the
+// distances; elements [blockIdx.z * share, ...) of both.
+template <class S, class Out, bool kGradient>
+__global__ void __launch_bounds__(kPairThreads, sizeof(S) > 4 ? 2 : 3)
+    memory_attention_sums_kernel(Banks<S> a, int64_t share, const int64_t* indices, const S* grad_distances,
+                                 Out* counts, Out* sums) {
+  using T = Compute<S>;
+  constexpr int tokens = sizeof(T) > 4 ? 4 : 8;  // whose loads travel together
+  auto& shared = shared_memory<SumsShared>();
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int64_t j = int64_t(blockIdx.x) * kSumPrototypes + warp, bank = blockIdx.y, row = (bank * a.k + j) * a.d;
+  const int64_t begin = blockIdx.z * share, end = min(begin + share, a.d);
+  const bool once = a.b <= kPairThreads;  // one list serves all elements
+  int listed = 0;
+  int64_t count = 0;
+  for (int64_t first = begin + lane; first - lane == begin || first - lane < end; first += kSumElements) {
+    const int rest = int(min(end - first, int64_t(kSumElements)));  // a lane has those of 0, 32, 64, 96 that are less
+    T sum[kSumSlice] = {};
+    count = 0;
+    for (int64_t b0 = 0; b0 < a.b; b0 += kPairThreads) {
+      if (!once || first - lane == begin) listed = list_tokens(shared, a, indices, b0);
+      count += listed;
+      if (listed == 0 || j >= a.k) continue;
+      T own[kSumSlice];
+#pragma unroll
+      for (int c = 0; c < kSumSlice; ++c)
+        if (kGradient && c * kWarp < rest) own[c] = T(a.prototypes[row + first + c * kWarp]);
+      for (int next = 0; next < listed; next += tokens) {
+        // A lane finds the place of one token, and its distance's gradient.
+        const int64_t place = (b0 + shared.list[warp][min(next + lane % tokens, listed - 1)]) * a.m + bank;
+        const S pull = kGradient ? grad_distances[place] : S(0);
+        S token[tokens][kSumSlice];
+#pragma unroll
+        for (int i = 0; i < tokens; ++i) {
+          const S* const from = a.tokens + __shfl_sync(kAllLanes, place, i) * a.d + first;
+          if (next + i >= listed) continue;
+#pragma unroll
+          for (int c = 0; c < kSumSlice; ++c)
+            if (c * kWarp < rest) token[i][c] = from[c * kWarp];
+        }
+#pragma unroll
+        for (int i = 0; i < tokens; ++i) {
+          const T scale = kGradient ? -2 * __shfl_sync(kAllLanes, T(pull), i) : T(1);
+          if (next + i >= listed) continue;
+#pragma unroll
+          for (int c = 0; c < kSumSlice; ++c)
+            if (c * kWarp < rest) sum[c] += kGradient ? scale * (T(token[i][c]) - own[c]) : T(token[i][c]);
+        }
+      }
+    }
+    if (once && listed == 0) {  // of many prototypes nearly all: in one go
+      for (int64_t i = first; i < end && j < a.k; i += kWarp) sums[row + i] = Out(0);
+      break;
+    }
+    if (j >= a.k) continue;
+#pragma unroll
+    for (int c = 0; c < kSumSlice; ++c)
+      if (c * kWarp < rest) sums[row + first + c * kWarp] = Out(sum[c]);
+  }
+  if (!kGradient && j < a.k && blockIdx.z == 0 && lane == 0) counts[bank * a.k + j] = Out(count);
+}
+
+template <class S, class Out, bool kGradient>
+void launch_sums(const Banks<S>& a, const int64_t* indices, const S* grad_distances, Out* counts, Out* sums,
+                 cudaStream_t stream) {
+  const int64_t groups = ceil_div(a.k, kSumPrototypes), d = std::max<int64_t>(1, a.d);
+  const int64_t share = share_of(groups * a.m, d, kSumElements);
+  launch(memory_attention_sums_kernel<S, Out, kGradient>, Grid{groups, a.m, ceil_div(d, share)}, kPairThreads,
+         sizeof(SumsShared), stream, a, share, indices, grad_distances, counts, sums);
 }
 
 std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tensor& indices, int64_t k) {
@@ -74,15 +126,15 @@ std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tenso
   dispatch_storage(t.scalar_type(), "prototype_sums", [&](auto zero) {
     using S = decltype(zero);
     const Banks<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
-    launch(memory_attention_sums_kernel<S, Compute<S>, false>, sums_grid(a), kPairThreads, 0, device.stream(), a,
-           read<int64_t>(chosen), nullptr, write<Compute<S>>(counts), write<Compute<S>>(sums));
+    launch_sums<S, Compute<S>, false>(a, read<int64_t>(chosen), nullptr, write<Compute<S>>(counts),
+                                      write<Compute<S>>(sums), device.stream());
   });
   return {counts, sums};
 }
 
 const ReportedKernels kReported{
-    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, true>),
-    PPL_FAST_KERNEL(kPairThreads, 0, memory_attention_sums_kernel<float, float, false>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(SumsShared), memory_attention_sums_kernel<float, float, true>),
+    PPL_FAST_KERNEL(kPairThreads, sizeof(SumsShared), memory_attention_sums_kernel<float, float, false>),
 };
 
 }  // namespace
@@ -90,8 +142,7 @@ const ReportedKernels kReported{
 template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
                           cudaStream_t stream) {
-  launch(memory_attention_sums_kernel<S, S, true>, sums_grid(a), kPairThreads, 0, stream, a, indices, grad_distances,
-         nullptr, grad_prototypes);
+  launch_sums<S, S, true>(a, indices, grad_distances, nullptr, grad_prototypes, stream);
 }
 
 #define PPL_FAST_SUMS(S) \

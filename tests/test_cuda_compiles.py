@@ -235,7 +235,7 @@ def test_links_are_read_from_two_arrays(arch):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_loads_travel_together(arch):
-    """Eight elements of four tokens before the first sum; four choices of a lane, each in one piece."""
+    """Four elements of eight tokens before the first sum; four choices of a lane, each in one piece."""
     sums = sass("memory_attention_sums_cuda", "memory_attention_sums_kernelIffLb0E", arch)
     first = next(i for i, text in enumerate(sums) if "FADD" in text)
     assert sum("LDG" in i for i in sums[:first]) >= 4 * 8

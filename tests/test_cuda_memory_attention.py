@@ -34,6 +34,19 @@ def check_choice(tokens, prototypes, found):
     torch.testing.assert_close(distances, expected[2])
 
 
+@pytest.mark.parametrize("k", [1, 9, 16])
+def test_few_prototypes_let_nothing_pass_that_is_no_number(k, library):
+    """Blocks and warps that tokens and prototypes do not fill; infinite distances are of the first prototype."""
+    tokens, prototypes = torch.randn(13, 2, 37), torch.randn(2, k, 37)
+    check_choice(tokens, prototypes, ppl_fast.memory_attention(tokens, prototypes, backend="emulated"))
+    tokens[3, 0, 36], prototypes[1, -1, 0] = torch.nan, torch.nan
+    tokens[12, 0] = 1e30
+    _, indices, distances = ppl_fast.memory_attention(tokens, prototypes, backend="emulated")
+    assert distances[3, 0].isnan() and distances[12, 0].isinf() and distances[:, 0].isfinite().sum() == 11
+    assert distances[:, 1].isnan().all() and torch.all(indices[:, 1] == 0)
+    assert indices[3, 0] == indices[12, 0] == 0
+
+
 @pytest.mark.parametrize(("b", "k"), [(2, 700), (20, 600)], ids=["16-token-blocks", "64-token-blocks"])
 def test_blocks_share_the_prototypes_of_a_bank(b, k, library):
     """Few tokens, many prototypes: several blocks take parts of a bank, and a second kernel compares their choices."""

@@ -151,12 +151,25 @@ def test_many_links_are_drawn_in_several_goes(library):
     assert winner.max() > 256
 
 
-def test_more_links_than_a_block_reduces_at_once():
-    """1,128 links pass the 1,024 of the backward's second kernel, 48 keypoints its 32 warps."""
+def test_warps_that_draw_two_regions(plain):
+    """Where samples have 6,144 regions of 16 x 8 pixels together."""
+    inputs = draw(random_links(3, 3, (8, 32768), 0.05), 7, torch.float32)
+    arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(3), 8, 32768, 0.05)
+    heatmap, winner = emulated("link_heatmap")(*arguments)
+    expected, expected_winner = torch.ops.ppl_fast.link_heatmap_reference(*arguments)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-6)
+    assert (winner == expected_winner).float().mean() > 0.999  # the others lie between two links
+
+
+def test_more_links_than_a_warp_lists_at_once():
+    """A keypoint where 517 links end, more than the backward's second kernel lists, and 47 with fewer each; 48 are more
+    than a block's warps."""
     inputs = draw(random_links(1, 48, 9, 0.05), 6, torch.float64)
-    arguments = (inputs["keypoints"], inputs["weights"], ppl_fast.default_links(48))
+    links, weights = ppl_fast.default_links(48), inputs["weights"]
+    links, weights = torch.cat([links, *[links[:47]] * 10]), torch.cat([weights, *[weights[:47]] * 10])
+    arguments = (inputs["keypoints"], weights, links)
     heatmap, winner = torch.ops.ppl_fast.link_heatmap_reference(*arguments, 9, 9, 0.05)
-    winner = torch.randint(1128, winner.shape, dtype=torch.int16)  # any will do, and these spread over all links
+    winner = torch.randint(1598, winner.shape, dtype=torch.int16)  # any will do, and these spread over all links
     upstream = torch.randn_like(heatmap)
     expected = torch.ops.ppl_fast.link_heatmap_backward_reference(upstream, *arguments, winner, 0.05)
     for order in cuda_emulator.ORDERS:

@@ -189,6 +189,39 @@ def test_cuda_graph_holds_a_whole_training_step(name):
 
 
 @needs_gpu
+def test_the_trainer_replays_the_steps_that_it_takes_eagerly(tmp_path, monkeypatch):
+    """In two phases, three eager steps and three replays each; with samples filled in, drawn by chance and clipped."""
+    pytest.importorskip("accelerate", reason="training needs the train extra")
+    from ppl_fast.training import TrainConfig
+    from ppl_fast.training.setup import new_accelerator
+    from ppl_fast.training.trainer import Trainer
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    small = {"num_keypoints": 6, "image_size": 32, "width": 0.25, "head": "position", "reconstruction_loss": "mse"}
+    memory = {"memory_start": "balanced", "reseed_after": 2}
+    hidden = {"occlude_input": 0.5, "occlude_fill": True, "withhold": 0.5, "withhold_until": 0.5}
+    weights = {"equivariance_weight": 1.0, "foreground_weight": 1.0, "prior_weight": 1.0}
+
+    def trained(**options):
+        loop = {"steps": 12, "batch_size": 4, "lr": 1e-5, "schedule": "cosine", "clip_norm": 1.0, "device": "cuda"}
+        config = TrainConfig(**loop, **options)
+        torch.manual_seed(0)
+        model = ppl_fast.ExtendedPPL(**small, **memory, **hidden, **weights)
+        state = {"step": 0, "seconds": 0.0, "scaler": None}
+        trainer = Trainer(config, model, [], tmp_path, state, new_accelerator(config))
+        trainer.model.train()
+        losses = []
+        for i in range(12):
+            trainer._advance(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(i)) * 2 - 1)
+            losses.append(trainer._totals.pop("loss"))
+        return torch.stack(losses), trainer
+
+    replayed, trainer = trained(cuda_graph=True)
+    assert trainer._captured.replays == 6
+    torch.testing.assert_close(replayed, trained()[0], rtol=1e-3, atol=1e-5)
+
+
+@needs_gpu
 def test_runs_on_the_current_stream(name):
     side = torch.cuda.Stream()
     tokens, prototypes = torch.randn(64, 34, 512, device="cuda"), torch.randn(34, 16, 512, device="cuda")

@@ -44,6 +44,7 @@ class KeypointModel(nn.Module):
         settings: the options, an instance of it.
         architecture: the name in `ppl_fast.models.MODELS`, and in config.json.
         iterative: whether `estimate` gains from further iterations.
+        captured: whether passes are to launch the same kernels whatever the data, as a CUDA graph replays them.
         links: (E, 2) int64, pairs of keypoints i < j; none by default.
         optimized: of a copy that `optimize` made, what was done; else empty.
 
@@ -59,6 +60,7 @@ class KeypointModel(nn.Module):
     architecture: ClassVar[str] = ""
     iterative: ClassVar[bool] = False
 
+    captured: bool = False
     links: Tensor
     optimized: str = ""
 
@@ -115,6 +117,10 @@ class KeypointModel(nn.Module):
     def progressed(self, share: float) -> None:
         """Told before each training step, in [0, 1), which share of the training is behind; a loop may leave it out."""
 
+    def phase(self) -> tuple[float, ...]:
+        """What `progressed` decides in Python for a step, as numbers; steps of one phase run the same kernels."""
+        return ()
+
     def loss_name(self) -> str:
         """What the reconstruction is measured by, for the log."""
         return "none"
@@ -166,9 +172,8 @@ class KeypointModel(nn.Module):
     def check_one(self, iterations: int) -> None:
         """Raise a ValueError unless `iterations` is 1, for a model that is not iterative."""
         if iterations != 1:
-            raise ValueError(
-                f"{type(self).__name__}: iterations must be 1 (it has nothing to iterate with), got {iterations!r}"
-            )
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: iterations must be 1 (it has nothing to iterate with), got {iterations!r}")
 
     # Arguments
 
@@ -207,9 +212,8 @@ class KeypointModel(nn.Module):
 
     def _check_whole(self, what: str) -> None:
         if self.optimized:
-            raise ValueError(
-                f"{type(self).__name__}: an optimised copy cannot be {what}, expected the model that it was made of"
-            )
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: an optimised copy cannot be {what}, expected the model that it was made of")
 
     # On disk
 
@@ -267,9 +271,8 @@ class KeypointModel(nn.Module):
             model_class.Config.from_dict(options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{where}: {error}") from error
-        options = options | overrides
-        checkpoint.check_weights(directory, blank(model_class, options, where))  # before memory is taken
-        model = model_class(**options)
+        checkpoint.check_weights(directory, blank(model_class, options | overrides, where))  # before memory is taken
+        model = model_class(**(options | overrides))
         checkpoint.load_weights(directory, model)
         return model.eval()
 

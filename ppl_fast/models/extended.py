@@ -23,14 +23,28 @@ class Extension(LinkModel):
 
     settings: Any  # an ExtensionConfig as well
     behind: float | None = None  # the share of the training that is; None where nobody said
+    _behind: Tensor | None = None  # the same on the device, where a CUDA graph is to read it
 
     def progressed(self, share: float) -> None:
         """Keep it, for what changes over the training."""
         self.behind = share
+        if self.captured:
+            if self._behind is None:
+                self._behind = torch.zeros((), dtype=torch.float64, device=self.links.device)
+            self._behind.fill_(share)
 
-    def grown(self, over: float) -> float:
+    def phase(self) -> tuple[float, ...]:
+        """Whether link heatmaps are withheld."""
+        return (float(self._withholds()),)
+
+    def grown(self, over: float) -> float | Tensor:
         """How much of a weight there is that grows over a share of the training; all of it where nobody said."""
+        if self.captured and self._behind is not None and over:
+            return (self._behind / over).clamp(max=1).float()
         return 1.0 if self.behind is None or self.behind >= over else self.behind / over
+
+    def _withholds(self) -> bool:
+        return bool(self.settings.withhold) and (self.behind or 0.0) < self.settings.withhold_until
 
     def masks(self, images: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
         """`LinkModel.masks`, and what the options hide.
@@ -42,7 +56,7 @@ class Extension(LinkModel):
         if self.training and s.occlude_input:
             found["occluded"] = torch.rand(images.shape[0], device=images.device) < s.occlude_input
             found["visible"] = self.kept_blocks(images, s.occlude_ratio)
-        if self.training and s.withhold and (self.behind or 0.0) < s.withhold_until:
+        if self.training and self._withholds():
             found["withheld"] = torch.rand(images.shape[0], device=images.device) < s.withhold
         return found | super().masks(images, reference)
 
@@ -116,7 +130,7 @@ class ExtendedPPL(Extension, PPL):
             occluded = occluded & (torch.rand(len(occluded), device=occluded.device) < share)
         if not self.settings.occlude_fill:
             return hidden
-        if torch.compiler.is_compiling():  # one graph, whatever was drawn: all are filled in, then chosen from
+        if self.captured or torch.compiler.is_compiling():  # one graph: all are filled in, then chosen from
             filled = self._imagined(hidden, masks["visible"])
             return torch.where(occluded.view(-1, 1, 1, 1), filled, hidden)
         if occluded.any():

@@ -106,6 +106,9 @@ class TrainConfig:
     accumulate: int = option(
         1, "parts that a process takes its images of a step in, one after another, where they do not fit at once", low=1
     )
+    cuda_graph: bool = option(
+        False, "replay steps from a CUDA graph: for small models on one GPU, which wait for Python at each step"
+    )
     sync_batchnorm: bool = option(False, "BatchNorm over the images of all processes, not of each by itself")
     timeout: int = option(
         1800, "seconds that several processes wait for each other, also while one reads the images or draws", low=1
@@ -131,6 +134,10 @@ class TrainConfig:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
         if self.individual is not None and self.labels is None:
             raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
+        if self.cuda_graph and self.precision == "fp16":
+            raise ValueError("TrainConfig: cuda_graph needs precision no or bf16, got fp16")
+        if self.cuda_graph and self.accumulate > 1:
+            raise ValueError(f"TrainConfig: cuda_graph takes a step's images at once, got accumulate {self.accumulate}")
         if self.crop is not None and self.masks == MOVING:
             raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas

@@ -22,6 +22,7 @@ from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
+from ppl_fast.training.captured import Batch, CapturedStep, Losses
 from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, newest, save_checkpoint
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.forecast import Forecast
@@ -77,6 +78,10 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.bare_model, optimizer)
         if state["scaler"] and accelerator.scaler:
             accelerator.scaler.load_state_dict(state["scaler"])
+        self._captured: CapturedStep | None = None
+        if config.cuda_graph:
+            self._captured = CapturedStep(self._train_on, self.optimizer, accelerator.device, self.layout)
+            self.bare_model.captured = True
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
         self._recorded = self.step
         self._pace = Pace()
@@ -85,6 +90,9 @@ class Trainer:
         """The model as it is now, without what wraps it in training, in evaluation mode."""
         model: KeypointModel = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         synchronize(model, on=False)
+        if self._captured:
+            self._captured.end()
+            model.captured = False
         return model.eval()
 
     def fit(self, resume_command: str, tracker: "GeneralTracker | None" = None) -> None:
@@ -150,29 +158,47 @@ class Trainer:
         config, accelerator = self.config, self.accelerator
         key = [config.seed, self.step, accelerator.process_index]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate(self.step)
+        self._set_rate(config.learning_rate(self.step))
         self.bare_model.progressed(self.step / config.steps)
         if not isinstance(batch, dict):
             batch = dict(zip(("images", "reference"), batch if isinstance(batch, tuple) else (batch,), strict=False))
-        parts = config.accumulate
-        for first in range(parts):  # each takes every `parts`-th image, as each of several processes does
-            part = {name: tensor[first::parts] for name, tensor in batch.items()}
-            with accelerator.accumulate(self.model):
-                out = self.model(
-                    **{
-                        name: t.to(accelerator.device, non_blocking=True, memory_format=self.layout)
-                        for name, t in part.items()
-                    }
-                )
-                accelerator.backward(out.loss)
-                if config.clip_norm and accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            for name, value in {"loss": out.loss, **out.losses}.items():
-                self._totals[name] = self._totals.get(name, 0) + value.detach().float() / parts
+        if self._captured:
+            self._count(self._captured(batch, self.bare_model.phase()))
+        else:
+            parts = config.accumulate
+            for first in range(parts):  # each takes every `parts`-th image, as each of several processes does
+                part = {
+                    name: t[first::parts].to(accelerator.device, non_blocking=True, memory_format=self.layout)
+                    for name, t in batch.items()
+                }
+                self._count(self._train_on(part), parts)
         self.step += 1
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):  # which a CUDA graph reads
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _train_on(self, batch: Batch) -> Losses:
+        """Forward and backward over a batch on the device, and at the last part of a step the optimizer's."""
+        config, accelerator = self.config, self.accelerator
+        with accelerator.accumulate(self.model):
+            out = self.model(**batch)
+            accelerator.backward(out.loss)
+            if config.clip_norm and accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(self.bare_model.parameters(), config.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        values = {"loss": out.loss, **out.losses}
+        return tuple(values), torch.stack([value.detach().float() for value in values.values()])
+
+    def _count(self, losses: Losses, parts: int = 1) -> None:
+        """Add the losses of one of so many parts of a step to the sums."""
+        names, values = losses
+        for name, value in zip(names, (values / parts).unbind(), strict=True):
+            self._totals[name] = self._totals.get(name, 0) + value
 
     def _record(self) -> dict[str, Any]:
         """Means of the losses since the last record, over all processes, and what else is logged."""

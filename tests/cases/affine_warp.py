@@ -23,6 +23,7 @@ CASES = [
     Case("own", random_warp(7, 5, False)),
     Case("one", random_warp(1, 1, True)),
     Case("large", random_warp(65, 130, True)),
+    Case("many-samples", random_warp(530, 3, True)),  # a CUDA block takes 256 at once
     Case("no-samples", random_warp(0, 5, True)),
     Case("no-keypoints", random_warp(4, 0, False)),
 ]
@@ -31,5 +32,5 @@ SIZES = [random_warp(64, 16, shared) for shared in (True, False)]
 ONES = [random_warp(1, 1, shared) for shared in (True, False)]
 MEDIUM = SMOOTH = random_warp(3, 4, True)
 TRITON_LAUNCHES = ["affine_warp_fwd_kernel"], ["affine_warp_bwd_kernel"]
-CUDA_SHAPES = [random_warp(3, 4, shared) for shared in (True, False)]
+CUDA_SHAPES = [random_warp(b, 4, shared) for b, shared in ((250, True), (3, False))]
 CUDA_LAUNCHES = 1, 1

@@ -80,5 +80,5 @@ TRITON_LAUNCHES = (
     ["link_heatmap_table_kernel", "link_heatmap_fwd_kernel"],
     ["link_heatmap_bwd_kernel", "link_heatmap_bwd_links_kernel", "link_heatmap_bwd_keypoints_kernel"],
 )
-CUDA_SHAPES = [random_links(1, 16, 8, 0.1)]  # 120 links
+CUDA_SHAPES = [random_links(1, 16, 8, 0.1), random_links(1, 24, 8, 0.1)]  # 120 links, and 276
 CUDA_LAUNCHES = 1, 2  # the second kernel of the backward adds up partial sums

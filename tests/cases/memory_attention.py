@@ -45,6 +45,7 @@ CASES = [
     Case("soft-odd-sizes", random_tokens(5, 3, 7, 13, temperature=2.0)),
     Case("soft-many-prototypes", random_tokens(18, 2, 150, 33, temperature=5.0)),
     Case("soft-many-tokens-and-prototypes", random_tokens(18, 2, 270, 20, temperature=5.0)),  # tensor cores take it
+    Case("soft-whole-tiles", random_tokens(8, 1, 32, 128, temperature=40.0)),
     Case("soft-far", with_changes(random_tokens(5, 2, 70, 16, 5.0), prototypes=_too_far_to_square)),
     Case("soft-cold", random_tokens(5, 2, 70, 16, temperature=1e-2)),
     *(

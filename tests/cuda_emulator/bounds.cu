@@ -20,7 +20,7 @@ __global__ void error_kernel(Rows<float> tokens, Rows<float> prototypes, int64_t
         exact += difference * difference;
       }
       const float norm = shared.norm[j], distance = token_norm + norm - 2 * shared.product[r][j];
-      const float slack_of = slack_of_split ? slack<true>(token_norm, norm, d) : slack<false>(token_norm, norm, d);
+      const float slack_of = slack_of_split ? slack<true>(token_norm + norm, d) : slack<false>(token_norm + norm, d);
       *worst = std::max(*worst, std::fabs(double(distance) - exact) / double(slack_of));  // threads run one by one
     }
   }

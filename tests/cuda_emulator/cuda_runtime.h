@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __host__
@@ -202,6 +203,45 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
+// Copies that pass registers by, which csrc/common.cuh has in PTX: they may come at once or as late as they are
+// awaited. Until then there is a NaN, and whoever reads at the start or writes before the end is seen to race.
+namespace cuda_emulator {
+struct Copies {
+  struct Copy {
+    void (*go)(void* to, const void* from);
+    void* to;
+    const void* from;
+    int group;
+  };
+  std::vector<Copy> under_way;
+  int group = 0;
+};
+inline Copies& copies() {
+  static Copies of_thread[1024];
+  return of_thread[current_thread()];
+}
+}  // namespace cuda_emulator
+template <class P>
+void start_copy(P* to, const P* from) {
+  static_assert(sizeof(P) == 4 || sizeof(P) == 8 || sizeof(P) == 16);
+  std::memset(static_cast<void*>(to), 0xff, sizeof(P));
+  auto& own = cuda_emulator::copies();
+  own.under_way.push_back(
+      {[](void* t, const void* f) { *static_cast<P*>(t) = *static_cast<const P*>(f); }, to, from, own.group});
+}
+inline void end_copies() { ++cuda_emulator::copies().group; }
+template <int kOthers>
+void await_copies() {
+  auto& own = cuda_emulator::copies();
+  auto at = own.under_way.begin();
+  for (; at != own.under_way.end() && at->group < own.group - kOthers; ++at) at->go(at->to, at->from);
+  own.under_way.erase(own.under_way.begin(), at);
+}
+
+inline int anew(int number) { return number; }  // which costs no registers, of which csrc/common.cuh speaks
+// Of no effect on what a kernel computes; read, so that AddressSanitizer sees an address that is out of bounds.
+inline void call_into_l2(const void* at) { (void)*static_cast<const volatile char*>(at); }
+
 // A kernel that may overlap with the one before, which PTX has instructions for: csrc/common.cuh.
 inline void let_next_begin() {}
 inline void await_previous() { cuda_emulator::waited()[cuda_emulator::current_thread()] = true; }
@@ -217,7 +257,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   cuda_emulator::run(reinterpret_cast<const void*>(kernel), grid, block, config->dynamicSmemBytes, [&] {
     const int thread = cuda_emulator::current_thread();
     cuda_emulator::waited()[thread] = config->numAttrs == 0;
+    cuda_emulator::copies() = {};
     kernel(arguments...);
+    if (!cuda_emulator::copies().under_way.empty())
+      cuda_emulator::fail("a thread has ended that never awaited a copy", {__FILE__, __LINE__});
     if (!cuda_emulator::waited()[thread])
       cuda_emulator::fail("a thread has ended that never waited for the kernel before", {__FILE__, __LINE__});
   });
