@@ -177,7 +177,8 @@ __global__ void __launch_bounds__(kSoftThreads, kSumBlocks<T>)
 #pragma unroll
       for (int j = 0; j < kPrototypes; ++j) {
         const Pack<T, 2> pair = shared.pair[warp * kTurn + c][j];
-        sums[j][0] = add_product(add_product(sums[j][0], pair.at[0], grad[c][0]), pair.at[1], token[c][0] - own[j][0]);
+        const T sum = add_product(sums[j][0], pair.at[1], token[c][0] - own[j][0]);
+        sums[j][0] = add_product(sum, pair.at[0], grad[c][0]);
       }
     }
   }

@@ -157,13 +157,16 @@ def test_no_kernel_spills_on_other_architectures(arch, tmp_path):
 
 
 def test_registers_leave_the_occupancy_that_the_kernels_count_on():
-    """Four blocks of 256 threads of link_heatmap's forward, eight of 128 of its backward's first kernel."""
+    """Four blocks of 256 threads of link_heatmap's forward, eight of 128 of its backward's first kernel; of soft mode
+    three of 128, and five of the gradient of prototypes."""
     registers = {(row["kernel"], row["arch"]): row["registers"] for row in kernels()}
     for arch in ARCHITECTURES:
         assert registers["link_heatmap_fwd_kernel<float>", arch] <= 64
         assert registers["link_heatmap_bwd_sums_kernel<float>", arch] <= 64
         assert registers["memory_attention_fwd_kernel<float, PairShape<float, 1, 4>>", arch] <= 128
         assert registers["memory_attention_screen_kernel<float>", arch] <= 128
+        for name, most in (("fwd", 168), ("bwd_tokens", 168), ("bwd_prototypes", 96)):
+            assert registers[f"memory_attention_soft_{name}_kernel<float, true>", arch] <= most
         for name in ("", *(f"bwd_{name}_" for name in ("weights", "products", "tokens", "prototypes"))):
             assert registers[f"memory_attention_soft_tensor_{name}kernel", arch] <= 128
 

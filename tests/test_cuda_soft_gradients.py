@@ -66,6 +66,21 @@ def test_tensor_cores_take_the_backward_of_soft_mode(b, k, d, temperature, few, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("b", "d"), [(70, 3), (72, 128)], ids=["odd-sizes", "whole-tiles"])
+def test_differences_take_turns(b, d, library):
+    """The pairs of 64 tokens and a bank at a time, where few blocks are enough: two turns of each bank."""
+    tokens, prototypes, found = torch.randn(b, 2, d), torch.randn(2, 240, d), []
+    for few, turns in ((contextlib.nullcontext, 1), (cuda_emulator.few_blocks, 4)):
+        with few(library), poisoned_memory():
+            before = library.cuda_emulator_launches()
+            found.append(soft_gradients(tokens, prototypes, 5.0, "emulated"))
+            assert library.cuda_emulator_launches() == before + 1 + 2 * turns
+    of_tokens, of_prototypes = zip(*found, strict=True)
+    assert torch.equal(*of_tokens)
+    torch.testing.assert_close(*of_prototypes, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 10], ids=["among", "apart"])
 def test_gradients_of_near_ties_are_nearer_to_float64_than_those_of_differences(first, library):
     """As in the forward; products are relative to a prototype that lies among those that matter."""
