@@ -174,6 +174,7 @@ template <class S>
 __global__ void __launch_bounds__(kRowThreads)
     memory_attention_bwd_tokens_kernel(Banks<S> a, const S* grad_values, const S* grad_distances,
                                        const int64_t* indices, S* grad_tokens) {
+  let_next_begin();  // the sums over tokens
   using T = Compute<S>;
   const int64_t row = blockIdx.x, nearest = min(max(indices[row], int64_t(0)), a.k - 1);
   const S *const token = a.tokens + row * a.d, *const prototype = a.prototypes + (row % a.m * a.k + nearest) * a.d;
@@ -268,7 +269,8 @@ std::tuple<Tensor, Tensor> memory_attention_backward_cuda(const Tensor& grad_val
       launch(memory_attention_bwd_tokens_kernel<S>, Grid{a.b * a.m}, kRowThreads, 0, device.stream(), a, read<S>(gv),
              read<S>(gd), read<int64_t>(chosen), write<S>(grad_t));
       if (needs_prototypes)
-        launch_sums_gradient(a, read<int64_t>(chosen), read<S>(gd), write<S>(grad_p), device.stream());
+        launch_sums_gradient(a, read<int64_t>(chosen), read<S>(gd), write<S>(grad_p), t.get_device_index(),
+                             device.stream());
     });
   }
   return {cast(grad_t, given), cast(grad_p, given)};

@@ -175,9 +175,10 @@ template <class S>
 void launch_screen(const Banks<S>& a, int64_t share, Choice<float>* partial, cudaStream_t stream);
 
 // Hard mode's gradient of the prototypes (memory_attention_sums_cuda.cu): from the distances of those that chose them.
+// It may run beside the kernel launched before.
 template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
-                          cudaStream_t stream);
+                          int device, cudaStream_t stream);
 
 // Soft mode on tensor cores (memory_attention_soft_tensor_cuda.cu, memory_attention_soft_tensor_backward_cuda.cu).
 template <class T>

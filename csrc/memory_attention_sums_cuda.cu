@@ -2,10 +2,11 @@
 // the gradient of hard mode's distances. A block has eight prototypes of a bank, a warp each: it reads what 256 tokens
 // chose and lists each prototype's in shared memory; a warp adds its own in order, loads of eight under way, 128
 // elements at a time. Blocks share elements where prototypes alone do not fill the GPU. A prototype that none chose is
-// written, not read. B = 64, m = 34, k = 16, d = 512: 6.7 MB, 2 us at 3.35 TB/s, and two latencies; eight rounds of
-// loads for a collapsed bank. MEASURED: H100, with the gradient, k = 16 and 4,096: 11 and 202 us by warps that looked
-// through all tokens, read their prototype first and waited for each distance's gradient; predicted as it is: 4 and 115
-// (285 MB written). Not taken: sorting the tokens by prototype (a second launch), atomics (the order varies).
+// written, not read. From sm_90 on the gradient's launch overlaps with that of the tokens'. B = 64, m = 34, k = 16, d =
+// 512: 6.7 MB, 2 us at 3.35 TB/s, and two latencies; eight rounds of loads for a collapsed bank. MEASURED: H100, with
+// the gradient, k = 16 and 4,096: 11 and 202 us by warps that looked through all tokens, read their prototype first and
+// waited for each distance's gradient; predicted as it is: 4 and 115 (285 MB written). Not taken: sorting the tokens by
+// prototype (a second launch), atomics (the order varies).
 #include "memory_attention_cuda.cuh"
 
 #include "memory_attention_arguments.h"
@@ -106,15 +107,16 @@ __global__ void __launch_bounds__(kPairThreads, sizeof(S) > 4 ? 2 : 3)
       if (c * kWarp < rest) sums[row + first + c * kWarp] = Out(sum[c]);
   }
   if (!kGradient && j < a.k && blockIdx.z == 0 && lane == 0) counts[bank * a.k + j] = Out(count);
+  await_previous();  // it has written nothing that is read here; what comes next waits for both
 }
 
 template <class S, class Out, bool kGradient>
-void launch_sums(const Banks<S>& a, const int64_t* indices, const S* grad_distances, Out* counts, Out* sums,
-                 cudaStream_t stream) {
+void launch_sums(bool overlapping, const Banks<S>& a, const int64_t* indices, const S* grad_distances, Out* counts,
+                 Out* sums, cudaStream_t stream) {
   const int64_t groups = ceil_div(a.k, kSumPrototypes), d = std::max<int64_t>(1, a.d);
   const int64_t share = share_of(groups * a.m, d, kSumElements);
-  launch(memory_attention_sums_kernel<S, Out, kGradient>, Grid{groups, a.m, ceil_div(d, share)}, kPairThreads,
-         sizeof(SumsShared), stream, a, share, indices, grad_distances, counts, sums);
+  launch_as(overlapping, memory_attention_sums_kernel<S, Out, kGradient>, Grid{groups, a.m, ceil_div(d, share)},
+            kPairThreads, sizeof(SumsShared), stream, a, share, indices, grad_distances, counts, sums);
 }
 
 std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tensor& indices, int64_t k) {
@@ -126,7 +128,7 @@ std::tuple<Tensor, Tensor> prototype_sums_cuda(const Tensor& tokens, const Tenso
   dispatch_storage(t.scalar_type(), "prototype_sums", [&](auto zero) {
     using S = decltype(zero);
     const Banks<S> a = {read<S>(t), nullptr, t.size(0), m, k, d};
-    launch_sums<S, Compute<S>, false>(a, read<int64_t>(chosen), nullptr, write<Compute<S>>(counts),
+    launch_sums<S, Compute<S>, false>(false, a, read<int64_t>(chosen), nullptr, write<Compute<S>>(counts),
                                       write<Compute<S>>(sums), device.stream());
   });
   return {counts, sums};
@@ -141,12 +143,13 @@ const ReportedKernels kReported{
 
 template <class S>
 void launch_sums_gradient(const Banks<S>& a, const int64_t* indices, const S* grad_distances, S* grad_prototypes,
-                          cudaStream_t stream) {
-  launch_sums<S, S, true>(a, indices, grad_distances, nullptr, grad_prototypes, stream);
+                          int device, cudaStream_t stream) {
+  static CompiledFor compiled(memory_attention_sums_kernel<S, S, true>);
+  launch_sums<S, S, true>(may_overlap(compiled, device), a, indices, grad_distances, nullptr, grad_prototypes, stream);
 }
 
 #define PPL_FAST_SUMS(S) \
-  template void launch_sums_gradient(const Banks<S>&, const int64_t*, const S*, S*, cudaStream_t);
+  template void launch_sums_gradient(const Banks<S>&, const int64_t*, const S*, S*, int, cudaStream_t);
 PPL_FAST_SUMS(float)
 PPL_FAST_SUMS(double)
 PPL_FAST_SUMS(c10::Half)
