@@ -85,7 +85,7 @@ __device__ bool come_in_fours(int64_t d, const S*... rows) {
 }
 
 // A sum over the elements of rows, in every lane: of each, sum = add(sum, elements). The order is the same for all
-// rows; where they are aligned, a lane has those of d = 512 on their way at once.
+// rows; where they are aligned, a lane has eight elements of each on their way: for more there are no registers.
 template <class Add, class... S>
 __device__ float row_sum(int64_t d, Add add, const S*... rows) {
   float sums[kVector] = {};
