@@ -3,17 +3,16 @@
 from cycle_model import Workload
 
 # Pieces of d go through shared memory on tensor cores, 32 of 16.
-# On tensor cores two steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
-# aligned.
-ROW = (2, 0)
-STEPS = (8, *ROW, *(2, 2, 0, 32, 0), 8)
-# 16 shares of 256 prototypes; 2.3 pairs a token and share are compared, as counted on an H100.
-SCREENED = (*STEPS, *(4, 0, 0, 0.29, 0, 2), *(0, 2))
-# As many shares; 1.5 pairs a token and share are compared.
-SOFT_SCREENED = (*STEPS, *((0, 0, 0.19, 0, 2) * 4), *(4, 16), *(0, 2))
-# The backward knows the least distance: 1.5 pairs of a token are compared in all. Two turns of 17 banks.
-WEIGHTS = (*STEPS, *(4, 0.012, *ROW, *ROW))
-PRODUCTS = (*STEPS, *(0, 2))
+# On tensor cores steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
+# aligned. An H100 has 7 shares of five steps, the backward 11 of three in two turns of 17 banks.
+ROW, STEP = (2, 0), (2, 0, 32, 0)
+# 2.3 pairs of a token and 256 prototypes are compared, as counted on an H100.
+SCREENED = (8, *ROW, 5, *STEP, *(8, 4, 0, 0, 0.29, 0, 2), *(0, 2))
+# 0.75 pairs of a token and a step are compared.
+SOFT_SCREENED = (8, *ROW, 5, *STEP, 8, *((0, 0, 0.19, 0, 2) * 4), *(4, 16), *(0, 2))
+# The backward knows the least distance: 1.5 pairs of a token are compared in all.
+WEIGHTS = (8, *ROW, 3, *STEP, *(8, 4, 0.012, *ROW, *ROW))
+PRODUCTS = (8, *ROW, 3, *STEP, *(8, 0, 2))
 PROTOTYPES = (1, 4, *(4, 8, 8), *(8, 4, 0.006, 4))
 # Soft mode by differences, in whole tiles: 128 columns at a time; the nearest of 16 prototypes has no loop of its own.
 CYCLES = [
@@ -42,12 +41,12 @@ CYCLES = [
         "soft_bwd_prototypes_kernelIfLb1E", 2176, (2,), 11.4e6, {0: 1},
     ),
     Workload(
-        "memory_attention soft forward, k = 4,096", "memory_attention_soft_tensor_cuda", "soft_tensor_kernel", 4352,
-        SOFT_SCREENED, 361e6,
+        "memory_attention soft forward, k = 4,096", "memory_attention_soft_tensor_cuda", "soft_tensor_kernel", 1904,
+        SOFT_SCREENED, 321e6,
     ),
     Workload(
         "memory_attention soft forward, k = 4,096, sum of shares", "memory_attention_soft_tensor_cuda",
-        "soft_combine_kernel", 8704, (0, 1, 0, 1, 8, *ROW), 76e6,
+        "soft_combine_kernel", 8704, (0, 1, 0, 1, 4, *ROW), 36e6,
     ),
     *(
         Workload(
@@ -55,15 +54,15 @@ CYCLES = [
             f"soft_tensor_bwd_{kernel}", warps, trips, size,
         )
         for name, kernel, warps, trips, size in (
-            ("weights", "weights", 4352, WEIGHTS, 326e6),
-            ("products", "products", 4352, PRODUCTS, 357e6),
-            ("tokens", "tokens", 4352, (2, 8, 4, 16), 392e6),
+            ("weights", "weights", 2992, WEIGHTS, 326e6),
+            ("products", "products", 2992, PRODUCTS, 357e6),
+            ("tokens", "tokens", 2992, (3, 8, 4, 16), 392e6),
             ("sum of shares", "combine", 8704, (1, 0, 0, 0, 0, 4, 4), 85e6),
             ("prototypes", "prototypes", 17408, PROTOTYPES, 651e6),
         )
     ),
     Workload(
-        "memory_attention forward, k = 4,096", "memory_attention_screen_cuda", "screen_kernelIf", 4352, SCREENED, 290e6
+        "memory_attention forward, k = 4,096", "memory_attention_screen_cuda", "screen_kernelIf", 1904, SCREENED, 290e6
     ),
     Workload(
         "memory_attention forward, k = 4,096, comparison of shares", "memory_attention_cuda", "compare_kernelIf", 8704,

@@ -202,7 +202,7 @@ void launch_hard_fwd(const Banks<S>& a, const Tensor& like, const Chosen<S>& out
 
 template <class S>
 void launch_screened_fwd(const Banks<S>& a, const Tensor& like, const Chosen<S>& out, cudaStream_t stream) {
-  const int64_t share = share_of(ceil_div(a.b, kScreenTokens) * a.m, a.k, kScreenStep), shares = ceil_div(a.k, share);
+  const int64_t share = screen_share_of(ceil_div(a.b, kScreenTokens) * a.m, a.k), shares = ceil_div(a.k, share);
   const auto partial = empty(like, {shares * a.b * a.m * int64_t(sizeof(Choice<float>))}, ScalarType::Byte);
   auto* const choices = reinterpret_cast<Choice<float>*>(partial.mutable_data_ptr());
   launch_screen(a, share, choices, stream);

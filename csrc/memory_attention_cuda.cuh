@@ -238,6 +238,31 @@ inline int64_t share_of(int64_t blocks, int64_t k, int64_t step) {
   return ceil_div(steps, shares) * step;
 }
 
+// Blocks that run at once on the current device, two on each multiprocessor.
+#ifndef PPL_FAST_EMULATE_CUDA
+inline int64_t running_blocks() {
+  int device = 0, multiprocessors = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  return 2 * multiprocessors;
+}
+#else
+inline int64_t running_blocks() { return enough_blocks(); }
+#endif
+
+// The same on tensor cores, where steps are long: blocks come in waves as long as a block's steps and half a step for
+// beginning, and of those numbers of shares that end first the least is taken. It depends on the device, too.
+inline int64_t screen_share_of(int64_t blocks, int64_t k) {
+  const int64_t steps = ceil_div(k, kScreenStep), running = running_blocks();
+  int64_t best = steps, least = INT64_MAX;
+  for (int64_t shares = 1; shares <= steps; ++shares) {
+    const int64_t own = ceil_div(steps, shares), waves = ceil_div(blocks * ceil_div(steps, own), running);
+    const int64_t halves = waves * (2 * own + 1);
+    if (halves < least) least = halves, best = own;
+  }
+  return best * kScreenStep;
+}
+
 // Soft mode (memory_attention_soft_cuda.cu, memory_attention_soft_backward_cuda.cu); all tensors contiguous and of the
 // compute type. By differences, unless it pays on tensor cores.
 bool pays_on_tensor_cores(const Banks<float>& a, int device);

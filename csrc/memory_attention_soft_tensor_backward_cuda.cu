@@ -283,7 +283,7 @@ void launch_soft_tensor_bwd(const Banks<float>& a, const Softmax<float>& softmax
                             bool needs_prototypes, const Tensor& like, cudaStream_t stream) {
   if (a.m == 0) return;
   const auto [most_banks, most_tokens] = turn_of(a);
-  const int64_t share = share_of(ceil_div(most_tokens, kScreenTokens) * most_banks, a.k, kScreenStep);
+  const int64_t share = screen_share_of(ceil_div(most_tokens, kScreenTokens) * most_banks, a.k);
   const int64_t shares = ceil_div(a.k, share), stride = shares > 1 ? most_banks : a.m;
   const auto pairs_of = empty(like, {2, most_banks * most_tokens * a.k}, ScalarType::Float);
   const auto q = empty(like, {shares * most_tokens * stride}, ScalarType::Float);

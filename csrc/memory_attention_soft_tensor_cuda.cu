@@ -163,7 +163,7 @@ const ReportedKernels kReported{
 
 void launch_soft_tensor_fwd(const Banks<float>& a, const Softmax<float>& softmax, const SoftOut<float>& out,
                             const Tensor& like, cudaStream_t stream) {
-  const int64_t tiles = ceil_div(a.b, kScreenTokens), share = share_of(tiles * a.m, a.k, kScreenStep);
+  const int64_t tiles = ceil_div(a.b, kScreenTokens), share = screen_share_of(tiles * a.m, a.k);
   const int64_t shares = ceil_div(a.k, share), rows = shares * a.b * a.m;
   const auto states = empty(like, {rows * int64_t(sizeof(SoftShare))}, ScalarType::Byte);
   const auto values = empty(like, {shares > 1 ? rows : 0, a.d}, ScalarType::Float);
