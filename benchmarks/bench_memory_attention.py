@@ -11,7 +11,8 @@ def _workload(b, m, k, d, temperature, cpu, gpu, rounds=30):
     make = random_tokens(b, m, k, d, temperature)
     # With many prototypes as many banks and prototypes, so that a block takes as many steps through its share of them.
     cooler = temperature and 20.0  # distances grow with d
-    small = random_tokens(4, 3, k, d, temperature) if k < 1024 else random_tokens(20, m, k, 16, cooler)
+    # With few, whole tiles of tokens, prototypes and elements as well.
+    small = random_tokens(8, 3, k, d, temperature) if k < 1024 else random_tokens(20, m, k, 16, cooler)
     tiny = random_tokens(4, 3, min(k, 40), 40, cooler)
     return Workload("memory_attention", label, make, small, tiny, cpu, gpu, rounds)
 

@@ -14,14 +14,14 @@ def operators(result: dict) -> list[str]:
     """Forward, and forward with backward, of each implementation, in microseconds; memory above the inputs."""
     rows = {(row["op"], row["shape"], row["backend"]): row for row in result["rows"] if "graph_forward_us" in row}
     lines = [
-        "| operator | size | CUDA C++ | Triton | formula | formula compiled | memory of CUDA C++, of the formula |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| operator | size | CUDA C++ | Triton | formula | formula compiled | memory | formula's memory |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for op, shape in dict.fromkeys((op, shape) for op, shape, _ in rows):
         found = [rows.get((op, shape, name)) for name in COLUMNS]
-        memory = [f"{row['peak_mb']:,.0f}" for row in (found[0], found[2]) if row]
+        memory = [f"{row['peak_mb']:,.0f} MB" if row and "peak_mb" in row else "" for row in (found[0], found[2])]
         cells = [times(row, found[0]) for row in found]
-        lines.append(f"| `{op}` | {shape} | {' | '.join(cells)} | {', '.join(memory)} |")
+        lines.append(f"| `{op}` | {shape} | {' | '.join(cells + memory)} |")
     return lines
 
 
@@ -37,7 +37,7 @@ def times(row: dict | None, ours: dict | None) -> str:
 
 
 def best(row: dict, what: str) -> float:
-    return row[f"graph_{what}_us"] or row[f"eager_{what}_us"]
+    return float(row[f"graph_{what}_us"] or row[f"eager_{what}_us"])
 
 
 def kernels(result: dict) -> list[str]:

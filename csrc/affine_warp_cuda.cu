@@ -2,10 +2,10 @@
 // template is shared, a block a keypoint, eight lanes a sample: one has a number of its matrix or of its gradient,
 // which the others get by shuffles. Samples lie far apart, and a multiprocessor looks up one line of 128 bytes a cycle:
 // 13 for four samples, 28 by a lane a sample. 72 bytes a point: at B = 64, N = 16 the launch and two latencies are the
-// cost. MEASURED: H100, shared template: B = 64, N = 16 and B = 1024, N = 64 took 5.5 and 77 us by a warp a keypoint, a
-// lane a sample; predicted as it is: 2 and 3.5. Forward: 1.2 and 1.5. Not taken: reducing over blocks, by a second
-// launch; one launch for this, link_heatmap and the boundary term: 25 us of a training step beside some 20 ms for the
-// perceptual loss, and the points must be written for the memory term.
+// cost. An H200 takes 1.4 us for it, and 5.0 for B = 1024, N = 64 (5.5 and 77 on an H100, by a warp a keypoint, a lane
+// a sample); forward 1.0 and 1.4. Not taken: reducing over blocks, by a second launch; one launch for this,
+// link_heatmap and the boundary term: 25 us of a training step beside some 20 ms for the perceptual loss, and the
+// points must be written for the memory term.
 #include "common.cuh"
 
 #include "affine_warp.h"

@@ -4,8 +4,8 @@
 // next. Neighbouring columns come from L1, the rows at a strip's ends a second time from L2. Channels that C does not
 // divide so go one by one, and contiguous maps as pictures of one channel, whose outputs are written in pairs. 20 bytes
 // a float32 cell in each direction: (64, 256, 64, 64) moves 1.34 GB, 310 us on an H200 (4.3 TB/s), several times what
-// the instructions take (cycle_model.py). Predicted: this has not run on a GPU. Not taken: a thread a cell, which would
-// read each three times from L2; tiles in shared memory, which would do what L1 does, with barriers.
+// the instructions take (cycle_model.py); it takes 362 forward and 356 backward. Not taken: a thread a cell, which
+// would read each three times from L2; tiles in shared memory, which would do what L1 does, with barriers.
 #include "common.cuh"
 
 #include "bilinear_upsample2x.h"

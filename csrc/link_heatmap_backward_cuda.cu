@@ -4,10 +4,10 @@
 // shared memory. Blocks add their warps and write partial sums (samples, regions, 5, links), no larger than the
 // heatmap; a second kernel adds the regions, a warp a keypoint, from the links that end there, 16 loads at once. No
 // float atomics: every sum has one order, fixed by the shapes. B = 64, N = 16, 128 x 128: some 1,690 instructions a
-// warp (benchmarks/cycle_model.py: 2,010, both sides of branches), 4,096 warps: 6.6 us at an H100's full rate; 6.3 MB
-// in, 2.5 MB of partial sums. MEASURED: 12.7 us, and 7.5 us while a block of 1,024 threads, a fourth of them busy,
-// added a sample; predicted for what is here: 11 and 3 us, of which overlapping launches (sm_90 on) hide a part. Not
-// taken: atomics in shared memory (the order varies), sorting the pixels by link.
+// warp (benchmarks/cycle_model.py: 2,010, both sides of branches), 4,096 warps: 6.6 us at full rate; 6.3 MB in, 2.5 MB
+// of partial sums. An H200 takes 12.4 us and, waiting for the first (launches overlap from sm_90 on), 7.9: 17.1 for
+// both (an H100 19.5 when a block of 1,024 threads added a sample). Not taken: atomics in shared memory (the order
+// varies), sorting the pixels by link.
 #include "link_heatmap_backward_cuda.cuh"
 
 namespace ppl_fast {

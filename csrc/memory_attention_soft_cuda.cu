@@ -3,9 +3,9 @@
 // prototypes, 16 at a time, without shared memory or a barrier: each lane sums all 32 pairs over its columns of d, then
 // lanes exchange sums until each has one pair, for an online softmax, and add the weighted prototypes, in L1 by now, to
 // their columns. The values so far wait in the output itself, where there are more than 16 prototypes. B = 64, m = 34,
-// k = 16, d = 512: 10 MB, 3.0 us on an H100, 3.4 by what is issued (sm_90, benchmarks/cycle_model.py). MEASURED: H100,
-// before, 16 tokens a block that met in shared memory, eight warps a multiprocessor: 24.7 us; now: TODO. Not taken:
-// four tokens a warp, half the loads from L1 but one warp a scheduler.
+// k = 16, d = 512: 10 MB, 2.1 us on an H200, 3.4 by what is issued (benchmarks/cycle_model.py); it takes 9.3 (an H100
+// 24.7 when 16 tokens a block met in shared memory, eight warps a multiprocessor). Not taken: four tokens a warp, half
+// the loads from L1 but one warp a scheduler.
 #include "memory_attention_soft_cuda.cuh"
 
 namespace ppl_fast {

