@@ -42,10 +42,10 @@ struct Pictures {
 
 // Maps of another height and width, laid out as `like`; no view, which autograd would not let anybody change in place.
 inline Tensor empty_maps(const Tensor& like, int64_t height, int64_t width) {
-  using torch::headeronly::MemoryFormat;
-  const auto format = channels_last(like) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-  return torch::stable::empty({like.size(0), like.size(1), height, width}, like.scalar_type(), std::nullopt,
-                              like.device(), std::nullopt, format);
+  const int64_t b = like.size(0), c = like.size(1);
+  if (!channels_last(like)) return empty(like, {b, c, height, width}, like.scalar_type());
+  return torch::stable::empty({b, c, height, width}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 }  // namespace ppl_fast

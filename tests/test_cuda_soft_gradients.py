@@ -53,8 +53,14 @@ GRADIENTS = [(17, 256, 3, 1e-300), (66, 270, 37, 5.0), (18, 300, 48, 0.02), (20,
     ("b", "k", "d", "temperature"), [GRADIENTS[0], *(pytest.param(*g, marks=pytest.mark.slow) for g in GRADIENTS[1:])]
 )
 def test_tensor_cores_take_the_backward_of_soft_mode(b, k, d, temperature, few, library):
-    """Five launches a turn, whose gradients are as exact as those of differences."""
+    """Five launches a turn, whose gradients are as exact as those of differences, but for what products leave.
+
+    That is 2^-22 (|t'|^2 + |p'|^2) of a distance, seen from the bank's first prototype, and of a weight that over the
+    temperature. Where it is colder yet, the nearest alone has a weight, and distances are differences.
+    """
     tokens, prototypes = torch.randn(b, 1, d), torch.randn(1, k, d)
+    norms = [(x - prototypes[:, :1]).square().sum(-1).max().item() for x in (tokens, prototypes)]
+    left = 2.0**-22 * sum(norms) / temperature if temperature > 1e-3 else 0.0
     with few(library):
         before = library.cuda_emulator_launches()
         with poisoned_memory():
@@ -62,7 +68,7 @@ def test_tensor_cores_take_the_backward_of_soft_mode(b, k, d, temperature, few, 
         turns = 2 if few is cuda_emulator.few_blocks and b > 64 else 1
         assert library.cuda_emulator_launches() == before + 2 + 5 * turns
         error, of_differences = errors_of_gradients(tokens, prototypes, temperature)
-    assert all(e <= 2 * o + 3e-7 for e, o in zip(error, of_differences, strict=True))
+    assert all(e <= 2 * o + 3e-7 + left for e, o in zip(error, of_differences, strict=True))
 
 
 @pytest.mark.slow
