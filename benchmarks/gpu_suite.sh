@@ -60,7 +60,7 @@ bench() { # seconds, group...: rows that would begin later are noted as left out
 }
 
 build() { # CUDA on or off: by cmake itself, whatever setuptools there is
-  rm -rf "$SITE"
+  rm -rf "$SITE" "$TEMP/CMakeCache.txt" # which may be of another Python
   mkdir -p "$SITE"
   cp -r ppl_fast "$SITE" # Python and Triton alone are of use, too
   cp -r kernels "$SITE/ppl_fast/kernels"

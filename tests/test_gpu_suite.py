@@ -58,7 +58,7 @@ def test_links_come_in_as_many_goes_where_a_case_gates_what_is_measured():
 @needs_emulator
 @pytest.mark.slow
 @pytest.mark.skipif(
-    os.environ.get("PPL_FAST_REHEARSE") != "1", reason="all of the suite takes ten minutes: ask by PPL_FAST_REHEARSE=1"
+    os.environ.get("PPL_FAST_REHEARSE") != "1", reason="all of the suite takes five minutes: ask by PPL_FAST_REHEARSE=1"
 )
 def test_a_rehearsal_fills_every_row(tmp_path):
     """All of the suite, on the CPU."""
