@@ -205,8 +205,7 @@ def test_one_power_of_two_a_pixel(arch):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_many_prototypes_are_multiplied_on_tensor_cores(arch):
-    """Sixteen elements of 32 tokens and 32 prototypes: 16 products of 16 x 8 x 8, fed by eight loads of 16 bytes, and
-    one of the centre's, which is subtracted here: so pieces come past the registers."""
+    """Of 16 elements of 32 tokens and 32 prototypes 16 products, fed by nine wide loads, one of the centre's."""
     instructions = sass("memory_attention_screen_cuda", "memory_attention_screen_kernelIf", arch)
     assert sum("HMMA.1688.F32.TF32" in i for i in instructions) == 16
     barriers = [i for i, text in enumerate(instructions) if "BAR.SYNC" in text]
