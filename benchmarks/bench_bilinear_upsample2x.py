@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from cases.bilinear_upsample2x import random_maps
-from harness import Workload, measure, parameters
+from harness import OPERATORS, Workload, measure, parameters
 
-
-def FORMULA(maps):
-    x = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).to(maps.dtype)
+FORMULA = OPERATORS["bilinear_upsample2x"].formula  # torch's interpolation
 
 
 def _repeated(b, c, size, last):

@@ -30,12 +30,13 @@ import whole_model
 from cases import TOLERANCE, Case
 from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, kernel_times, launched, peak_memory
 from gpu_models import MODEL, measure_estimate, measure_loading, measure_model
-from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, ramp, suites
+from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, suites
 from op_tester import assert_close
 
 import ppl_fast
 from ppl_fast import _backend, _library
 from ppl_fast._library import OPERATORS
+from ppl_fast._selftest import ramp
 
 KERNELS = ("cpp", "triton")
 WORKLOADS = [w for suite in suites().values() for w in suite.WORKLOADS if w.gpu != "none"]
@@ -140,7 +141,12 @@ def estimate_jobs() -> list[Job]:
     ]
 
 
-def model_jobs(chosen, compiler=None) -> list[Job]:
+def chosen(names, precisions) -> list[tuple[str, str]]:
+    """Every name at every precision, one precision after the other."""
+    return [(name, precision) for precision in precisions for name in names]
+
+
+def model_jobs(wanted, compiler=None) -> list[Job]:
     """Of (name, precision), both tasks."""
     return [
         Job(
@@ -148,18 +154,17 @@ def model_jobs(chosen, compiler=None) -> list[Job]:
             name,
             functools.partial(measure_model, task, name, precision, compiler),
         )
-        for name, precision in chosen
+        for name, precision in wanted
         for task in whole_model.TASKS
     ]
 
 
-EVERY = [(name, precision) for precision in ("tf32", "bfloat16", "float32") for name in ("cpp", whole_model.FORMULA)]
-LAID_OUT = [(whole_model.LAID_OUT, precision) for precision in ("tf32", "bfloat16")]
+ROUNDED, OURS_AND_FORMULA = ("tf32", "bfloat16"), ("cpp", whole_model.FORMULA)
 GROUPS: dict[str, Callable[[], list[Job]]] = {
     "cpp": lambda: operator_jobs(("cpp",)),
     "triton": lambda: operator_jobs(("triton",)),
-    "models": lambda: model_jobs([*EVERY[:4], *LAID_OUT]),
-    "models_float32": lambda: model_jobs([*EVERY[4:], ("triton", "tf32")]),
+    "models": lambda: model_jobs(chosen((*OURS_AND_FORMULA, whole_model.LAID_OUT), ROUNDED)),
+    "models_float32": lambda: model_jobs([*chosen(OURS_AND_FORMULA, ("float32",)), ("triton", "tf32")]),
     "estimate": estimate_jobs,
     "loading": lambda: [
         Job("loading JPEG files", "loader", functools.partial(measure_loading, None)),
@@ -167,7 +172,7 @@ GROUPS: dict[str, Callable[[], list[Job]]] = {
     ],
     "formulas": lambda: operator_jobs(("reference", "formula")),
     "compiled": lambda: operator_jobs(("compiled",)),
-    "compiled_models": lambda: model_jobs(EVERY, COMPILER),
+    "compiled_models": lambda: model_jobs(chosen(OURS_AND_FORMULA, (*ROUNDED, "float32")), COMPILER),
 }
 
 

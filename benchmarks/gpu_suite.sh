@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All that needs a GPU, in one call of under eight minutes and without a network: build; tests on the device beside the
-# checkers of memory and races; then, alone, measurements and block sizes. Needs python3 with torch, triton, numpy, pytest, pytest-benchmark, pillow and safetensors, better with
-# pytest-xdist; nvcc, cmake, ninja and pybind11 for the CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT
-# (default: build/gpu/out).
+# checkers of memory and races; then, alone, measurements and block sizes. Needs python3 with torch, triton, numpy,
+# pytest, pytest-benchmark, pillow and safetensors, better with pytest-xdist; nvcc, cmake, ninja and pybind11 for the
+# CUDA C++ kernels. Leaves logs and gpu.json in the folder OUT (default: build/gpu/out).
 #   benchmarks/gpu_suite.sh [--rehearse]        --rehearse: on the CPU, by interpreter and emulator, with small shapes
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -26,17 +26,18 @@ def operators(result: dict) -> list[str]:
 
 
 def times(row: dict | None, ours: dict | None) -> str:
-    """As replayed from a graph, or as called where a graph holds no such call, and then how often ours."""
+    """Forward, and forward with backward; of a baseline, how many times as long as ours."""
     if row is None:
         return ""
-    forward, total = best(row, "forward"), best(row, "total")
+    forward, total = replayed(row, "forward"), replayed(row, "total")
     text = f"{short(forward)}, {short(total)}"
     if ours and row["backend"] in ("formula", "compiled"):
-        text += f" ({short(total / best(ours, 'total'))} times)"
+        text += f" ({short(total / replayed(ours, 'total'))} times)"
     return text
 
 
-def best(row: dict, what: str) -> float:
+def replayed(row: dict, what: str) -> float:
+    """Microseconds as replayed from a graph, or as called where a graph holds no such call."""
     return float(row[f"graph_{what}_us"] or row[f"eager_{what}_us"])
 
 
@@ -62,9 +63,9 @@ def models(result: dict) -> list[str]:
         found = [rows.get((op, precision, name, compiled)) for name in ("formula", "formula, channels last", "cpp")]
         theirs, _, ours = found
         if theirs and ours:
-            cells = [f"{best(row, 'total') / 1e3:.1f} ms" if row else "" for row in found]
+            cells = [f"{replayed(row, 'total') / 1e3:.1f} ms" if row else "" for row in found]
             cells[:2] = [
-                f"{cell} ({best(row, 'total') / best(ours, 'total'):.2f} times)" if row else ""
+                f"{cell} ({replayed(row, 'total') / replayed(ours, 'total'):.2f} times)" if row else ""
                 for cell, row in zip(cells, found[:2], strict=False)
             ]
             how = f"{op}, compiled" if compiled else op

@@ -17,6 +17,8 @@ import torch
 from cases import Case
 from op_tester import OPERATORS, assert_close, floating
 
+from ppl_fast._selftest import ramp
+
 HERE = Path(__file__).parent
 GATE = 1e-3  # of an array's largest value, float32 against the float64 reference; a wrong kernel is off by its size
 BESIDE = {  # what kernels are measured beside
@@ -90,12 +92,6 @@ def leaves_of(op, inputs):
 def outputs_of(function, inputs):
     """The floating-point outputs of an implementation."""
     return floating(function(**{k: v for k, v in inputs.items() if v is not None}))
-
-
-def ramp(output):
-    """An upstream gradient from -1 to 1, laid out as the output."""
-    values = torch.linspace(-1, 1, output.numel(), device=output.device).reshape(output.shape)
-    return torch.empty_like(output).copy_(values)
 
 
 @functools.cache

@@ -49,7 +49,10 @@ def run(op: str, backend: str, device: torch.device | str, dtype: torch.dtype) -
     leaves = [arguments[name] for name in operator.differentiable]
     if not leaves:
         return outputs
-    upstream = [torch.empty_like(o) for o in outputs]  # laid out as they are: a backward may go by that
-    for gradient in upstream:
-        gradient.copy_(torch.linspace(-1, 1, gradient.numel(), device=device).reshape(gradient.shape))
-    return [*outputs, *torch.autograd.grad(outputs, leaves, upstream)]
+    return [*outputs, *torch.autograd.grad(outputs, leaves, [ramp(o) for o in outputs])]
+
+
+def ramp(output: torch.Tensor) -> torch.Tensor:
+    """An upstream gradient from -1 to 1, laid out as the output is: a backward may go by that."""
+    values = torch.linspace(-1, 1, output.numel(), device=output.device).reshape(output.shape)
+    return torch.empty_like(output).copy_(values)
