@@ -60,6 +60,11 @@ FLAGS = (
 )  # fmt: skip
 
 
+def reported_kernels() -> int:
+    """How many kernels csrc/ tells of."""
+    return sum(source.read_text().count("PPL_FAST_KERNEL(") for source in (ROOT / "csrc").glob("*.cu"))
+
+
 def reason_against(kind: str = "plain") -> str | None:
     """Why the emulator cannot be built here, or None where it can."""
     if not shutil.which("g++"):
