@@ -2,9 +2,8 @@
 
 from cycle_model import Workload
 
-# Pieces of d go through shared memory on tensor cores, 32 of 16.
-# On tensor cores steps of 128 prototypes, before which two pieces set out. Loops of trip 0 take rows that are not
-# aligned. An H100 has 7 shares of five steps, the backward 11 of three in two turns of 17 banks.
+# On tensor cores steps of 128 prototypes, in 32 pieces of d, of which two set out first. Loops of trip 0 take rows that
+# are not aligned. An H100 has 7 shares of five steps, the backward 11 of three in two turns of 17 banks.
 ROW, STEP = (2, 0), (2, 0, 32, 0)
 # 2.3 pairs of a token and 256 prototypes are compared, as counted on an H100.
 SCREENED = (8, *ROW, 5, *STEP, *(8, 4, 0, 0, 0.29, 0, 2), *(0, 2))

@@ -12,8 +12,8 @@ namespace {
 
 constexpr int kTurn = 8, kStep = kSoftWarps * kTurn;  // tokens that a warp and a block of the prototypes' kernel take
 static_assert(kTurn == kSoftWarps * kTokens);         // so that turns are whole where blocks are
-// Blocks on a multiprocessor: B = 64, m = 34, k = 16 are 544 for 132. From sm_100 on there are
-// more multiprocessors, and three leave the registers that its compiler takes.
+// Blocks on a multiprocessor: B = 64, m = 34, k = 16 are 544 for 132. From sm_100 on there are more multiprocessors,
+// and three leave the registers that its compiler takes.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kMostSumBlocks = 3;
 #else

@@ -1,12 +1,12 @@
 // memory_attention on CUDA: soft mode's forward with many prototypes, on tensor cores. A block takes 64 tokens of a
 // bank past its share of the prototypes, 128 at a time. D = |t'|^2 + |p'|^2 - 2 t'.p', the product from factors split
-// in two, within 2^-22 (|t'|^2 + |p'|^2) and what float32's sums leave: no worse than differences but where D < (|t'|^2
-// + |p'|^2) / 4. There, and where a prototype may be the nearest, a warp sums the differences. Then 2^((D_n - D)
-// sharpness), n the nearest so far, takes the products' place, and a warp adds 32 tokens x 32 columns of weighted
-// prototypes, split alike, to sums in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m = 34, k =
-// 4,096, d = 512 on an H100: 269 us for what is issued; an H200 takes 577, the second kernel 17 (an H100 736 and 40
-// with one piece on its way and 16 shares). Not taken: sums in registers (d would be bounded), a pass for the nearest
-// before, factors cut off instead of rounded.
+// in two, within 2^-22 (|t'|^2 + |p'|^2) and what float32's sums leave: a few bits less than differences, and more
+// where D < (|t'|^2 + |p'|^2) / 4. There, and where a prototype may be the nearest, a warp sums the differences. Then
+// 2^((D_n - D) sharpness), n the nearest so far, takes the products' place, and a warp adds 32 tokens x 32 columns of
+// weighted prototypes, split alike, to sums in L2, rescaled when n changes; a second kernel adds the shares. B = 64, m
+// = 34, k = 4,096, d = 512 on an H100: 269 us for what is issued; an H200 takes 577, the second kernel 17 (an H100 736
+// and 40 with one piece on its way and 16 shares). Not taken: sums in registers (d would be bounded), a pass for the
+// nearest before, factors cut off instead of rounded.
 #include "memory_attention_soft_tensor_cuda.cuh"
 
 namespace ppl_fast {

@@ -30,12 +30,12 @@ def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 def laid_out(x: Tensor) -> Tensor:
     """Maps (B, C, H, W) as convolutions of oneDNN and cuDNN are fastest, channels last; compilers choose themselves.
 
-    On a GPU torch's bilinear resizing is ten times as fast then, too (benchmarks/results/h200.json).
+    On a GPU torch's bilinear resizing is many times as fast then, too (docs/gpu.md).
     """
-    library = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cudnn}.get(x.device.type)
-    if library is None or torch.compiler.is_compiling() or is_batchedtensor(x):
+    libraries: dict[str, Any] = {"cpu": torch.backends.mkldnn, "cuda": torch.backends.cudnn}
+    backend = libraries.get(x.device.type)  # has its flags as properties, which its annotations leave out
+    if backend is None or torch.compiler.is_compiling() or is_batchedtensor(x):
         return x
-    backend: Any = library  # has its flags as properties, which its annotations leave out
     return x.contiguous(memory_format=torch.channels_last) if backend.is_available() and backend.enabled else x
 
 
