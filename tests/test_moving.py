@@ -13,7 +13,8 @@ pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 from PIL import Image
 
 from ppl_fast.data import ImageFolder, make_figures, moving, open_set
-from ppl_fast.data.subjects import UNKNOWN, MovingSubjects, SubjectMasks
+from ppl_fast.data.moving_subjects import MovingSubjects
+from ppl_fast.data.subjects import UNKNOWN, SubjectMasks
 from ppl_fast.options.footage import Framing
 
 

@@ -9,9 +9,10 @@ of the video (that is background), and no more than one.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,26 +87,37 @@ def background(images: Iterable[Image.Image]) -> Background | None:
     return agreed(np.stack([held[place] for place in chosen]))
 
 
-def agreed(samples: NDArray[np.uint8]) -> Background:
+def agreed(samples: NDArray[np.uint8] | NDArray[np.float32]) -> Background:
     """The background of frames (n, h, w, 3): of each value the mean of the nearest to one another.
 
     A median would take on the animal where it is in half of the frames. What a lamp does to a whole frame is taken off
-    before: it is no noise, and pixels would agree on different moments of it.
+    before: it is no noise, and pixels would agree on different moments of it. Where too few values are known, and the
+    others NaN, the background is NaN.
     """
     count = max(2, math.ceil(AGREED * len(samples)))
-    steady = samples - _lamp(samples - np.median(samples, axis=0).astype(np.float32))
+    steady = samples - lamp(samples - median(samples, 0).astype(np.float32))
     ordered = np.sort(steady, axis=0)
-    first = (ordered[count - 1 :] - ordered[: len(samples) - count + 1]).argmin(axis=0)
+    widths = ordered[count - 1 :] - ordered[: len(samples) - count + 1]
+    first = np.where(np.isnan(widths), np.inf, widths).argmin(axis=0)
     sums = np.concatenate([np.zeros_like(ordered[:1]), ordered.cumsum(axis=0)])
     ends = (np.take_along_axis(sums, (first + step)[None], axis=0)[0] for step in (count, 0))
     middle = np.subtract(*ends) / count
-    noise = 1.4826 * float(np.median(np.abs(steady - middle)))
+    noise = 1.4826 * float(median(np.abs(steady - middle)))
     return Background(middle, max(LEAST_LEVEL, NOISES * noise))
 
 
-def _lamp(change: NDArray[np.float32]) -> NDArray[np.float32]:
+def lamp(change: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the light does to all of a frame (..., h, w, 3) alike, by its difference to others: (..., 1, 1, 3)."""
-    return np.median(change[..., ::LAMP, ::LAMP, :], axis=(-3, -2), keepdims=True)
+    return median(change[..., ::LAMP, ::LAMP, :], (-3, -2), keepdims=True)
+
+
+def median(values: Any, axis: int | tuple[int, int] | None = None, keepdims: bool = False) -> Any:
+    """The median of what is not NaN, in the time of numpy's where nothing is."""
+    if values.dtype == np.uint8 or not np.isnan(values).any():
+        return np.median(values, axis=axis, keepdims=keepdims)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of what is nowhere known
+        return np.nanmedian(values, axis=axis, keepdims=keepdims)
 
 
 def small(image: Image.Image) -> NDArray[np.uint8]:
@@ -181,7 +193,7 @@ def animal(
         least_part: share of the heaviest part's weight from which other parts count as well.
     """
     change = pixels - still.pixels
-    change -= _lamp(change)
+    change -= lamp(change)
     red, green, blue = np.moveaxis(np.abs(change), 2, 0)
     strength = np.maximum(np.maximum(red, green), blue)
     if not shadow:

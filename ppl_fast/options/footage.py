@@ -11,7 +11,7 @@ from ppl_fast._options import integer, plain
 WAYS = ("spread", "difference")
 FITS = ("squash", "pad", "crop")
 MOVING = "moving"
-AUTO = "auto"  # of masks: `MOVING` where the background stays, else none
+AUTO = "auto"  # of masks: `MOVING` where images agree on backgrounds, else none
 CACHES = ("no", "memory", "disk")  # where resized images are kept
 
 

@@ -76,7 +76,7 @@ class TrainConfig:
     masks: str | None = option(
         None,
         "where the subject is, for links and keypoints to be drawn to (by an extension, as the preset small): moving = "
-        "what moves before a static camera; auto = that, where a clip's background stays, else nothing; or a folder of "
+        "what moves before a background that images agree on; auto = that, where there is any; or a folder of "
         "masks, white there, each of the name of its image",
         everyday=True,
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -16,11 +16,14 @@ from ppl_fast.data import open_set
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.sets import clip_folder, known_name
 from ppl_fast.data.shards import find_shards
-from ppl_fast.data.subjects import MovingSubjects, NothingMovesError, SubjectMasks
+from ppl_fast.data.subjects import NothingMovesError, SubjectMasks
 from ppl_fast.models import KeypointModel
 from ppl_fast.options.footage import AUTO, MOVING, Selection
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.processes import meeting
+
+if TYPE_CHECKING:
+    from ppl_fast.data.moving_subjects import MovingSubjects
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
@@ -49,7 +52,7 @@ def open_images(data: str | os.PathLike[str], image_size: int, config: TrainConf
 
 def subject_masks(
     config: TrainConfig, model: KeypointModel, images: ImageSet
-) -> tuple[SubjectMasks | MovingSubjects | None, str]:
+) -> tuple["SubjectMasks | MovingSubjects | None", str]:
     """Where the subject of each image is, if the options say so, and what was found, fit for printing.
 
     Raises:
@@ -62,16 +65,25 @@ def subject_masks(
         if not used or images.cropped:
             return None, ""
         try:
-            found = MovingSubjects(images)
+            return _moving(images)
         except (NothingMovesError, ImportError) as error:
             return None, f"links and keypoints are drawn to no masks ({error})"
-        return found, found.report
     if not used:
         raise ValueError(
             "TrainConfig: masks need a model that is drawn to the subject: --preset small, or an extension with "
             "foreground_weight, coverage_weight or stray_weight"
         )
-    masks = MovingSubjects(images) if config.masks == MOVING else SubjectMasks(config.masks, images)
+    if config.masks == MOVING:
+        return _moving(images)
+    masks = SubjectMasks(config.masks, images)
+    return masks, masks.report
+
+
+def _moving(images: ImageSet) -> tuple["MovingSubjects", str]:
+    """What moves, which needs scipy."""
+    from ppl_fast.data.moving_subjects import MovingSubjects
+
+    masks = MovingSubjects(images)
     return masks, masks.report
 
 

@@ -1,0 +1,116 @@
+"""What moves before the backgrounds that images agree on: where the subject of each image is, found without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ppl_fast._console import no_bar
+from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.moving import BLUR, JOINED, SIDE, USUAL, animal
+from ppl_fast.data.order import by_clip
+from ppl_fast.data.pixels import levels
+from ppl_fast.data.scenes import Scenes
+from ppl_fast.data.subjects import UNKNOWN, NothingMovesError
+
+LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
+SMALL = 1 / 3  # of the image's side: a subject that reaches over less has too few pixels for its parts
+
+
+class MovingSubjects(Dataset[torch.Tensor]):
+    """What moves before backgrounds that images agree on, found without labels when the set is built.
+
+    A clip is the frames of a video, or the images of one folder; each image is looked at before its own background
+    (`ppl_fast.data.scenes`), as the model sees it, without its shadow (`ppl_fast.data.moving`). An image of which no
+    background is known is looked at no further. The images of a folder of a video's name (as in a project of
+    DeepLabCut) have the video's backgrounds.
+
+    Args:
+        images: the set, of whole images.
+
+    `subjects[i]` is as that of `SubjectMasks`; 0 and 1 alone, and `UNKNOWN` throughout where nothing was found.
+
+    Attributes:
+        report: what was found, in a few lines fit for printing.
+
+    Raises:
+        ValueError: the set is of crops; `NothingMovesError`: something is found in none of its images.
+        ImportError: scipy is not installed.
+    """
+
+    def __init__(self, images: ImageSet):
+        if images.cropped:
+            raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
+        self._size = images.image_size
+        self._packed: list[np.ndarray | None] = [None] * len(images)
+        found, reaches = dict[str, Scenes](), list[float]()
+        row_of = {name: row for row, name in enumerate(images.paths)}
+        with tqdm(total=len(images), desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
+            # Videos come before the folders of images that their backgrounds are of as well.
+            for clip, names in sorted(
+                by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
+            ):
+                frames, stem = _Frames(images, [row_of[name] for name in names]), PurePosixPath(clip).stem
+                if not found.get(stem):
+                    found[stem] = Scenes(frames)
+                for place, moved in _moved(frames, found[stem], bar):
+                    self._packed[frames.rows[place]] = np.packbits(moved)
+                    reaches.append(_reach(moved))
+        self.known = len(reaches)
+        if not self.known:
+            raise NothingMovesError(f"MovingSubjects: nothing moves in {images.root} before what its images agree on")
+        self.report = f"something moves in {self.known} of {len(images)} images, and draws links and keypoints"
+        if (count := sum(map(len, found.values()))) > 1:
+            self.report += f"; they have {count} backgrounds"
+        if (reach := np.median(reaches)) < SMALL:
+            self.report += (
+                f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
+                "small to tell its parts apart, and --crop moving lets the model see it large"
+            )
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        packed, shape = self._packed[index], (1, self._size, self._size)
+        if packed is None:
+            return torch.full(shape, UNKNOWN)
+        return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
+
+
+class _Frames:
+    """Some images of a set as the model sees them, uint8 (S, S, 3)."""
+
+    def __init__(self, images: ImageSet, rows: list[int]):
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return levels(self.images[self.rows[place]]).permute(1, 2, 0).contiguous().numpy()
+
+
+def _moved(frames: _Frames, scenes: Scenes, bar: tqdm[NoReturn]) -> Iterator[tuple[int, np.ndarray]]:
+    """The places of a clip at which something moves, but for what is small beside the others', and its mask."""
+    scale = min(1.0, frames.images.image_size / SIDE)
+    found: dict[int, np.ndarray] = {}
+    for place in range(len(frames)):
+        bar.update()
+        if scenes and (still := scenes.behind(pixels := frames[place])):
+            moved = animal(pixels, still, BLUR * scale, round(JOINED * scale), shadow=False, least_part=LEAST_PART)
+            found |= {} if moved is None else {place: moved}
+    areas = {place: moved.sum() for place, moved in found.items()}
+    least = USUAL * np.median([*areas.values()]) if found else 0
+    yield from ((place, moved) for place, moved in found.items() if areas[place] >= least)
+
+
+def _reach(mask: np.ndarray) -> float:
+    """The longer side of the box around what is there, as a share of the image's."""
+    return float(max(np.ptp(np.flatnonzero(mask.any(axis=axis))) + 1 for axis in (0, 1)) / len(mask))
