@@ -73,11 +73,13 @@ PLAIN |= {"occlude_input": 0.0}
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
     "autolink": Method("extended-autolink", "AutoLink + every extra it can take"),
-    "autolink-whole-input": Method("extended-autolink", "AutoLink, trained on whole images", {"occlude_input": 0.0}),
+    "autolink-whole-input": Method(
+        "extended-autolink", "AutoLink, trained on whole images", {"occlude_input": 0.0}, masks="moving"
+    ),
     "autolink-plain": Method("extended-autolink", "AutoLink", PLAIN),
-    "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre"),
-    "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout"),
-    "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}),
+    "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre", masks="moving"),
+    "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout", masks="moving"),
+    "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}, masks="moving"),
     "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),
     "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks="drawn"),
     "ppl-moving": Method("extended-ppl", "PPL, drawn to what moves", masks="moving"),

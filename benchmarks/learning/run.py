@@ -89,13 +89,14 @@ def trained(
     run: Path,
     start: Path | None = None,
     further: dict[str, Any] | None = None,
+    flip: bool = False,
 ) -> tuple[KeypointModel, float]:
-    """The model, and the seconds that its steps took; `start` to begin with, and further options."""
+    """The model, and the seconds that its steps took; `start` to begin with, further options, images mirrored."""
     if method.masks == "drawn" and data.masks is None:
         raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
     masks = str(data.masks[0]) if method.masks == "drawn" and data.masks else method.masks or None
     options = method.model() | (further or {})
-    own = {"threads": 1, "picture_every": 0, "masks": masks}
+    own = {"threads": 1, "picture_every": 0, "masks": masks, "flip": flip}
     config = TrainConfig(steps=steps, seed=seed, **(demo.TRAIN | own))
     model = train(options, config, data.train, run, resume="auto", architecture=method.architecture, start=start)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

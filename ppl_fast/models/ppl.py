@@ -172,7 +172,11 @@ class PPL(LinkModel):
 
     def imagined(self, images: Tensor, visible: Tensor | None, keypoints: Tensor, weights: Tensor) -> Tensor:
         """The images as reconstructed from the memory's version of the pose, where not visible or everywhere."""
-        heatmap = self.draw(self.memory(keypoints)[0], weights)
+        return self.painted(images, visible, self.memory(keypoints)[0], weights)
+
+    def painted(self, images: Tensor, visible: Tensor | None, pose: Tensor, weights: Tensor) -> Tensor:
+        """The images as reconstructed from a pose (B, N, 2), where not visible or everywhere."""
+        heatmap = self.draw(pose, weights)
         imagined = self.translator(self.alpha * images, heatmap).to(images.dtype).clamp(-1, 1)
         return imagined if visible is None else torch.where(visible, images, imagined)
 
