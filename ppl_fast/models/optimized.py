@@ -111,7 +111,9 @@ class _DoublingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
-        return _doubled(_doubled(super().forward(x), 2), 3)
+        # A matrix product: torch convolves a kernel of 1 x 1 by other means on one thread, at half of its speed.
+        taps = F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+        return _doubled(_doubled(taps, 2), 3)
 
 
 def _doubled(taps: Tensor, along: int) -> Tensor:
