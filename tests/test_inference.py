@@ -93,8 +93,8 @@ def test_one_batch_of_frames_at_a_time_is_decoded_and_kept(clips, monkeypatch):
 
     decoded, kept, frames = [], [], Video.frames
 
-    def counted(self):
-        for frame in frames(self):
+    def counted(self, **options):
+        for frame in frames(self, **options):
             decoded.append(frame.number)
             kept.append(weakref.ref(frame.image))
             yield frame

@@ -176,7 +176,7 @@ def test_pictures_are_decoded_when_asked_for(clips, monkeypatch):
 
     opened, frames = [], Video.frames
     originals = [np.asarray(frame.image) for frame in Video(clips / "clip3.mp4").frames()]
-    monkeypatch.setattr(Video, "frames", lambda self: (opened.append(self), frames(self))[1])
+    monkeypatch.setattr(Video, "frames", lambda self, **how: (opened.append(self), frames(self, **how))[1])
     batches = list(estimate(Blinking(), clips / "clip3.mp4", smooth=True, batch_size=3))
     assert [len(poses) for poses in batches] == [3, 3, 1]
     np.testing.assert_array_equal(np.asarray(batches[1].image(2)), originals[5])

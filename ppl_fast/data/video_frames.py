@@ -111,7 +111,8 @@ class VideoFrames:
         """Write a video's frames to the file and take their names, or take nothing but the reason to `skipped`."""
         thinning, held = Thinning(self._choice, name), dict[int, tuple[str, Place]]()
         try:
-            for frame in video.frames(self._choice.every, self._wanted(name)):
+            whole = self.image_size if self._views is None else None
+            for frame in video.frames(self._choice.every, self._wanted(name), whole):
                 bar.update()
                 place = thinning.place(frame.image)
                 if place is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from ppl_fast.inference.poses import Origins
 from ppl_fast.inference.sources import Losses, Source, restore
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ppl_fast.data.boxes import Box
     from ppl_fast.data.framing import Views
     from ppl_fast.data.video import Frame, Video
@@ -52,9 +55,10 @@ class Frames(Source):
 
         frames = self._frames(start) if self.losses is None else self._as_far_as_possible(start, self.losses)
         while batch := list(islice(frames, batch_size)):
-            pictures = [frame.image for frame in batch]
             boxes = [self._box(frame.number) for frame in batch]
-            pixels = torch.stack([seen(*each, self.image_size) for each in zip(pictures, boxes, strict=True)])
+            pixels = torch.stack(
+                [seen(frame.image, box, self.image_size) for frame, box in zip(batch, boxes, strict=True)]
+            )
             origins = Origins(
                 names=[self.name] * len(batch),
                 sizes=np.asarray([self.video.size] * len(batch), dtype=np.int64),
@@ -63,7 +67,7 @@ class Frames(Source):
                 durations=[frame.duration for frame in batch],
                 boxes=None if self.views is None else np.stack([NOTHING if box is None else box for box in boxes]),
                 video=self.video,
-                picture=pictures.__getitem__,
+                picture=partial(_whole, batch),
                 end=batch[-1].number + 1,
             )
             yield origins, normalised(pixels)
@@ -82,7 +86,8 @@ class Frames(Source):
 
     def _frames(self, start: int) -> Iterator[Frame]:
         """From the `start`-th on; those before are decoded, for frames depend on them, and no more."""
-        return self.video.frames(wanted=lambda number: number >= start) if start else self.video.frames()
+        wanted = (lambda number: number >= start) if start else None
+        return self.video.frames(wanted=wanted, size=self.image_size if self.views is None else None)
 
     def _box(self, number: int) -> Box | None:
         return None if self.views is None else self.views.box(f"{self.name}/{number:06d}", self.video.size)
@@ -92,3 +97,7 @@ class Frames(Source):
             yield from self._frames(start)
         except ValueError as error:
             losses.add(self.name, f"{error}; the frames up to there are kept")
+
+
+def _whole(batch: list[Frame], index: int) -> Image:
+    return batch[index].whole()

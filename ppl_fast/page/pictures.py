@@ -78,9 +78,11 @@ class _Thinned(Video):
         self.every, self.most = every, most
         self.length = min(most, math.ceil(self.length / every)) if self.length else None
 
-    def frames(self, every: int = 1, wanted: Callable[[int], bool] | None = None) -> Iterator[Frame]:
+    def frames(
+        self, every: int = 1, wanted: Callable[[int], bool] | None = None, size: int | None = None
+    ) -> Iterator[Frame]:
         """See `Video.frames`."""
-        for _, frame in zip(range(self.most), super().frames(every * self.every, wanted), strict=False):
+        for _, frame in zip(range(self.most), super().frames(every * self.every, wanted, size), strict=False):
             yield frame
 
 
