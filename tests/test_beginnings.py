@@ -18,6 +18,8 @@ from ppl_fast.options.footage import Framing
 from ppl_fast.training import PRESETS, TrainConfig, load_framing, load_model
 from ppl_fast.training.forecast import Forecast, spelled
 from ppl_fast.training.presets import NAMES, SMALL
+from ppl_fast.training.run import training_of
+from ppl_fast.training.warm_start import LEARNING, options_of
 
 QUICK = ["--steps", "1", "--workers", "0", "--picture-every", "0", "--tracker", "none", "--device", "cpu"]
 
@@ -95,6 +97,22 @@ def test_training_begins_with_another_models_weights(images, trained, tmp_path, 
     said = capsys.readouterr().out
     total = len(before.state_dict())
     assert f"from {trained / of}: {total} of {total} tensors are taken over\n" in said
+
+
+def test_it_learns_on_as_the_run_learned(images, tmp_path, capsys):
+    first, run = tmp_path / "first", tmp_path / "run"
+    learning = ["--batch-size", "3", "--lr", "2e-3", "--clip-norm", "2"]
+    train(images, "--preset", "small", "--out", first, *learning, *QUICK)
+    capsys.readouterr()
+    train(images, "--from", first, "--out", run, "--lr", "1e-3", *QUICK[2:])
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told.startswith(f"options of {first}: steps 1, batch_size 3, ") and "lr" not in told
+    before, after = (training_of(each) for each in (first, run))
+    assert (before["lr"], after["lr"], after["masks"]) == (2e-3, 1e-3, "auto")
+    assert all(before[name] == after[name] for name in LEARNING if name != "lr")
+    file = first / "config.yaml"
+    file.write_text(file.read_text().replace("masks: auto", "masks: masks/"))
+    assert "masks" not in options_of(first)[2] and options_of(first / "model")[2]["clip_norm"] == 2
 
 
 @pytest.mark.parametrize("keypoints", [4, 8])

@@ -61,11 +61,17 @@ def main(arguments: list[str]) -> int:
     if data is None:
         raise ValueError("train: no images given: expected the argument DATA, or the key data in a config file")
     data = meant(data)  # a config file holds text, and names need not be any
-    begins = {} if first["from"] else _set_preset(parser, first.preset, data, architecture)
+    if first["from"]:
+        begins = {
+            f"train.{name}": value for name, value in begun["train"].items() if value != getattr(TrainConfig, name)
+        }
+        title = f"options of {first['from']}"
+    else:
+        begins = _set_preset(parser, first.preset, data, architecture)
+        title = f"options of the preset {first.preset}" if first.preset else f"published options for {data}"
     options = parse(parser, arguments)
     used = {name.partition(".")[2]: value for name, value in begins.items() if options[name] == value}
     if used:
-        title = f"options of the preset {first.preset}" if first.preset else f"published options for {data}"
         print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
 
     import torch
@@ -112,7 +118,7 @@ def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:
         default=None,
         metavar="RUN",
         help="run, checkpoint or saved model, or one on the hub, whose options and weights to begin with, also with "
-        "--num-keypoints of another number; what is new is said",
+        "--num-keypoints of another number; what is new is said. It learns on as the run learned",
     )
     wide = CONFIGS[extension(architecture)]
     add_dataclass(parser, "model", wide)

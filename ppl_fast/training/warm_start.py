@@ -16,14 +16,21 @@ from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import blank
 from ppl_fast.models.checkpoint import read_config
 from ppl_fast.options import migration
+from ppl_fast.options.footage import AUTO, MOVING
 from ppl_fast.training.config import TrainConfig
-from ppl_fast.training.run import FRAMING, find_model, load_framing, load_model
+from ppl_fast.training.run import FRAMING, find_model, load_framing, load_model, training_of
 
 LINKS = "link_parameters"  # one a pair of keypoints i < j, row by row
+# Options of a training that say how its model learns best, and nothing of data and machine. Masks of its own images are
+# none, but what moves is found in others too.
+LEARNING = (
+    "steps", "batch_size", "lr", "weight_decay", "betas", "warmup_steps", "schedule", "clip_norm", "flip",
+    "channels_last", "masks",
+)  # fmt: skip
 
 
 def options_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Architecture, options of the model, and what it sees of images, as options of `TrainConfig`, of a trained model.
+    """Architecture and options of a trained model; and how it learned and what it sees, as options of `TrainConfig`.
 
     Args:
         path: as for `load_model`.
@@ -37,7 +44,11 @@ def options_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[
     seen = asdict(load_framing(path))
     named = dict(zip(FRAMING, ("fit", "crop", "margin", "turn"), strict=True))
     assert set(named) <= {field.name for field in fields(TrainConfig)}
-    return architecture, options, {name: seen[attribute] for name, attribute in named.items()}
+    trained = training_of(path)
+    learning = {name: trained[name] for name in LEARNING if name in trained}
+    if learning.get("masks") not in (AUTO, MOVING):
+        learning.pop("masks", None)
+    return architecture, options, learning | {name: seen[attribute] for name, attribute in named.items()}
 
 
 @torch.no_grad()
