@@ -113,7 +113,8 @@ def read(spec: str, image_size: int) -> Labelled:
 def part(labelled: Labelled, rows: np.ndarray) -> Labelled:
     """Some of the images."""
     images = labelled.images[torch.from_numpy(rows)]
-    return replace(labelled, images=images, joints=labelled.joints[rows], shown=labelled.shown[rows])
+    clips = [labelled.clips[row] for row in rows] if labelled.clips else ()
+    return replace(labelled, images=images, joints=labelled.joints[rows], shown=labelled.shown[rows], clips=clips)
 
 
 def cell(model: LinkModel, few: Labelled, test: Labelled, steps: int, alone: int) -> dict[str, Any]:

@@ -127,6 +127,18 @@ class TestCommand:
         assert "where it is, not how it stands" in table(report)
         assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
 
+    def test_errors_are_those_on_clips_that_nobody_labelled(self, monkeypatch):
+        """Keypoints tell joints up to what is each clip's own, which frames of the same clip give away."""
+        rng = np.random.default_rng(5)
+        clips = np.repeat(np.arange(6), 5)
+        own, joints = rng.normal(0, 0.3, (6, 3, 2))[clips], rng.normal(0, 0.1, (30, 3, 2))
+        points = np.concatenate([joints + own, rng.normal(0, 1, (6, 2, 2))[clips]], axis=1)
+        monkeypatch.setattr("ppl_fast.naming.fitting.predict", lambda *_, **__: points)
+        labelled = Labelled(pictures(30), joints, np.ones((30, 3), bool), NAMES, clips=[str(clip) for clip in clips])
+        found, mixed = (name_joints(tiny(), each, None).report for each in (labelled, replace(labelled, clips=())))
+        assert "its fold of whole clips, of which there are 6" in table(found) and "clips" not in table(mixed)
+        assert found["clips"] == 6 and mixed["clips"] is None and found["error"] > 1.1 * mixed["error"]
+
     @pytest.mark.parametrize("command", ["name", "calibrate", "train"])
     def test_where_nothing_can_be_written_no_work_is_done(self, run, tmp_path, command, monkeypatch, capsys):
         """Said before images are looked for, which here are none."""

@@ -115,6 +115,17 @@ class TestLinear:
         assert np.bincount(linear.fold_numbers(50, 1)).tolist() == [10] * 5
         assert (linear.fold_numbers(50, 0) != linear.fold_numbers(50, 1)).any()
 
+    def test_enough_clips_are_left_out_whole(self):
+        clips = [f"videos/{number % 6}" for number in range(30)]
+        for folds in (None, 5):
+            found = linear.fold_numbers(30, 0, folds, clips)
+            assert sorted(np.bincount(found)) == [5, 5, 5, 5, 10]
+            assert all(
+                len({fold for fold, clip in zip(found, clips, strict=True) if clip == name}) == 1 for name in clips
+            )
+        few = ["a", "b", "c", "d"] * 5
+        assert np.array_equal(linear.fold_numbers(20, 1, None, few), linear.fold_numbers(20, 1))
+
     def test_weights_by_errors(self):
         found = linear.weights(np.array([[1.0, 1.0, np.nan, np.nan], [1.0, 1.1, 1.0, np.nan]]))
         assert found[:, 0] == pytest.approx([0.5, 0.5]) and found[1, 1] == pytest.approx(1 / (1 + np.e), abs=1e-6)

@@ -113,8 +113,9 @@ def table(report: dict[str, Any]) -> str:
     if report["error"] is not None:
         lines.append(f"{'all joints':<{width}}{'':>7}{report['error']:9.4f}{'':>8}{report['mean_pose']:11.4f}")
     lines.append(
-        f"    mean distance on {report['images']} labelled images, each predicted without its fold, as a fraction of "
-        "the image size, and half of its 95 % interval"
+        f"    mean distance on {report['images']} labelled images, each predicted without its fold"
+        + (f" of whole clips, of which there are {report['clips']}" if report.get("clips") else "")
+        + ", as a fraction of the image size, and half of its 95 % interval"
     )
     if report["images"] < FEW:
         lines.append(

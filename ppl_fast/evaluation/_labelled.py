@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from ppl_fast._files import readable
 from ppl_fast.data import Labels, from_pixels
@@ -15,7 +15,14 @@ from ppl_fast.data.coordinates import to_view
 
 TEST_SHARE = 0.2  # of a single labelled set, taken from its end
 SAME = 1e-2  # how far the ratio of the sides may differ where an image was scaled after it was labelled
+T = TypeVar("T", covariant=True)
 OUTSIDE = 0.5  # share of joints that may lie outside of their images
+
+
+class Beside(Protocol[T]):
+    """What has something for each row of a data set."""
+
+    def __getitem__(self, row: int, /) -> T: ...
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.joints)
 
-    def beside(self, dataset: Dataset[Tensor]) -> list[Tensor]:
-        """What another data set, in step with that of the images, has for each of them."""
+    def beside(self, dataset: Beside[T]) -> list[T]:
+        """What another data set, or a list, in step with the data set of the images, has for each of them."""
         rows, subset = list(range(len(self))), self.images
         while True:
             rows = [subset.indices[row] for row in rows]

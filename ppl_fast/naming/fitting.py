@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
-from ppl_fast.naming.linear import LinearMap, fold_numbers
+from ppl_fast.naming.linear import LinearMap, by_clips, fold_numbers
 from ppl_fast.naming.named import NamedJoints
 from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule, predicted, trained
 
@@ -44,6 +45,7 @@ class Labelled:
         shown: (n, J) bool, which of these are labelled.
         names: J.
         skeleton: bones, pairs of joint numbers.
+        clips: n, which video or folder each is of; none if that is not known.
     """
 
     images: Tensor
@@ -51,6 +53,7 @@ class Labelled:
     shown: NDArray[np.bool_]
     names: Sequence[str]
     skeleton: Sequence[tuple[int, int]] = ()
+    clips: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,7 +69,8 @@ class Labelled:
         """
         split, notes = labelled_split(dataset, labels, owner, max_missing_share)
         images = torch.stack([split.images[i] for i in range(len(split))])
-        return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton), notes
+        clips = [str(PurePosixPath(name).parent) for name in split.beside(dataset.paths)]
+        return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton, clips), notes
 
 
 def name_joints(
@@ -78,8 +82,9 @@ def name_joints(
     """Fit a map from a model's keypoints, and networks on its trunk, to named joints; blend them by their errors.
 
     The map is fitted on all labelled images and once without each fold of them; of the networks, each goes without a
-    fold, and their mean is kept. What is predicted for images left out decides how much map and networks weigh for
-    each joint, and gives the errors that are reported: of the networks those of single ones.
+    fold, and their mean is kept. Folds are of whole clips where there are enough of these. What is predicted for images
+    left out decides how much map and networks weigh for each joint, and gives the errors that are reported: of the
+    networks those of single ones.
 
     Args:
         model: trained; it is left as it is.
@@ -96,7 +101,7 @@ def name_joints(
             f"{int(labelled.shown.sum())} joints"
         )
     keypoints = predict(model, labelled.images, progress=False)
-    fitted = linear.fit(keypoints, labelled.joints, labelled.shown)
+    fitted = linear.fit(keypoints, labelled.joints, labelled.shown, labelled.clips)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
         network, left_out = _networks(model, labelled, schedule, advanced)
@@ -134,7 +139,7 @@ def _networks(
 ) -> tuple[JointNetworks, Array]:
     """Networks, and (1, n, J, 2): each image's joints by the one that has not seen it, NaN where it never saw one."""
     found = np.full((1, *labelled.joints.shape), np.nan)
-    fold = fold_numbers(len(labelled), 0, NETWORKS)
+    fold = fold_numbers(len(labelled), 0, NETWORKS, labelled.clips)
     networks, known = [], []
     for number in np.unique(fold):
         held, others = np.flatnonzero(fold == number), torch.from_numpy(np.flatnonzero(fold != number))
@@ -172,7 +177,8 @@ def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: A
         "mean_pose": _number(mean_over(mean_pose)),
         "placed_mean_pose": _number(_placed_mean_pose(labelled)),
     }
-    return {"images": len(labelled), **everywhere, "joints": joints}
+    clips = len(set(labelled.clips)) if by_clips(labelled.clips) else None
+    return {"images": len(labelled), "clips": clips, **everywhere, "joints": joints}
 
 
 def _placed_mean_pose(labelled: Labelled) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from ppl_fast.evaluation import joint_errors, mean_over
 from ppl_fast.naming import forms
 from ppl_fast.naming.forms import FORMS, Array
 
+LEAST_CLIPS = 5  # from which on each is left out whole
 TURNS = 2  # of cross-validation, each with other folds
 SHARPNESS = 0.1  # a form whose error is larger than the best one's by this share of it weighs 1 / e of it
 
@@ -50,15 +52,16 @@ class Fitted:
     errors: dict[str, Array]
 
 
-def fit(points: Array, joints: Array, shown: NDArray[np.bool_]) -> Fitted:
+def fit(points: Array, joints: Array, shown: NDArray[np.bool_], clips: Sequence[str] = ()) -> Fitted:
     """Fit every form, and blend them, joint by joint, the more of each the smaller its error on samples left out.
 
     Args:
         points: (n, N, 2) keypoints.
         joints: (n, J, 2), what they are to give, in the same units.
         shown: (n, J), which of these are labelled.
+        clips: n, which clip each is of, as for `fold_numbers`.
     """
-    folds = [fold_numbers(len(points), turn) for turn in range(TURNS)]
+    folds = [fold_numbers(len(points), turn, clips=clips) for turn in range(TURNS)]
     penalties, left_out, errors = {}, {}, {}
     for name, (_, choices) in FORMS.items():
         found = {penalty: _left_out(name, points, joints, shown, penalty, folds) for penalty in choices.tolist()}
@@ -86,9 +89,27 @@ def weights(errors: Array) -> Array:
     return np.asarray(share / share.sum(axis=0))
 
 
-def fold_numbers(count: int, turn: int, folds: int | None = None) -> NDArray[np.int64]:
-    """Which fold each of `count` samples is in, from the count alone: ten by default where they are few, else five."""
-    return np.random.default_rng(turn).permutation(count) % min(count, folds or (10 if count <= 20 else 5))
+def fold_numbers(count: int, turn: int, folds: int | None = None, clips: Sequence[str] = ()) -> NDArray[np.int64]:
+    """Which fold each of `count` samples is in: of ten by default where they are few, else of five.
+
+    Frames of one clip resemble one another, and what has learned from some of them errs little on the others. Where
+    there are enough clips, each is left out whole, so that errors are those on a clip that nobody has labelled.
+
+    Args:
+        count: n.
+        turn: other folds in each.
+        folds: how many; None for the default.
+        clips: n, which clip each sample is of; none if that is not known.
+    """
+    folds = min(count, folds or (10 if count <= 20 else 5))
+    names, clip = np.unique(clips, return_inverse=True) if by_clips(clips) else (range(count), np.arange(count))
+    dealt = np.random.default_rng(turn).permutation(len(names)) % min(len(names), folds)
+    return np.asarray(dealt[clip])
+
+
+def by_clips(clips: Sequence[str]) -> bool:
+    """Whether there are enough clips to leave out whole ones."""
+    return len(set(clips)) >= LEAST_CLIPS
 
 
 def _left_out(
