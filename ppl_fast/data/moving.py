@@ -42,6 +42,7 @@ EXTENT = 95.0  # percentile of the extents over the clip that the side is made o
 SMOOTH = 0.1  # seconds
 
 Array = NDArray[np.float64]
+Size = tuple[int, int]
 
 
 class Background(NamedTuple):
@@ -73,14 +74,19 @@ class Track:
     axis: Array
 
 
-def background(images: Iterable[Image.Image]) -> Background | None:
-    """What images of one size, spread over all there are, agree on; None where there are too few."""
+def background(images: Iterable[Image.Image], size: Size | None = None) -> Background | None:
+    """What images of one size, spread over all there are, agree on; None where there are too few.
+
+    Args:
+        images: as `small` takes them.
+        size: (W, H) of the originals, where they are reduced.
+    """
     thinning = Thinning(Selection(frames=SAMPLES), "background")
     held: dict[int, NDArray[np.uint8]] = {}
     for image in images:
         place = thinning.place(image)
         if place is not None:
-            held[place] = small(image)
+            held[place] = small(image, size)
     chosen = thinning.chosen()
     if len(chosen) < LEAST_SAMPLES or len({held[place].shape for place in chosen}) > 1:
         return None
@@ -120,16 +126,17 @@ def median(values: Any, axis: int | tuple[int, int] | None = None, keepdims: boo
         return np.nanmedian(values, axis=axis, keepdims=keepdims)
 
 
-def small(image: Image.Image) -> NDArray[np.uint8]:
-    """An RGB image as it is looked at: (h, w, 3)."""
-    scale = min(1.0, SIDE / max(image.size))
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return np.asarray(image.resize(size, Image.Resampling.BOX) if size != image.size else image)
+def small(image: Image.Image, size: Size | None = None) -> NDArray[np.uint8]:
+    """An RGB image, or one that was reduced from an original of a size, as it is looked at: (h, w, 3)."""
+    width, height = size or image.size
+    scale = min(1.0, SIDE / max(width, height))
+    looked_at = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(image.resize(looked_at, Image.Resampling.BOX) if looked_at != image.size else image)
 
 
-def tracked(images: Iterable[Image.Image], still: Background) -> Track:
-    """What moves in each image, before it is smoothed."""
-    found = np.array([_blob(image, still) for image in images]).reshape(-1, 6)
+def tracked(images: Iterable[Image.Image], still: Background, size: Size | None = None) -> Track:
+    """What moves in each image, before it is smoothed; arguments as of `background`."""
+    found = np.array([_blob(image, still, size) for image in images]).reshape(-1, 6)
     usual = np.nanmedian(found[:, 3]) if np.isfinite(found[:, 3]).any() else np.nan
     found[found[:, 3] < USUAL * usual] = np.nan
     return Track(found[:, :2], found[:, 2], found[:, 3], found[:, 4:])
@@ -157,14 +164,14 @@ def boxes(track: Track, rate: float | None, turn: bool) -> Array:
     return found
 
 
-def _blob(image: Image.Image, still: Background) -> list[float]:
+def _blob(image: Image.Image, still: Background, size: Size | None) -> list[float]:
     """x, y, extent, area and axis of the heaviest part that differs from the background; NaN where there is none."""
-    pixels = small(image)
+    pixels = small(image, size)
     found = None if pixels.shape != still.pixels.shape else animal(pixels, still)
     if found is None:
         return [math.nan] * 6
     y, x = np.nonzero(found)
-    scale = np.array(image.size) / (pixels.shape[1], pixels.shape[0])
+    scale = np.array(size or image.size) / (pixels.shape[1], pixels.shape[0])
     points = (np.stack([x, y], axis=1) + 0.5) * scale
     middle = points.mean(axis=0)
     away = points - middle

@@ -17,7 +17,7 @@ from ppl_fast._files import readable
 from ppl_fast.data.box_files import Row
 from ppl_fast.data.boxes import NOTHING
 from ppl_fast.data.image_file import UNREADABLE, load_upright
-from ppl_fast.data.moving import LEAST_SAMPLES, Background, background, boxes, tracked
+from ppl_fast.data.moving import LEAST_SAMPLES, SIDE, Background, background, boxes, tracked
 from ppl_fast.data.order import by_clip
 from ppl_fast.data.video import Video
 
@@ -58,7 +58,7 @@ def find(
     for name, path in {**videos, **beside}.items():
         try:
             video = Video(path, max_pixels)
-            still = background(_frames(video, f"background of {name}"))
+            still = background(_frames(video, f"background of {name}"), video.size)
             wanted = name in videos or turn
             found = _in_video(video, still, turn, name) if still is not None and wanted else np.empty((0, 5))
         except (OSError, ValueError) as error:
@@ -105,12 +105,13 @@ def _directed(found: np.ndarray, names: list[str], of_video: np.ndarray) -> int:
 
 
 def _in_video(video: Video, still: Background, turn: bool, name: str) -> np.ndarray:
-    return boxes(tracked(_frames(video, f"what moves in {name}"), still), float(video.rate), turn)
+    return boxes(tracked(_frames(video, f"what moves in {name}"), still, video.size), float(video.rate), turn)
 
 
 def _frames(video: Video, what: str) -> Iterator[Image.Image]:
-    """The images of all frames, with a bar, since an hour of video takes minutes."""
-    for frame in tqdm(video.frames(), readable(what), video.length, leave=False, unit="frame", disable=no_bar()):
+    """All frames, reduced to no less than is looked at, with a bar, since an hour of video takes minutes."""
+    frames = video.frames(size=SIDE // 2)
+    for frame in tqdm(frames, readable(what), video.length, leave=False, unit="frame", disable=no_bar()):
         yield frame.image
 
 

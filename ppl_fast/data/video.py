@@ -111,8 +111,8 @@ class Video:
         Args:
             every: n for each n-th.
             wanted: whether a number is; None for all.
-            size: S, where images will be resized to S x S: FFmpeg then reduces them to little more than twice that,
-                which takes a tenth of the time that it takes to hand over and resize a large frame.
+            size: S, where images will be resized to no more than S a side: FFmpeg then reduces them to twice that or
+                little more, which takes a tenth of the time that it takes to hand over and resize a large frame.
 
         Raises:
             ValueError: a frame does not decode or changes its size, or the video ends well before its announced end.
@@ -242,10 +242,9 @@ def _size(raw: VideoFrame) -> tuple[int, int]:
 
 
 def _upright(raw: VideoFrame, size: int | None = None) -> Image.Image:
-    """RGB, of twice `size` or little more each way where the frame is at least twice as large as that."""
+    """RGB, its shorter side of twice `size` or little more where it is at least twice as long as that."""
     options: dict[str, Any] = {"format": "rgb24"}
-    if size is not None and max(times := [side // (2 * size) for side in (raw.width, raw.height)]) > 1:
-        width, height = (round(side / max(n, 1)) for side, n in zip((raw.width, raw.height), times, strict=True))
-        options |= {"width": width, "height": height, "interpolation": "AREA"}
+    if size is not None and (times := min(raw.width, raw.height) // (2 * size)) > 1:
+        options |= {"width": round(raw.width / times), "height": round(raw.height / times), "interpolation": "AREA"}
     image, turn = converted(raw, **options).to_image(), _UPRIGHT.get(_signs(raw))
     return image if turn is None else image.transpose(turn)
