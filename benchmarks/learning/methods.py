@@ -54,6 +54,7 @@ class Method:
         options: of the model, beside the recipe's.
         trials: how many settings were tried on validation parts before this one was kept.
         masks: whether it is told where the subject of each image is, "drawn"; or finds what moves, "moving".
+        baseline: whether it is AutoLink with every extra, that others with these masks are compared to.
     """
 
     architecture: str
@@ -61,6 +62,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
     masks: str = ""
+    baseline: bool = False
 
     def model(self) -> dict[str, Any]:
         """All options of the model."""
@@ -72,7 +74,7 @@ PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "
 PLAIN |= {"occlude_input": 0.0}
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
-    "autolink": Method("extended-autolink", "AutoLink + every extra it can take"),
+    "autolink": Method("extended-autolink", "AutoLink + every extra it can take", baseline=True),
     "autolink-whole-input": Method(
         "extended-autolink", "AutoLink, trained on whole images", {"occlude_input": 0.0}, masks="moving"
     ),
@@ -81,7 +83,7 @@ METHODS = {
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout", masks="moving"),
     "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}, masks="moving"),
     "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),
-    "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks="drawn"),
+    "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks="drawn", baseline=True),
     "ppl-moving": Method("extended-ppl", "PPL, drawn to what moves", masks="moving"),
-    "autolink-moving": Method("extended-autolink", "AutoLink, drawn to what moves", masks="moving"),
+    "autolink-moving": Method("extended-autolink", "AutoLink, drawn to what moves", masks="moving", baseline=True),
 }

@@ -1,7 +1,8 @@
 """The comparison as a JSON file, a table and a chart: `python benchmarks/learning/report.py FOLDER [--out FILE.json]`.
 
-FOLDER holds the cells of `run.py`. Means over seeds have a 95 % interval by Student's t; ratios to AutoLink are taken
-seed by seed.
+FOLDER holds the cells of `run.py`. Means over seeds have a 95 % interval by Student's t. Ratios to AutoLink, of errors
+on whole images, are taken seed by seed: to AutoLink with every extra that is told of the subject what the row is, after
+equal steps, and after as many as it takes in the time of the slowest method.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ppl_fast._files import write_text
 from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
 
 T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57}  # of n - 1 degrees of freedom, two-sided
-BASELINE = "autolink"
+RATIOS = ("ratio, equal steps", "ratio, equal time")
 COLUMNS = {  # of the table: where a cell has it
     "whole": lambda m: m["ridge"]["value"],
     "whole, 2 rounds": lambda m: m["occlusion"]["clean_ridge"][-1],
@@ -68,7 +69,11 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"set": name, "method": method, "steps": steps, "seeds": sorted(by_seed)}
         for column, value in COLUMNS.items():
             row[column] = _where_measured(value, by_seed)
-        row["ratio to AutoLink"] = _ratio(groups, name, by_seed)
+        beside = _baseline(groups, name, METHODS[method].masks, set(by_seed))
+        for ratio, other in zip(
+            RATIOS, (beside.get(steps), beside[max(beside)] if len(beside) > 1 else None), strict=True
+        ):
+            row[ratio] = other and _ratio(by_seed, other)
         rows.append(row)
     return rows
 
@@ -91,19 +96,21 @@ def interval(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "half": wide}
 
 
-def _ratio(groups: Any, name: str, by_seed: dict[int, dict[str, Any]]) -> dict[str, float | None] | None:
-    """Errors on whole images over those of AutoLink's seed by seed, which took the most steps that it was given."""
-    runs = {steps: each for (other, method, steps), each in groups.items() if (other, method) == (name, BASELINE)}
+def _baseline(groups: Any, name: str, masks: str, seeds: set[int]) -> dict[int, dict[int, dict[str, Any]]]:
+    """AutoLink with every extra, and as much told: by its steps the cells by seed, of those that have all seeds."""
+    (method,) = (key for key, each in METHODS.items() if each.baseline and each.masks == masks)
+    runs = {steps: each for (other, own, steps), each in groups.items() if (other, own) == (name, method)}
+    return {steps: each for steps, each in runs.items() if seeds <= set(each)}
+
+
+def _ratio(by_seed: dict[int, dict[str, Any]], beside: dict[int, dict[str, Any]]) -> dict[str, float | None]:
     whole = COLUMNS["whole"]
-    beside = next((runs[steps] for steps in sorted(runs, reverse=True) if set(by_seed) <= set(runs[steps])), None)
-    if beside is None:
-        return None
     return interval([whole(each) / whole(beside[seed]) for seed, each in by_seed.items()])
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """As Markdown."""
-    names = [column for column in (*COLUMNS, "ratio to AutoLink") if column != "mean pose"]
+    names = [column for column in (*COLUMNS, *RATIOS) if column != "mean pose"]
     lines = ["| set | method | steps | " + " | ".join(names) + " |", "| --- | --- | ---: |" + " ---: |" * len(names)]
     for row in rows:
         numbers = " | ".join(_number(row[name]) for name in names)
