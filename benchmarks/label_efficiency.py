@@ -35,7 +35,6 @@ from ppl_fast.evaluation import joint_errors, mean_over, occlude
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.naming import Labelled, Schedule, name_joints
 from ppl_fast.naming.fitting import NETWORKS
-from ppl_fast.naming.linear import fold_numbers
 from ppl_fast.naming.network import JointNetworks, predicted, trained
 from ppl_fast.training import load_model
 from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
@@ -162,16 +161,11 @@ def found(model: LinkModel, images: torch.Tensor, visible: torch.Tensor | None) 
 
 
 def networks(fresh: LinkModel, few: Labelled, schedule: Schedule, count: int) -> JointNetworks:
-    """Networks of a fresh model's shape, each without another of `NETWORKS` parts of the labels; or one, on all."""
+    """Networks of a fresh model's shape, each on all labels."""
     joints, shown = torch.from_numpy(np.nan_to_num(few.joints)), torch.from_numpy(few.shown)
-    fold = torch.from_numpy(fold_numbers(len(few), 0, NETWORKS))
-    members, known = [], []
-    for number in range(min(count, len(few))):
-        rows = torch.arange(len(few)) if count == 1 else torch.nonzero(fold != number % NETWORKS)[:, 0]
-        own = replace(schedule, seed=schedule.seed + 1 + number)
-        members.append(trained(fresh, few.images[rows], joints[rows], shown[rows], own))
-        known.append(shown[rows].any(dim=0))
-    return JointNetworks(members, torch.stack(known)).eval()
+    seeds = range(schedule.seed + 1, schedule.seed + 1 + count)
+    members = [trained(fresh, few.images, joints, shown, replace(schedule, seed=seed)) for seed in seeds]
+    return JointNetworks(members, shown.any(dim=0).expand(count, -1)).eval()
 
 
 def table(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

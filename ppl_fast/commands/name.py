@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ppl_fast.naming import Labelled, NamedJoints
 
 DESCRIPTION = """Learn, from a few labelled images, what turns the keypoints of a run into named joints: a map from the
-keypoints, and five networks on the run's trunk, blended joint by joint by their errors on images left out, which are
+keypoints, and three networks on the run's trunk, blended joint by joint by their errors on images left out, which are
 printed. Both are kept beside the run's model; estimate then writes the joints. DATA is a project of DeepLabCut or
 Lightning Pose, or a folder of images or videos with labels beside them, as for evaluate."""
 FEW = 10  # labelled images; with fewer, errors on images left out say little
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     add_labels(parser)
     add_crop(parser)
     parser.add_argument("--network", type=bool, default=True, help="fine-tune networks too; false: keypoints alone")
-    parser.add_argument("--steps", type=int, default=1200, help="optimizer steps of each of the five networks")
+    parser.add_argument("--steps", type=int, default=1200, help="optimizer steps of each network")
     parser.add_argument("--seed", type=int, default=0, help="of the networks")
     parser.add_argument("--suggest", type=int, default=0, metavar="N", help="write N images worth labelling next")
     parser.add_argument("--of", type=str | None, default=None, metavar="IMAGES", help="folder to suggest from")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from ppl_fast.data.image_set import ImageSet
 
 DEFAULT = Schedule()
-NETWORKS = 5  # each without a fifth of the images
+FOLDS = 5  # of the images; a network without each tells how large errors are
+NETWORKS = 3  # on all images, whose mean counts
 NORMAL = 1.96  # standard errors to each side of a 95 % interval
 
 
@@ -81,10 +83,10 @@ def name_joints(
 ) -> NamedJoints:
     """Fit a map from a model's keypoints, and networks on its trunk, to named joints; blend them by their errors.
 
-    The map is fitted on all labelled images and once without each fold of them; of the networks, each goes without a
-    fold, and their mean is kept. Folds are of whole clips where there are enough of these. What is predicted for images
-    left out decides how much map and networks weigh for each joint, and gives the errors that are reported: of the
-    networks those of single ones.
+    Map and networks are fitted on all labelled images, and for comparison without each fold of them. Folds are of whole
+    clips where there are enough of these. What is predicted for images left out decides how much map and networks weigh
+    for each joint, and gives the errors that are reported: for the networks, of which the mean of several is kept, that
+    of a single one which has seen fewer images.
 
     Args:
         model: trained; it is left as it is.
@@ -119,9 +121,9 @@ def name_joints(
     )
 
 
-def steps_of(count: int, schedule: Schedule | None) -> int:
-    """How many steps of networks `name_joints` takes on `count` images."""
-    return 0 if schedule is None else schedule.steps * min(count, NETWORKS)
+def steps_of(images: int, schedule: Schedule | None) -> int:
+    """How many steps of networks `name_joints` takes on so many images."""
+    return 0 if schedule is None else schedule.steps * (min(images, FOLDS) + NETWORKS)
 
 
 def _network(
@@ -137,18 +139,20 @@ def _network(
 def _networks(
     model: LinkModel, labelled: Labelled, schedule: Schedule, advanced: Callable[[], object]
 ) -> tuple[JointNetworks, Array]:
-    """Networks, and (1, n, J, 2): each image's joints by the one that has not seen it, NaN where it never saw one."""
+    """Networks, and (1, n, J, 2): each image's joints by one that has not seen it, NaN where that never saw one."""
     found = np.full((1, *labelled.joints.shape), np.nan)
-    fold = fold_numbers(len(labelled), 0, NETWORKS, labelled.clips)
-    networks, known = [], []
-    for number in np.unique(fold):
-        held, others = np.flatnonzero(fold == number), torch.from_numpy(np.flatnonzero(fold != number))
-        network = _network(model, labelled, others, replace(schedule, seed=schedule.seed + 1 + int(number)), advanced)
+    fold = fold_numbers(len(labelled), 0, FOLDS, labelled.clips)
+    seeds = (replace(schedule, seed=schedule.seed + number) for number in count(1))
+    for number, own in zip(np.unique(fold), seeds, strict=False):
+        held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        network = _network(model, labelled, torch.from_numpy(others), own, advanced)
         joints = predicted(network, labelled.images[torch.from_numpy(held)].to(device_of(network)))
-        networks.append(network)
-        known.append(labelled.shown[others.numpy()].any(axis=0))
-        found[0, held] = np.where(known[-1][:, None], joints.cpu().double().numpy(), np.nan)
-    return JointNetworks(networks, torch.from_numpy(np.stack(known)).to(device_of(model))).eval(), found
+        known = np.any(labelled.shown[others], axis=0, keepdims=True).T
+        found[0, held] = np.where(known, joints.cpu().double().numpy(), np.nan)
+    every = torch.arange(len(labelled))
+    networks = [_network(model, labelled, every, own, advanced) for own in islice(seeds, NETWORKS)]
+    known_to_all = torch.from_numpy(labelled.shown.any(axis=0)).expand(NETWORKS, -1).to(device_of(model))
+    return JointNetworks(networks, known_to_all).eval(), found
 
 
 def _by_joint(left_out: Array, labelled: Labelled) -> Array:
