@@ -82,6 +82,8 @@ METHODS = {
     "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre", masks="moving"),
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout", masks="moving"),
     "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}, masks="moving"),
+    "ppl-8": Method("extended-ppl", "PPL, 8 keypoints", {"num_keypoints": 8}, masks="moving"),
+    "ppl-24": Method("extended-ppl", "PPL, 24 keypoints", {"num_keypoints": 24}, masks="moving"),
     "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),
     "autolink-masks": Method("extended-autolink", "AutoLink, told where the subject is", masks="drawn", baseline=True),
     "ppl-moving": Method("extended-ppl", "PPL, drawn to what moves", masks="moving"),
