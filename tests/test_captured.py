@@ -15,6 +15,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 
 from tiny import run_steps
 
+from ppl_fast._cuda_graphs import Recorder
 from ppl_fast.models.extended import Extension
 from ppl_fast.training import TrainConfig, captured, trainer
 from ppl_fast.training.logging import read_records
@@ -30,7 +31,7 @@ SCHEDULES = {
 LOOP = {"schedule": "cosine", "clip_norm": 0.5, "log_every": 5, "checkpoint_every": 12}
 
 
-class StandIn:
+class StandIn(Recorder):
     """In the place of `captured.Recorder`."""
 
     trainer: trainer.Trainer

@@ -222,6 +222,22 @@ def test_the_trainer_replays_the_steps_that_it_takes_eagerly(tmp_path, monkeypat
 
 
 @needs_gpu
+def test_optimized_copies_replay_their_estimates(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    model = ppl_fast.ExtendedPPL(num_keypoints=6, image_size=32, width=0.25, reconstruction_loss="mse").cuda().eval()
+    plain, graphs = ppl_fast.optimize(model), ppl_fast.optimize(model, cuda_graph=True)
+    visible = torch.ones(2, 1, 32, 32, dtype=torch.bool, device="cuda")
+    visible[..., 9:] = False
+    for number in range(4):
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(number)).cuda() * 2 - 1
+        for given in ((images[:1],), (images,), (images, 3, visible)):
+            found, expected = (each.estimate(*given) for each in (graphs, plain))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert graphs.estimate_rounds.replays == 3 * 3
+
+
+@needs_gpu
 def test_runs_on_the_current_stream(name):
     side = torch.cuda.Stream()
     tokens, prototypes = torch.randn(64, 34, 512, device="cuda"), torch.randn(34, 16, 512, device="cuda")

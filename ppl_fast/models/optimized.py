@@ -15,12 +15,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.blocks import HalvingConv2d, Upsample2x
 from ppl_fast.models.link_model import LinkModel
+from ppl_fast.models.replayed import Replayed
 
 Model = TypeVar("Model", bound=KeypointModel)
 
 
 @torch.no_grad()
-def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
+def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = False) -> Model:
     """A copy of a model that estimates the same keypoints faster, but for rounding, and does nothing else.
 
     A BatchNorm and a mean of 2 x 2 that follow a convolution become part of it, the kernels of halving convolutions are
@@ -32,6 +33,9 @@ def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
         model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole.
         dtype: of the convolutions in sequences, which are nearly all: None for the model's own; torch.bfloat16, which
             has 8 bits for a value, where the processor computes in it (AVX-512 BF16, AMX) or on a GPU.
+        cuda_graph: on a GPU, replay what is estimated from a CUDA graph, one for every shape of images that comes a
+            second time (`ppl_fast.models.replayed`): small batches then take the time of their kernels and not that of
+            their launches. The copy is for one thread at a time, and stays on its device.
 
     Returns:
         A model of the same class on the same device, in eval mode and without gradients. It refuses to be trained and
@@ -39,12 +43,16 @@ def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
 
     Raises:
         TypeError: no `KeypointModel`.
-        ValueError: another dtype, or bfloat16 for a model of neither PPL's nor AutoLink's kind.
+        ValueError: another dtype, bfloat16 for a model of neither PPL's nor AutoLink's kind, or a CUDA graph for a
+            model that is on no GPU.
     """
     if not isinstance(model, KeypointModel):
         raise TypeError(f"optimize: model must be a KeypointModel, got {type(model).__name__}")
     if dtype not in (None, torch.bfloat16) or (dtype and not isinstance(model, LinkModel)):
         raise ValueError(f"optimize: dtype must be None, or torch.bfloat16 for PPL and AutoLink, got {dtype}")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if cuda_graph and device.type != "cuda":
+        raise ValueError(f"optimize: cuda_graph needs a model on a CUDA device, got one on {device}")
     if model.optimized:
         raise ValueError(f"optimize: model is an optimised copy already: {model.optimized}")
     losses: dict[int, Any] = {id(model._perceptual): []} if isinstance(model, LinkModel) else {}  # are left behind
@@ -64,7 +72,16 @@ def optimize(model: Model, dtype: torch.dtype | None = None) -> Model:
                 module.register_forward_pre_hook(_in_own_dtype)
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
     fast.optimized = ", ".join([*(f"{count} {what}" for what, count in done.items()), "channels last"])
+    if cuda_graph:
+        _replay(fast, device)
     return fast
+
+
+def _replay(fast: KeypointModel, device: torch.device) -> None:
+    """Estimate from CUDA graphs from now on; what is not iterative has its rounds from `estimate`."""
+    name = "estimate_rounds" if fast.iterative else "estimate"
+    setattr(fast, name, Replayed(getattr(fast, name), device))
+    fast.optimized += ", replayed from CUDA graphs"
 
 
 def _fold(sequence: nn.Sequential, done: Counter[str]) -> None:

@@ -7,61 +7,17 @@ at a replay as it does otherwise. The rest of what Python decides is the model's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
 
-from ppl_fast._console import say
+from ppl_fast._cuda_graphs import Recorder
 
 WARM_UP = 3  # eager steps of a phase before its capture, after which optimizer, libraries and kernels are all set up
 
 Batch = dict[str, Tensor]
 Losses = tuple[tuple[str, ...], Tensor]  # names, and a vector with the value of each
-Result = TypeVar("Result")
-
-
-class Recorder:
-    """Records what a function launches on a GPU, on a stream of its own.
-
-    What is not recorded runs there as well, since autograd and cuBLAS keep things by stream.
-    """
-
-    def __init__(self, device: torch.device):
-        self.stream = torch.cuda.Stream(device)
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """A block that works on the stream, in order with what the current one does before and after."""
-        current = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            yield
-        current.wait_stream(self.stream)
-
-    def record(self, function: Callable[[], Result]) -> Callable[[], Result]:
-        """What launches again all that the function would, and gives what it gave, with other values in it."""
-        graph = torch.cuda.CUDAGraph()
-        # The threads of a loader may ask for memory meanwhile, which "global", the default, forbids them.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-            result = function()
-
-        def replay() -> Result:
-            graph.replay()
-            return result
-
-        return replay
-
-    def wait(self) -> None:
-        """Wait until the stream has done what it was given."""
-        self.stream.synchronize()
-
-    def recover(self) -> None:
-        """After a recording that failed: torch's generator may still count for it, and draw nothing else."""
-        generator = torch.cuda.default_generators[self.stream.device_index]
-        generator.graphsafe_set_state(generator.clone_state())
 
 
 class CapturedStep:
@@ -131,11 +87,8 @@ class CapturedStep:
             self._batch[name].copy_(tensor, non_blocking=True)
 
     def _capture(self) -> None:
-        try:
-            self._replay = self.recorder.record(lambda: self.step(self._batch))
-        except Exception as error:  # what cannot be captured can be run; an error of the step itself comes again there
+        otherwise = "steps are taken one by one, as no CUDA graph can hold this model's"
+        self._replay = self.recorder.attempt(lambda: self.step(self._batch), otherwise)
+        if self._replay is None:
             self._failed = True
-            self.recorder.recover()
             self.optimizer.zero_grad()
-            reason = str(error.__context__ or error).strip().partition("\n")[0]  # the end of a capture fails after that
-            say(f"note: steps are taken one by one, as no CUDA graph can hold this model's ({reason})")
