@@ -1,6 +1,7 @@
 """Named joints and their confidence on the page: what it holds, and in a headless Chromium every control of them."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ppl_fast.cli import main
 from ppl_fast.inference import collect as collected
 from ppl_fast.inference import estimate
 from ppl_fast.models import KeypointModel
-from ppl_fast.naming import Labelled, load_joints, name_joints
+from ppl_fast.naming import Labelled, NamedJoints, load_joints, name_joints
 from ppl_fast.page import collect
 from ppl_fast.training import load_model
 
@@ -56,6 +57,15 @@ def test_the_page_holds_what_estimate_gives(run, images):
     sure = [p["joints"]["measures"]["confidence"] for p in shown]
     np.testing.assert_allclose(sure, expected.confidence, atol=1e-4)
     np.testing.assert_allclose([p["measures"]["confidence"] for p in shown], keypoints.confidence, atol=1e-4)
+
+
+def test_keypoints_that_are_joints_bear_their_names(run, tmp_path):
+    """In the prior and the memory as in poses; the joints that were learned from keypoints are none of these."""
+    assert collect(run).data["names"] is None
+    shutil.copytree(run, tmp_path / "trained")
+    NamedJoints.first(NAMES, [(0, 1)], 6).save(tmp_path / "trained/model")
+    found = collect(tmp_path / "trained").data
+    assert found["names"] == found["joints"]["names"] == NAMES and len(found["colours"]) == 6
 
 
 def test_what_shows_nothing_is_left_out_of_named_poses_too(run, images, tmp_path):

@@ -65,6 +65,14 @@ class NamedJoints:
             report={},
         )
 
+    @property
+    def are_keypoints(self) -> bool:
+        """Whether the joints are the first keypoints as they are, as `first` makes them."""
+        own = type(self).first(self.names, self.skeleton, len(self.map.slope)).map
+        return self.network is None and all(
+            np.array_equal(*pair) for pair in ((self.map.slope, own.slope), (self.map.offset, own.offset))
+        )
+
     @torch.no_grad()
     def __call__(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
         """Joints (n, J, 2), (x, y) in [-1, 1], of images (n, 3, S, S) and their keypoints (n, N, 2)."""

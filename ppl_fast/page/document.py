@@ -120,6 +120,7 @@ def collect(
     memory, sure = memory_of(model), beside(run, model, joints)
     facts = described(model, run)
     data: dict[str, Any] = facts | {
+        "names": sure.keypoint_names(),
         "joints": sure.described(),
         "prior": priors(model, run, facts["step"]),
         "training": curves(run),

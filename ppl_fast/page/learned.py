@@ -30,7 +30,6 @@ def described(model: KeypointModel, run: Path) -> dict[str, Any]:
         "step": records[-1]["step"] if records else None,
         "imageSize": model.settings.image_size,
         "options": {name: readable(str(value)) for name, value in model.config.items()},
-        "names": None,
         "colours": ["#{:02x}{:02x}{:02x}".format(*colour) for colour in palette(count)],
         "links": links.tolist(),
         "weights": significant(weights, 4),

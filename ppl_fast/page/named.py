@@ -88,6 +88,13 @@ class Sureness:
         colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in palette(len(names))]
         return {"names": names, "links": [list(bone) for bone in self.joints.skeleton], "colours": colours}
 
+    def keypoint_names(self) -> list[str] | None:
+        """Names of the first keypoints, where the run was trained to have the joints there."""
+        naming = None if self.joints is None else self.joints.naming
+        if not (isinstance(naming, NamedJoints) and naming.are_keypoints):
+            return None
+        return [readable(name) for name in naming.names]
+
 
 def beside(run: Path, model: KeypointModel, joints: NamedJoints | None = None) -> Sureness:
     """What lies beside the model of a run.
