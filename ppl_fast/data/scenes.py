@@ -139,8 +139,8 @@ def _scenes(images: list[Pixels]) -> Iterator[Background]:
         own = [i for i, placed in enumerate(places) if placed.share >= ALIKE]
         misses += 1
         if len(own) >= LEAST_SAMPLES:
-            layers = np.full((len(own), side, side, 3), np.nan, np.float32)
-            for layer, i in zip(layers, own, strict=True):
+            layers = np.full((min(len(own), SAMPLES), side, side, 3), np.nan, np.float32)
+            for layer, i in zip(layers, own, strict=False):
                 _, _, row, column = places[i]
                 layer[row : row + size, column : column + size] = pool[i][0]
             still = agreed(layers)
