@@ -10,7 +10,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from formulas import PublishedPPL, published_affine_warp
+from formulas import PublishedPPL
 from run import keep, parser_of
 from torch import Tensor
 
@@ -37,8 +37,7 @@ class Published(PublishedPPL):
     @torch.no_grad()
     def estimate(self, images: Tensor, passes: int = 1) -> Tensor:
         """Keypoints (B, N, 2), (x, y)."""
-        prior = self.memory.prior()
-        return published_affine_warp(prior, self.regressor(images, prior)).flip(-1)
+        return self.find(images)[2].flip(-1)
 
 
 def rows_of(name: str, rounds: int) -> list[dict]:

@@ -130,10 +130,14 @@ class PublishedPPL(nn.Module):
         weights = F.softplus(self.factor * self.skeleton_scalar[i, j])
         return published_link_heatmap(keypoints.flip(-1), weights, self.size, self.thickness)
 
-    def forward(self, images, losses=True):
+    def find(self, images):
+        """The prior, the affine maps, and the keypoints that they make of it."""
         prior = self.memory.prior()
         affine = self.regressor(images, prior)
-        keypoints = published_affine_warp(prior, affine)
+        return prior, affine, published_affine_warp(prior, affine)
+
+    def forward(self, images, losses=True):
+        prior, affine, keypoints = self.find(images)
         recalled, commitment = self.memory(keypoints.detach())
         heatmap, reference = self.rasterize(keypoints), images
         if self.training:
