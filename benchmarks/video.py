@@ -15,14 +15,13 @@ from statistics import median
 
 import numpy as np
 import torch
+from estimate import MODELS
 from PIL import Image
 from run import keep, parser_of
 
-from ppl_fast import PPL, ExtendedPPL, inference, optimize
+from ppl_fast import inference, optimize
 from ppl_fast.data.video_writer import video_writer
-from ppl_fast.options.demo import MODEL
 
-MODELS = {"published, 128 x 128": PPL, "demo, 64 x 64": lambda: ExtendedPPL(**MODEL)}
 BATCH = 32
 SIZES = ((640, 360), (1280, 720))  # of frames, width and height
 
@@ -44,7 +43,7 @@ def draw_video(path: Path, count: int, size: tuple[int, int]) -> Path:
 def rates(name: str, video: Path, count: int, size: tuple[int, int], rounds: int) -> dict:
     """The row of one model."""
     torch.manual_seed(0)
-    model = optimize(MODELS[name]().eval())
+    model = optimize(MODELS[name][0]().eval())
     side = model.settings.image_size
     frames = torch.rand(count, 3, side, side) * 2 - 1
     taken: dict[str, list[float]] = {"model": [], "video": []}

@@ -107,6 +107,7 @@ def test_it_learns_on_as_the_run_learned(images, tmp_path, capsys):
     train(images, "--from", first, "--out", run, "--lr", "1e-3", *QUICK[2:])
     told = capsys.readouterr().out.splitlines()[0]
     assert told.startswith(f"options of {first}: steps 1, batch_size 3, ") and "lr" not in told
+    assert "betas (0.9, 0.99), schedule cosine" in told
     before, after = (training_of(each) for each in (first, run))
     assert (before["lr"], after["lr"], after["masks"]) == (2e-3, 1e-3, "auto")
     assert all(before[name] == after[name] for name in LEARNING if name != "lr")

@@ -13,6 +13,7 @@ from video_files import SIZE, bar_at, cut, encode
 from ppl_fast.data import ImageFolder, open_set
 from ppl_fast.data.clips import ClipFolder
 from ppl_fast.data.video import Video
+from ppl_fast.options.footage import Framing
 
 
 def test_clips_of_folders_and_videos_in_natural_order(clips):
@@ -36,6 +37,23 @@ def test_frames_of_videos_are_what_the_same_images_would_be(clips, tmp_path):
     for i in range(7):
         assert torch.equal(images[i], frames[i])
         assert frames[i].dtype == torch.float32 and frames[i].shape == (3, 16, 16)
+
+
+def test_large_frames_of_videos_come_reduced(tmp_path, monkeypatch):
+    """As the same images would be, but for a level or two of 255; originals are whole, and so is what views are cut of."""
+    asked, frames = [], Video.frames
+    monkeypatch.setattr(Video, "frames", lambda self, *how: asked.append(how[-1]) or frames(self, *how))
+    encode(tmp_path / "clips/a.mp4", count=3, size=(336, 144))
+    small = ClipFolder(tmp_path / "clips", 16)
+    assert asked == [16] and small.original(2).size == (336, 144)
+    for number in range(3):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        small.original(number).save(tmp_path / f"images/{number}.png")
+    images = ImageFolder(tmp_path / "images", 16)
+    assert max((images[i] - small[i]).abs().mean() for i in range(3)) < 2 / 127.5
+    asked.clear()
+    open_set(tmp_path / "clips", 16, framing=Framing("pad"))
+    assert asked == [None]
 
 
 def test_every_nth_frame_of_each_clip(clips):

@@ -94,6 +94,7 @@ def test_one_batch_of_frames_at_a_time_is_decoded_and_kept(clips, monkeypatch):
     decoded, kept, frames = [], [], Video.frames
 
     def counted(self, **options):
+        assert options["size"] == S  # large frames come reduced
         for frame in frames(self, **options):
             decoded.append(frame.number)
             kept.append(weakref.ref(frame.image))

@@ -90,7 +90,7 @@ def compared(first: str, other: str, options: argparse.Namespace) -> list[dict[s
 def measured(model: Any, after: Any, source: LearningSet, target: LearningSet) -> dict[str, float]:
     """Errors on the other set of a model by maps from what the one before had of the first, and by one of its own."""
     (points, joints), (own, labels), (judged, truth) = (
-        _points(each, part) for each, part in ((model, source.fit), (after, target.fit), (after, target.judged))
+        points_of(each, part) for each, part in ((model, source.fit), (after, target.fit), (after, target.judged))
     )
     shown = np.ones(joints.shape[:2], bool)
     maps = {"ridge": fit_ridge(points, joints), "named": linear.fit((points + 1) / 2, joints, shown).map}
@@ -104,7 +104,7 @@ def measured(model: Any, after: Any, source: LearningSet, target: LearningSet) -
     return {name: float(mean_over(joint_errors(each, truth, every))) for name, each in found.items()}
 
 
-def _points(model: Any, part: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+def points_of(model: Any, part: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints in [-1, 1] and joints in [0, 1] of up to `LABELS` images."""
     split = labelled_split(*part, "carry")[0].part(slice(LABELS))
     return predict(model, split.images, progress=False), split.joints

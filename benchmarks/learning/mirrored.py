@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from carry import HELD, LABELS, SIZE
+from carry import HELD, LABELS, SIZE, points_of
 from methods import METHODS
 from report import interval
 from run import trained
@@ -76,14 +76,14 @@ def measured(way: str, first: int, room: int, options: argparse.Namespace) -> di
 
 def sides(model: Any, data: Any) -> dict[str, float]:
     """How many keypoints change sides under a mirror, and the error."""
-    fit, judged = (labelled_split(*part, "mirrored")[0].part(slice(LABELS)) for part in (data.fit, data.judged))
+    judged = labelled_split(*data.judged, "mirrored")[0].part(slice(LABELS))
     images = torch.stack([judged.images[i] for i in range(len(judged))])
-    points, mirrored = (predict(model, each, progress=False)[..., 0] for each in (images, images.flip(3)))
+    points, mirrored = (predict(model, each, progress=False) for each in (images, images.flip(3)))
     prior = model.memory.prior()[:, 0].detach().numpy()
     beside = np.abs(prior - prior.mean()) > BESIDE
-    sign, other = (np.sign(each - each.mean(axis=1, keepdims=True))[:, beside] for each in (points, mirrored))
-    ridge = fit_ridge(predict(model, fit.images, progress=False), fit.joints)
-    error = joint_errors(ridge(predict(model, images, progress=False)), judged.joints, judged.visible)
+    across = (each[..., 0] - each[..., 0].mean(axis=1, keepdims=True) for each in (points, mirrored))
+    sign, other = (np.sign(each)[:, beside] for each in across)
+    error = joint_errors(fit_ridge(*points_of(model, data.fit))(points), judged.joints, judged.visible)
     return {
         "beside": int(beside.sum()),
         "change sides": float((sign != other).mean()),

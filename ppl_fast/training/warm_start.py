@@ -45,7 +45,9 @@ def options_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[
     named = dict(zip(FRAMING, ("fit", "crop", "margin", "turn"), strict=True))
     assert set(named) <= {field.name for field in fields(TrainConfig)}
     trained = training_of(path)
-    learning = {name: trained[name] for name in LEARNING if name in trained}
+    given = {name: trained[name] for name in LEARNING if name in trained}
+    config = TrainConfig(**given)  # by which lists of a file are what options are
+    learning = {name: getattr(config, name) for name in given}
     if learning.get("masks") not in (AUTO, MOVING):
         learning.pop("masks", None)
     return architecture, options, learning | {name: seen[attribute] for name, attribute in named.items()}
