@@ -40,7 +40,7 @@ def test_frames_of_videos_are_what_the_same_images_would_be(clips, tmp_path):
 
 
 def test_large_frames_of_videos_come_reduced(tmp_path, monkeypatch):
-    """As the same images would be, but for a level or two of 255; originals are whole, and so is what views are cut of."""
+    """As the same images would be, but for a level or two of 255; originals are whole, and so is what is cut."""
     asked, frames = [], Video.frames
     monkeypatch.setattr(Video, "frames", lambda self, *how: asked.append(how[-1]) or frames(self, *how))
     encode(tmp_path / "clips/a.mp4", count=3, size=(336, 144))
