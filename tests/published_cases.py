@@ -124,3 +124,14 @@ def streamed(path: Path, program: bytes, storages: dict[str, torch.Tensor] | Non
         file.write(struct.pack("<q", len(storage)) + storage.numpy().tobytes())
     path.write_bytes(file.getvalue())
     return path
+
+
+def before_norms(state):
+    """Biases of the convolutions of a published state dict that a BatchNorm follows, with its running mean."""
+    found = {}
+    for key in state:
+        parent, _, number = key.removesuffix(".running_mean").rpartition(".")
+        if key.endswith(".running_mean"):
+            layers = (f"{parent}.{index}" for index in reversed(range(int(number))))
+            found[next(f"{layer}.bias" for layer in layers if f"{layer}.weight" in state)] = key
+    return found

@@ -1,5 +1,7 @@
 """Layers, against plain compositions of torch's."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from ppl_fast.models import blocks
-from ppl_fast.models.blocks import Halve, HalvingConv2d, MixerLayer, random_blocks, upsample2x
+from ppl_fast.models.blocks import Halve, HalvingConv2d, Layers, MixerLayer, random_blocks, upsample2x
 from ppl_fast.models.regressor import DownBlock, Regressor, attend, cells
 from ppl_fast.models.translator import LightTranslator, UNetTranslator
 
@@ -44,11 +46,29 @@ def test_doubling_is_the_operators_on_a_gpu_and_torchs_elsewhere_and_inside_of_t
 
 def test_down_block_is_the_sum_of_two_paths():
     block, x = DownBlock(3, 4).double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    weight, bias = block.entry[0].weight, block.entry[0].bias
-    main, side = (F.avg_pool2d(F.conv2d(x, weight[s], bias[s], padding=1), 2) for s in (slice(4), slice(4, None)))
+    weight = block.entry[0].weight
+    main, side = (F.avg_pool2d(F.conv2d(x, weight[s], padding=1), 2) for s in (slice(4), slice(4, None)))
     norm = 1 / (1 + 1e-5) ** 0.5  # a fresh BatchNorm in eval mode
     expected = F.leaky_relu(block.main(main * norm) + side * norm, 0.2)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_a_bias_before_batchnorm_is_taken_off_the_running_mean():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Conv2d(4, 2, 1))
+    plain[1].running_mean.normal_()
+    layers = Layers(*copy.deepcopy(plain))
+    assert set(layers.spare_biases("in.")) == {"in.0.bias"} and "0.bias" not in layers.state_dict()
+    state = plain.state_dict()
+    layers.load_state_dict(state)
+    assert state.keys() == plain.state_dict().keys()  # what is given stays as it is
+    for training in (True, False):
+        x = torch.randn(2, 3, 8, 8)
+        found, expected = (each.train(training)(x) for each in (layers, plain))
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(layers[1].running_mean + plain[0].bias, plain[1].running_mean)
+    layers.load_state_dict(layers.state_dict())
+    other = Layers(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.BatchNorm2d(4))
+    assert other.spare_biases() == {} and other[0].bias is not None
 
 
 def test_mixer_layer_adds_both_branches():

@@ -5,7 +5,15 @@ import argparse
 import pytest
 import torch
 from model_cases import pictures, tiny
-from published_cases import PUBLISHED, SMALL_AUTOLINK, SMALL_PPL, pickled_module, small_autolink, small_ppl
+from published_cases import (
+    PUBLISHED,
+    SMALL_AUTOLINK,
+    SMALL_PPL,
+    before_norms,
+    pickled_module,
+    small_autolink,
+    small_ppl,
+)
 from torch import nn
 
 from ppl_fast import PPL, AutoLink
@@ -36,12 +44,17 @@ def test_there_and_back_is_exact(kind):
     assert torch.equal(back.estimate(images), model.estimate(images))
 
 
-def test_a_published_state_is_kept_but_for_the_unused_triangle():
+def test_a_published_state_is_kept_but_for_the_unused_triangle_and_biases_before_batchnorm():
     state = small_ppl().to_published()
     state = {key: torch.randn_like(value) if value.is_floating_point() else value for key, value in state.items()}
     back = PPL.from_published(state).to_published()
     state["skeleton_scalar"] = state["skeleton_scalar"].triu(1)
     del state["regressor.coord"], back["regressor.coord"]
+    norms = before_norms(state)
+    for bias, mean in norms.items():
+        state[mean] = state[mean] - state[bias]
+        state[bias] = torch.zeros_like(state[bias])
+    assert len(norms) > 10
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
@@ -102,6 +103,42 @@ class HalvingConv2d(nn.Conv2d):
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
         kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1)
         return F.conv2d(laid_out(x), kernel, self.bias, stride=2, padding=1)
+
+
+class Layers(nn.Sequential):
+    """Layers in order. A convolution before a BatchNorm has no bias: the mean that is subtracted would take it along.
+
+    A state dict may have such biases, as the published models' do: their running means then contain them.
+    """
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers)
+        for layer, after in pairwise(layers):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+                layer.bias = None  # after it was drawn: a seed gives the weights that it has always given
+
+    def spare_biases(self, prefix: str = "") -> dict[str, str]:
+        """Names of biases that are not there, and of the running means that would contain them."""
+        return {
+            f"{prefix}{name}.bias": f"{prefix}{norm}.running_mean"
+            for (name, layer), (norm, after) in pairwise(self.named_children())
+            if isinstance(layer, nn.Conv2d) and layer.bias is None and isinstance(after, nn.BatchNorm2d)
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for bias, mean in self.spare_biases(prefix).items():
+            if bias in state_dict and mean in state_dict:
+                state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def spare_biases(model: nn.Module) -> dict[str, str]:
+    """`Layers.spare_biases` of all that are in a model."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Layers):
+            found |= module.spare_biases(f"{name}." if name else "")
+    return found
 
 
 class MLP(nn.Sequential):

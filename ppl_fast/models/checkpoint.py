@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import replacing, write_text
-from ppl_fast.models.weights import check_finite, check_fit, read_header, read_tensors, safetensors
+from ppl_fast.models.blocks import spare_biases
+from ppl_fast.models.weights import Announced, check_finite, check_fit, read_header, read_tensors, safetensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CALIBRATION = "confidence.json"  # beside them, where ppl-fast calibrate was run
@@ -87,7 +89,7 @@ def check_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
         ValueError: a truncated file, or a key that does not match; the first one is named.
     """
     path = weights_of(directory)
-    check_fit(str(path), read_header(path), model.state_dict())
+    check_fit(str(path), _needed(read_header(path), model), model.state_dict())
 
 
 def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
@@ -99,7 +101,13 @@ def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     """
     path, expected = weights_of(directory), model.state_dict()
     state = read_tensors(path)
-    check_fit(str(path), state, expected)
+    check_fit(str(path), _needed(state, model), expected)
     for name, value in state.items():
-        check_finite(str(path), name, value.to(expected[name].dtype))
+        check_finite(str(path), name, value.to(expected[name].dtype) if name in expected else value)
     model.load_state_dict(state)
+
+
+def _needed(entries: Mapping[str, Announced | Tensor], model: nn.Module) -> Mapping[str, Announced | Tensor]:
+    """Entries without the biases that models once had before a BatchNorm."""
+    spare = spare_biases(model)
+    return {name: entry for name, entry in entries.items() if name not in spare}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ppl_fast.models.blocks import is_followed
+from ppl_fast.models.blocks import Layers, is_followed
 
 Result = TypeVar("Result")
 
@@ -41,7 +41,7 @@ class Recomputing(nn.Module):
         return found
 
 
-class Block(Recomputing, nn.Sequential):
+class Block(Recomputing, Layers):
     """Layers in order, on maps (B, C, H, W) that are laid one after another along the channels first."""
 
     def forward(self, *maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, act, conv, init_kaiming, no_autocast
+from ppl_fast.models.blocks import HalvingConv2d, Layers, Upsample2x, act, conv, init_kaiming, no_autocast
 from ppl_fast.models.recompute import Block, Recomputing
 
 
@@ -16,8 +16,8 @@ class DownBlock(Recomputing):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.outputs = outputs
-        self.entry = nn.Sequential(HalvingConv2d(inputs, 2 * outputs), nn.BatchNorm2d(2 * outputs))
-        self.main = nn.Sequential(act(inplace=False), conv(outputs, outputs), nn.BatchNorm2d(outputs))
+        self.entry = Layers(HalvingConv2d(inputs, 2 * outputs), nn.BatchNorm2d(2 * outputs))
+        self.main = Layers(act(inplace=False), conv(outputs, outputs), nn.BatchNorm2d(outputs))
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Halve, Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
+from ppl_fast.models.blocks import Halve, Layers, Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
 from ppl_fast.models.recompute import Block, Recomputing
 
 
@@ -77,7 +77,7 @@ class LightTranslator(nn.Module):
 
     @staticmethod
     def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), act())
+        return Layers(conv(inputs, outputs, stride), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
         """Reconstruction (B, 3, H, W), unbounded, from reference (B, 3, H, W) and heatmap (B, 1, H, W)."""

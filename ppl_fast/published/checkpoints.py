@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_fast._messages import listed, short
 from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
+from ppl_fast.models.blocks import spare_biases
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.weights import check_finite, check_kind
 from ppl_fast.options import migration
@@ -115,7 +116,8 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
     if own and given.get("alpha") == (1,):  # the parameter of a pickled module; state dicts have a scalar
         given["alpha"] = ()
     missing = [key for key in expected if key not in given and key not in layout.optional]
-    surplus = [key for key in given if key not in expected]
+    spare = spare_biases(model) if own else {}  # pickled modules may have them
+    surplus = [key for key in given if key not in expected and key not in spare]
     both = [key for key in expected if key in given and key != layout.coordinates]
     wrong = [f"{key} {given[key]} instead of {expected[key]}" for key in both if given[key] != expected[key]]
     if missing or surplus or wrong:

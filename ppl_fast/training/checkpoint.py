@@ -18,6 +18,7 @@ from ppl_fast._documents import read_json
 from ppl_fast._files import new_folder, write_text
 from ppl_fast._messages import short
 from ppl_fast.models import KeypointModel
+from ppl_fast.models.blocks import spare_biases
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 _STEP_PREFIX = "step_"
@@ -91,7 +92,8 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Op
         tensors = read_tensors(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint file {path} is missing or damaged: {error}") from error
-    parameters = dict(model.named_parameters())
+    parameters, spare = dict(model.named_parameters()), spare_biases(model)  # which models once had
+    tensors = {key: saved for key, saved in tensors.items() if key.rpartition(".")[0] not in spare}
     for key in sorted(tensors):
         others = [f"{key.rpartition('.')[0]}.{slot}" for slot in SLOTS]
         if missing := [other for other in others if other not in tensors]:

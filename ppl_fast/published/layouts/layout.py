@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_fast.models import MODELS, KeypointModel, LinkModel
+from ppl_fast.models.blocks import spare_biases
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.regressor import cells
 
@@ -107,7 +108,9 @@ class Layout(ABC):
         """The published state dict of a model; its tensors are copies."""
         published = dict(self.modules(model.settings))
         found: dict[str, Tensor] = {}
-        for key, value in model.state_dict().items():
+        state = model.state_dict()
+        state |= {bias: torch.zeros_like(state[mean]) for bias, mean in spare_biases(model).items()}
+        for key, value in state.items():
             module, _, leaf = key.rpartition(".")
             if key in self.ours:
                 continue
