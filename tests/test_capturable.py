@@ -1,4 +1,4 @@
-"""A whole training step never waits for the GPU, so that a CUDA graph can hold it; test_gpu.py captures one."""
+"""A whole training step never waits for the GPU, so that a CUDA graph can hold it; test_gpu_models.py captures one."""
 
 import importlib
 

@@ -1,6 +1,4 @@
-"""Triton and CUDA C++ on a GPU: all cases, sizes past 2^31, CUDA graphs, streams, and the model's gradients."""
-
-import os
+"""Triton and CUDA C++ on a GPU: all cases, sizes past 2^31, CUDA graphs and streams."""
 
 import pytest
 import torch
@@ -8,22 +6,10 @@ from cases import CASES, first
 from cases.bilinear_upsample2x import random_maps
 from cases.link_heatmap import random_links
 from cases.memory_attention import random_tokens
+from gpu_cases import DEVICE, REHEARSE, each_backend, needs_gpu, pytestmark  # noqa: F401
 from op_tester import assert_close, check, evaluate, strided
 
 import ppl_fast
-from ppl_fast import _backend
-
-REHEARSE = os.environ.get("TRITON_INTERPRET") == "1"  # gpu_suite.sh --rehearse: what does not need a GPU, on the CPU
-if not torch.cuda.is_available() and not REHEARSE:
-    pytest.skip("no GPU", allow_module_level=True)
-if REHEARSE:
-    import interpreted
-
-    interpreted.faster()
-    interpreted.use_large_tiles()
-DEVICE = "cpu" if REHEARSE else "cuda"
-pytestmark = pytest.mark.usefixtures("gpu_answers")
-needs_gpu = pytest.mark.skipif(REHEARSE, reason="no GPU to rehearse on")
 
 HALVES = (torch.float16, torch.bfloat16)  # with the first case and with values that are not numbers
 EVERY = [
@@ -32,26 +18,22 @@ EVERY = [
     for case in cases
     for dtype in (torch.float32, *(HALVES if case is cases[0] or "nan" in case.name else ()))
 ]
-BACKENDS = [name for name in ("triton", "cpp") if not any(_backend.reason_against(op, name, DEVICE) for op in CASES)]
 SUFFIX = {"triton": "_triton", "cpp": ""}
 
 
-@pytest.fixture(params=BACKENDS)
-def name(request) -> str:
-    """Each backend that runs on this GPU; CUDA C++ where it was built."""
-    return request.param
-
-
+@each_backend
 @pytest.mark.parametrize(("op", "case", "dtype"), EVERY)
 def test_agrees_with_the_reference(name, op, case, dtype):
     check(op, case, name, dtype, DEVICE)
 
 
+@each_backend
 @pytest.mark.parametrize(("op", "case"), first())
 def test_strides(name, op, case):
     check(op, case, name, torch.float32, DEVICE, layout=strided)
 
 
+@each_backend
 @pytest.mark.parametrize(
     ("op", "make"),
     [
@@ -77,6 +59,7 @@ def test_large_sizes_agree_and_repeat_to_the_bit(name, op, make):
             assert_close(f"{op} output {i}", a, e, 1e-4)
 
 
+@each_backend
 def test_more_than_32767_links_need_a_wider_winner(name):
     links = torch.tensor([[0, 1]], device=DEVICE).repeat(32768, 1)
     weights = torch.zeros(32768, device=DEVICE)
@@ -86,6 +69,7 @@ def test_more_than_32767_links_need_a_wider_winner(name):
     assert winner.dtype == torch.int32 and (winner == 32767).all()
 
 
+@each_backend
 @needs_gpu
 @pytest.mark.skipif(not REHEARSE and torch.cuda.mem_get_info()[1] < 60e9, reason="needs 60 GB of GPU memory")
 def test_offsets_past_two_to_the_31(name):
@@ -122,6 +106,7 @@ def test_offsets_past_two_to_the_31(name):
         assert torch.equal(gradient[-1:], torch.autograd.grad(doubled_last, last, doubled_last.detach())[0])
 
 
+@each_backend
 @needs_gpu
 def test_cuda_graph_replays_with_new_values(name):
     keypoints = (torch.rand(4, 8, 2, device="cuda") * 2 - 1).requires_grad_()
@@ -146,97 +131,7 @@ def test_cuda_graph_replays_with_new_values(name):
         assert torch.equal(a, b)
 
 
-@needs_gpu
-def test_cuda_graph_holds_a_whole_training_step(name):
-    """Replays take the steps that eager takes: forward, backward, Adam and the memory's moving averages."""
-    images = torch.empty(4, 3, 32, 32, device="cuda")
-
-    def fresh():
-        torch.manual_seed(0)
-        model = ppl_fast.PPL(num_keypoints=4, image_size=32, width=0.5, reconstruction_loss="mse").cuda()
-        return model, torch.optim.Adam(model.parameters(), lr=1e-4, capturable=True)
-
-    def step(model, optimizer):
-        optimizer.zero_grad()
-        with ppl_fast.use_backend(name):
-            loss = model(images, images).loss  # a reference of its own, so that nothing is drawn by chance
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    def batch(i):
-        images.copy_(torch.rand(images.shape, generator=torch.Generator().manual_seed(i)) * 2 - 1)
-
-    eager, losses = fresh(), []
-    for i in range(5):
-        batch(i)
-        losses.append(step(*eager))
-    captured, side, graph = fresh(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for i in range(3):
-            batch(i)
-            step(*captured)
-    torch.cuda.current_stream().wait_stream(side)
-    captured[1].zero_grad()
-    with torch.cuda.graph(graph):
-        loss = step(*captured)
-    for i in range(3, 5):
-        batch(i)
-        graph.replay()
-        torch.testing.assert_close(loss, losses[i], rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(captured[0].memory.sizes, eager[0].memory.sizes)
-
-
-@needs_gpu
-def test_the_trainer_replays_the_steps_that_it_takes_eagerly(tmp_path, monkeypatch):
-    """In two phases, three eager steps and three replays each; with samples filled in, drawn by chance and clipped."""
-    pytest.importorskip("accelerate", reason="training needs the train extra")
-    from ppl_fast.training import TrainConfig
-    from ppl_fast.training.setup import new_accelerator
-    from ppl_fast.training.trainer import Trainer
-
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    small = {"num_keypoints": 6, "image_size": 32, "width": 0.25, "head": "position", "reconstruction_loss": "mse"}
-    memory = {"memory_start": "balanced", "reseed_after": 2}
-    hidden = {"occlude_input": 0.5, "occlude_fill": True, "withhold": 0.5, "withhold_until": 0.5}
-    weights = {"equivariance_weight": 1.0, "foreground_weight": 1.0, "prior_weight": 1.0}
-
-    def trained(**options):
-        loop = {"steps": 12, "batch_size": 4, "lr": 1e-5, "schedule": "cosine", "clip_norm": 1.0, "device": "cuda"}
-        config = TrainConfig(**loop, **options)
-        torch.manual_seed(0)
-        model = ppl_fast.ExtendedPPL(**small, **memory, **hidden, **weights)
-        state = {"step": 0, "seconds": 0.0, "scaler": None}
-        trainer = Trainer(config, model, [], tmp_path, state, new_accelerator(config))
-        trainer.model.train()
-        losses = []
-        for i in range(12):
-            trainer._advance(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(i)) * 2 - 1)
-            losses.append(trainer._totals.pop("loss"))
-        return torch.stack(losses), trainer
-
-    replayed, trainer = trained(cuda_graph=True)
-    assert trainer._captured.replays == 6
-    torch.testing.assert_close(replayed, trained()[0], rtol=1e-3, atol=1e-5)
-
-
-@needs_gpu
-def test_optimized_copies_replay_their_estimates(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    torch.manual_seed(0)
-    model = ppl_fast.ExtendedPPL(num_keypoints=6, image_size=32, width=0.25, reconstruction_loss="mse").cuda().eval()
-    plain, graphs = ppl_fast.optimize(model), ppl_fast.optimize(model, cuda_graph=True)
-    visible = torch.ones(2, 1, 32, 32, dtype=torch.bool, device="cuda")
-    visible[..., 9:] = False
-    for number in range(4):
-        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(number)).cuda() * 2 - 1
-        for given in ((images[:1],), (images,), (images, 3, visible)):
-            found, expected = (each.estimate(*given) for each in (graphs, plain))
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert graphs.estimate_rounds.replays == 3 * 3
-
-
+@each_backend
 @needs_gpu
 def test_runs_on_the_current_stream(name):
     side = torch.cuda.Stream()
@@ -250,51 +145,3 @@ def test_runs_on_the_current_stream(name):
         actual = ppl_fast.memory_attention(late, prototypes, backend=name)[0]
     side.synchronize()
     assert torch.equal(actual, expected)
-
-
-def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
-    """The model on the GPU with the backend behind auto, against the reference behind auto."""
-    # Two maps that differ by rounding differ by 2^-11 where TF32 rounds them to either side.
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    results = []
-    for wanted in (name, "reference"):
-        torch.manual_seed(0)
-        model = ppl_fast.PPL(num_keypoints=4, image_size=32, width=0.5, reconstruction_loss="mse").to(DEVICE)
-        torch.manual_seed(1)
-        images = torch.rand(2, 3, 32, 32, device=DEVICE) * 2 - 1
-        with ppl_fast.use_backend(wanted):
-            out = model(images)
-        out.loss.backward()
-        gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
-        results.append(torch.stack([out.loss.detach(), *gradients]))
-    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
-
-
-@needs_gpu
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_a_run_trains_here_goes_on_elsewhere_and_estimates(precision, tmp_path):
-    from tiny import draw_images, run_steps
-
-    from ppl_fast.inference import collect, estimate
-    from ppl_fast.training import load_model
-
-    images, run = draw_images(tmp_path / "images"), tmp_path / "run"
-    run_steps(images, run, 4, device="cuda", precision=precision)
-    run_steps(images, run, 6, resume=True, device="cpu")
-    run_steps(images, run, 8, resume=True, device="cuda", precision=precision)
-    model = load_model(run)
-    found = [collect(estimate(each, images)).keypoints for each in (model, ppl_fast.optimize(model.cuda()))]
-    assert found[0].shape == (10, 6, 2)
-    torch.testing.assert_close(*map(torch.as_tensor, found), rtol=0, atol=0.5)  # of a pixel; TF32
-
-
-@needs_gpu
-@pytest.mark.parametrize("architecture", [ppl_fast.PPL, ppl_fast.AutoLink])
-def test_maps_lie_channels_last(architecture):
-    model, seen = architecture(num_keypoints=4, image_size=32, reconstruction_loss="mse").cuda(), []
-    for layer in model.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(lambda layer, _, out: seen.append(out))
-    model(torch.rand(2, 3, 32, 32, device="cuda")).loss.backward()
-    assert len(seen) > 20
-    assert all(out.is_contiguous(memory_format=torch.channels_last) for out in seen)

@@ -98,14 +98,17 @@ def test_the_gradient_is_taken_with_the_loss(monkeypatch, piece):
     loss, seen = PerceptualLoss("vgg16"), []
     loss.load_state(state())
     a, b = pictures(3).requires_grad_(), pictures(3, seed=2)
-    expected = with_gradient(loss.distance(a, b), a)
+    whole = loss.distance(a, b)
+    # By as many images at a time: among others oneDNN rounds otherwise, and a kink may lie between.
+    parts = [(a[i : i + piece], b[i : i + piece]) for i in range(0, 3, piece)]
+    expected = with_gradient(sum(loss.distance(*part) * len(part[0]) / 3 for part in parts), a)
     monkeypatch.setattr(loss, "features", lambda x, features=loss.features: (seen.append(len(x)), features(x))[1])
     found = loss(a, b)
     (kept,) = found.grad_fn.saved_tensors
     assert kept.shape == a.shape and seen == [n for n in (min(piece, 3 - i) for i in range(0, 3, piece)) for _ in "ab"]
     torch.testing.assert_close(with_gradient(found, a), expected, rtol=1e-5, atol=1e-8)
     with torch.no_grad():
-        torch.testing.assert_close(loss(a, b), expected[0])
+        torch.testing.assert_close(loss(a, b), whole)
 
 
 def test_where_maps_are_kept_for_the_backward():

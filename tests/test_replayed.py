@@ -1,7 +1,7 @@
 """Estimates replayed from CUDA graphs are those of the model, for each shape that comes again.
 
 There is no CUDA graph on a CPU: a stand-in runs the method again at each replay, on the arguments that it was recorded
-with, and leaves its results where those of the first replay were. test_gpu.py replays real ones.
+with, and leaves its results where those of the first replay were. test_gpu_models.py replays real ones.
 """
 
 from contextlib import nullcontext

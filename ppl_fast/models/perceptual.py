@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ppl_fast.models.blocks import is_followed, laid_out
+from ppl_fast.models.blocks import is_followed, laid_out, no_autocast
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -83,8 +83,7 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(targets)
         found = self.features(images)
-        # The targets' maps become the differences, of which autograd keeps the signs' source: nothing else needs them.
-        first, *others = (b.float().sub_(a.float()).abs().mean() for a, b in zip(found, wanted, strict=True))
+        first, *others = (_distance(a, b) for a, b in zip(found, wanted, strict=True))
         return sum(others, first)
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -103,7 +102,7 @@ class PerceptualLoss(nn.Module):
     def _stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map that is compared, and what the next stage sees of it."""
         for layer in self.stages[number].children():
-            x = F.relu(layer(x), inplace=True)
+            x = _conv_relu(layer, x)
         return x, F.max_pool2d(x, 2) if number + 1 < len(self.stages) else x
 
     @torch.no_grad()
@@ -154,6 +153,65 @@ class _AtOnce(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad.to(gradient.dtype), None, None
+
+
+def _distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """The mean absolute difference of two maps in float32; what `wanted` holds is given up for the differences."""
+    if is_followed() or not (found.requires_grad and torch.is_grad_enabled()):
+        return wanted.float().sub_(found.float()).abs().mean()
+    mean: Tensor = _Distance.apply(found, wanted)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _Distance(torch.autograd.Function):
+    """`_distance` in the passes over memory that it needs: autograd takes twice as many."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
+        difference = wanted.float().sub_(found)
+        ctx.save_for_backward(difference)
+        ctx.dtype = found.dtype
+        return difference.abs().mean()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return difference.sgn().mul_(grad / -difference.numel()).to(ctx.dtype), None
+
+
+def _conv_relu(layer: nn.Module, x: Tensor) -> Tensor:
+    """ReLU of a frozen convolution; on a GPU cuDNN adds the bias and cuts off before it writes."""
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+    if x.device.type != "cuda" or not torch.backends.cudnn.enabled or is_followed():
+        return F.relu(layer(x), inplace=True)
+    half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    with no_autocast(x.device):
+        cut: Tensor = _ConvRelu.apply(  # type: ignore[no-untyped-call]
+            x.to(half), layer.weight.to(half), layer.bias.to(half), layer.padding
+        )
+    return cut
+
+
+class _ConvRelu(torch.autograd.Function):
+    """ReLU of a convolution of stride 1, with a gradient of what goes in."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+        cut = torch.cudnn_convolution_relu(x, weight, bias, (1, 1), padding, (1, 1), 1)
+        ctx.save_for_backward(x, weight, cut)
+        ctx.padding = padding
+        return cut
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight, cut = ctx.saved_tensors
+        let_through = torch.ops.aten.threshold_backward(grad, cut, 0)
+        of_input, _, _ = torch.ops.aten.convolution_backward(
+            let_through, x, weight, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), 1, (True, False, False)
+        )
+        return of_input, None, None, None
 
 
 def _watched(images: Tensor) -> bool:
