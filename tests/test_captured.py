@@ -1,11 +1,12 @@
 """Steps of training replayed from a graph: phases, buffers, seeds and losses are those of an eager run, to the bit.
 
 There is no CUDA graph on a CPU: a stand-in runs the step again at each replay, with the numbers that Python had at the
-capture, and leaves its results where those of the first replay were. test_gpu.py replays real ones.
+capture, and leaves its results where those of the first replay were. test_gpu_models.py replays real ones.
 """
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 from tiny import run_steps
 
 from ppl_fast._cuda_graphs import Recorder
+from ppl_fast.models import ExtendedPPL
 from ppl_fast.models.extended import Extension
+from ppl_fast.options.demo import MODEL as DEMO
 from ppl_fast.training import TrainConfig, captured, trainer
 from ppl_fast.training.logging import read_records
 
@@ -177,6 +180,28 @@ def test_another_shape_or_phase_ends_a_graph(graphs, monkeypatch):
     assert len({each.data_ptr() for each in seen[:5]}) == 1 and seen[0].is_contiguous(memory_format=torch.channels_last)
     assert (StandIn.captures, take.replays) == (3, 6)
     assert isinstance(optimizer.param_groups[0]["lr"], torch.Tensor) and optimizer.param_groups[0]["capturable"]
+
+
+def on_a_gpu(processes=1):
+    return SimpleNamespace(device=torch.device("cuda"), num_processes=processes)
+
+
+def test_where_steps_are_replayed_without_being_asked():
+    small = ExtendedPPL(**DEMO)
+    assert captured.replays(TrainConfig(batch_size=64), small, on_a_gpu())
+    for differs in ({"batch_size": 65}, {"precision": "fp16"}, {"accumulate": 2}, {"cuda_graph": False}):
+        assert not captured.replays(TrainConfig(**{"batch_size": 64} | differs), small, on_a_gpu())
+    config = TrainConfig(batch_size=8)
+    assert not captured.replays(config, small, on_a_gpu(processes=2))
+    assert not captured.replays(config, small, SimpleNamespace(device=torch.device("cpu"), num_processes=1))
+    assert captured.replays(replace(config, cuda_graph=True, batch_size=65), small, on_a_gpu())
+
+    class Own(ExtendedPPL):
+        pass
+
+    taught = ExtendedPPL(**DEMO)
+    taught.terms = (*taught.terms, taught.terms[0])
+    assert not any(captured.replays(config, model, on_a_gpu()) for model in (Own(**DEMO), taught))
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,35 @@ at a replay as it does otherwise. The rest of what Python decides is the model's
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ppl_fast._cuda_graphs import Recorder
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from ppl_fast.models import KeypointModel
+    from ppl_fast.training.config import TrainConfig
+
+FEW = 1 << 18  # pixels of a step; a GPU works on 2^15 of them for 5 ms, which take Python 40 (docs/gpu.md)
 WARM_UP = 3  # eager steps of a phase before its capture, after which optimizer, libraries and kernels are all set up
 
 Batch = dict[str, Tensor]
 Losses = tuple[tuple[str, ...], Tensor]  # names, and a vector with the value of each
+
+
+def replays(config: TrainConfig, model: KeypointModel, accelerator: Accelerator) -> bool:
+    """Whether steps are to be replayed: as the option says, or where that pays and is known to be right."""
+    if config.cuda_graph != "auto":
+        return config.cuda_graph == "true"
+    alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+    parts = "terms" in vars(model) or getattr(model.settings, "trunk", None)  # of the caller
+    ours = type(model).__module__.startswith("ppl_fast.") and not parts
+    small = config.batch_size * model.settings.image_size**2 <= FEW
+    return alone and ours and small and config.precision != "fp16" and config.accumulate == 1
 
 
 class CapturedStep:

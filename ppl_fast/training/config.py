@@ -106,8 +106,11 @@ class TrainConfig:
     accumulate: int = option(
         1, "parts that a process takes its images of a step in, one after another, where they do not fit at once", low=1
     )
-    cuda_graph: bool = option(
-        False, "replay steps from a CUDA graph: for small models on one GPU, which wait for Python at each step"
+    cuda_graph: str = option(
+        "auto",
+        "replay steps from a CUDA graph, for small models on one GPU, which wait for Python at each step: auto = where "
+        "a step has up to 2^18 pixels (64 images of 64 x 64) and the model is one of this package; true; false",
+        choices=("auto", "true", "false"),
     )
     sync_batchnorm: bool = option(False, "BatchNorm over the images of all processes, not of each by itself")
     timeout: int = option(
@@ -129,14 +132,16 @@ class TrainConfig:
         before = {"cache": self.cache} | ({} if tensorboard is None else {"tensorboard": tensorboard})
         for name, value in migration.loop(before).items():
             setattr(self, name, value)
+        if isinstance(self.cuda_graph, bool):
+            self.cuda_graph = str(self.cuda_graph).lower()
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
         if self.individual is not None and self.labels is None:
             raise ValueError(f"TrainConfig: individual needs labels, got individual {self.individual} without")
-        if self.cuda_graph and self.precision == "fp16":
+        if self.cuda_graph == "true" and self.precision == "fp16":
             raise ValueError("TrainConfig: cuda_graph needs precision no or bf16, got fp16")
-        if self.cuda_graph and self.accumulate > 1:
+        if self.cuda_graph == "true" and self.accumulate > 1:
             raise ValueError(f"TrainConfig: cuda_graph takes a step's images at once, got accumulate {self.accumulate}")
         if self.crop is not None and self.masks == MOVING:
             raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")

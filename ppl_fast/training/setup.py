@@ -102,7 +102,7 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     if cpu and config.precision == "fp16":
         raise ValueError("TrainConfig: precision fp16 needs a GPU; on the CPU use bf16 or no")
     processes = _processes()
-    if config.cuda_graph and (device.type != "cuda" or processes > 1):
+    if config.cuda_graph == "true" and (device.type != "cuda" or processes > 1):
         found = f"device {device.type}" if device.type != "cuda" else f"{processes} processes"
         raise ValueError(f"TrainConfig: cuda_graph needs one process on a CUDA GPU, got {found}: set it to false there")
     if device.index is not None and processes > 1:

@@ -22,7 +22,7 @@ from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.loading import Pictures
 from ppl_fast.models import KeypointModel
-from ppl_fast.training.captured import Batch, CapturedStep, Losses
+from ppl_fast.training.captured import Batch, CapturedStep, Losses, replays
 from ppl_fast.training.checkpoint import checkpoint_path, list_checkpoints, newest, save_checkpoint
 from ppl_fast.training.config import TrainConfig
 from ppl_fast.training.forecast import Forecast
@@ -79,7 +79,7 @@ class Trainer:
         if state["scaler"] and accelerator.scaler:
             accelerator.scaler.load_state_dict(state["scaler"])
         self._captured: CapturedStep | None = None
-        if config.cuda_graph:
+        if replays(config, self.bare_model, accelerator):
             self._captured = CapturedStep(self._train_on, self.optimizer, accelerator.device, self.layout)
             self.bare_model.captured = True
         self._totals: dict[str, torch.Tensor] = {}  # sums of the losses since the last record
