@@ -29,7 +29,7 @@ import torch
 import whole_model
 from cases import TOLERANCE, Case
 from gpu_clock import COMPILER, DEVICE, HERE, REHEARSE, eager_time, graph_time, kernel_times, launched, peak_memory
-from gpu_models import MODEL, measure_estimate, measure_loading, measure_model
+from gpu_models import MODEL, measure_demo, measure_estimate, measure_loading, measure_model
 from harness import GATE, assert_close_on_average, implementation, leaves_of, outputs_of, suites
 from op_tester import assert_close
 
@@ -141,6 +141,14 @@ def estimate_jobs() -> list[Job]:
     ]
 
 
+def demo_jobs() -> list[Job]:
+    """Launched kernel by kernel, and replayed from a CUDA graph."""
+    return [
+        Job(f"demo's training{' replayed' * replayed}", fastest(), functools.partial(measure_demo, replayed))
+        for replayed in (False, True)
+    ]
+
+
 def chosen(names, precisions) -> list[tuple[str, str]]:
     """Every name at every precision, one precision after the other."""
     return [(name, precision) for precision in precisions for name in names]
@@ -166,6 +174,7 @@ GROUPS: dict[str, Callable[[], list[Job]]] = {
     "models": lambda: model_jobs(chosen((*OURS_AND_FORMULA, whole_model.LAID_OUT), ROUNDED)),
     "models_float32": lambda: model_jobs([*chosen(OURS_AND_FORMULA, ("float32",)), ("triton", "tf32")]),
     "estimate": estimate_jobs,
+    "demo": demo_jobs,
     "loading": lambda: [
         Job("loading JPEG files", "loader", functools.partial(measure_loading, None)),
         Job("training from JPEG files", "loader", functools.partial(measure_loading, fastest())),

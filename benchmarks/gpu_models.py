@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from gpu_clock import DEVICE, REHEARSE, eager_time, graph_time, peak_memory  # it says where the tests are
 
@@ -16,6 +20,10 @@ import whole_model
 from op_tester import assert_close
 
 import ppl_fast
+from ppl_fast.data.figures import make_figures
+from ppl_fast.options.demo import LEARNING
+from ppl_fast.options.demo import MODEL as DEMO
+from ppl_fast.training import TrainConfig, train
 
 MODEL = whole_model.ModelWorkload(1, whole_model.SMALL) if REHEARSE else whole_model.PUBLISHED
 
@@ -83,3 +91,37 @@ def measure_loading(kernels: str | None) -> dict:
         )
     row = {"op": "training from JPEG files" if kernels else "loading JPEG files", "shape": MODEL.label}
     return row | {"backend": kernels or "loader", "workers": workers, "images_per_second": rate}
+
+
+def measure_demo(replayed: bool) -> dict:
+    """Images a second that the demo's recipe trains on by `train`: with files, masks and log, in TF32.
+
+    That replayed steps are those of an eager run is what tests/test_gpu_models.py compares: in TF32 two eager runs
+    differ by more than 2 % after 20 steps.
+    """
+    steps, every, count = (2, 1, 8) if REHEARSE else (240, 20, 256)
+    with tempfile.TemporaryDirectory() as folder, replays() as counted:
+        figures, run = Path(folder) / "figures", Path(folder) / "run"
+        make_figures(figures, count, size=DEMO["image_size"])
+        config = TrainConfig(
+            **LEARNING, steps=steps, log_every=every, cuda_graph=replayed and not REHEARSE,
+            device=DEVICE, cache="memory", workers=0, tracker="none", picture_every=0,
+        )  # fmt: skip
+        train(DEMO, config, figures, run, architecture="extended-ppl")
+        records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    if not REHEARSE and bool(counted) != replayed:
+        raise AssertionError(f"{len(counted)} steps were replayed")
+    row = {"op": "demo's training", "shape": f"B={LEARNING['batch_size']} {DEMO['image_size']}x{DEMO['image_size']}"}
+    later = [record["images_per_second"] for record in records[len(records) // 2 :]]
+    return row | {"backend": "cpp", "replayed": replayed, "images_per_second": median(later)}
+
+
+@contextmanager
+def replays() -> Iterator[list]:
+    """The replays of CUDA graphs inside of the block."""
+    replay, counted = torch.cuda.CUDAGraph.replay, []
+    torch.cuda.CUDAGraph.replay = lambda graph: (counted.append(graph), replay(graph))[1]
+    try:
+        yield counted
+    finally:
+        torch.cuda.CUDAGraph.replay = replay

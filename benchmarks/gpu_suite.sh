@@ -12,7 +12,7 @@ OUT=$(realpath -m "${OUT:-build/gpu/out}")
 mkdir -p "$OUT"
 rm -f "$OUT/gpu.json" "$OUT/failed"
 rehearse=()
-total=460 # seconds, for all steps together
+total=${SUITE_SECONDS:-460} # for all steps together; what finds no time is noted as left out
 slower=1  # how many times longer than on a GPU machine a step may take
 if [[ ${1:-} == --rehearse ]]; then
   rehearse=(--rehearse)
@@ -87,7 +87,7 @@ fi
 export PYTHONPATH=$SITE # python -m puts the working directory before it: tests run in tests/, where no ppl_fast is
 step doctor 30 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
 
-tests=("$PYTHON" -m pytest -q -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_cuda_gpu.py)
+tests=("$PYTHON" -m pytest -q -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_gpu_models.py test_cuda_gpu.py)
 if [[ ${#rehearse[@]} -gt 0 ]]; then
   step tests 100 env -C tests TRITON_INTERPRET=1 "${tests[@]}" -k "affine or strides or ties-float32 or training"
 else
@@ -112,12 +112,13 @@ if [[ ${#rehearse[@]} -eq 0 ]]; then # what has to be compiled for the measureme
 fi
 wait
 bench 40 cpp
-bench 50 triton
-bench 40 formulas
 bench 70 models
+bench 40 demo
 bench 30 estimate
-bench 40 compiled
+bench 40 formulas
+bench 50 triton
 bench 20 loading
+bench 40 compiled
 bench 50 models_float32
 step tune 40 "$PYTHON" benchmarks/gpu_tune.py "${rehearse[@]}"
 bench $((total - 25)) compiled_models

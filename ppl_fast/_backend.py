@@ -26,7 +26,7 @@ Backend = Literal["auto", "cpp", "triton", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 HALF_TO_SINGLE = "float16, bfloat16 and float32"  # what Triton's kernels take
 # (backend, "major.minor" of a GPU) that a result file in benchmarks/results covers: correct there on all cases.
-PROVEN: frozenset[tuple[str, str]] = frozenset()
+PROVEN: frozenset[tuple[str, str]] = frozenset({("cpp", "9.0")})
 
 _asked: ContextVar[str] = ContextVar("ppl_fast_backend", default="auto")
 _selected: dict[tuple[str, str, torch.device, torch.dtype], torch._ops.OpOverload] = {}  # looked up on every call

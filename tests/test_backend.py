@@ -174,6 +174,7 @@ def gpu(monkeypatch, choosing):
 
     monkeypatch.delenv("PPL_FAST_SELF_TEST")
     monkeypatch.setattr(_selftest, "largest_error", largest_error)
+    monkeypatch.setattr(_backend, "PROVEN", frozenset())
     monkeypatch.setattr(_backend, "reason_against", lambda op, backend, device: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     tests_and_error = tests, let

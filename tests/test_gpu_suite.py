@@ -80,8 +80,8 @@ def test_a_rehearsal_fills_every_row(tmp_path):
                 assert math.isfinite(value) and (value > 0 or key == "peak_mb"), row
 
 
-STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "triton", "formulas", "models", "estimate"]
-STEPS += ["compiled", "loading", "models_float32", "tune", "compiled_models"]
+STEPS = ["build", "doctor", "tests", "memcheck", "racecheck", "cpp", "models", "demo", "estimate", "formulas", "triton"]
+STEPS += ["loading", "compiled", "models_float32", "tune", "compiled_models"]
 
 
 def wanted() -> set[str]:
@@ -94,4 +94,5 @@ def wanted() -> set[str]:
         rows.add(f"{task} triton tf32")
     estimates = [(passes, how) for passes in (1, 4) for how in ("plain", "optimized", "optimized bfloat16")]
     rows |= {f"estimate B=1 passes={passes} {how}" for passes, how in estimates}
+    rows |= {"demo's training", "demo's training replayed"}
     return rows | {"loading JPEG files", "training from JPEG files"}
