@@ -85,7 +85,7 @@ else
   step build 120 bash -c "build $cuda"
 fi
 export PYTHONPATH=$SITE # python -m puts the working directory before it: tests run in tests/, where no ppl_fast is
-step doctor 30 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
+beside doctor 60 env -C tests "$PYTHON" -c "from ppl_fast.doctor import main; raise SystemExit(main())"
 
 tests=("$PYTHON" -m pytest -q -p no:cacheprovider -W ignore::RuntimeWarning test_gpu.py test_gpu_models.py test_cuda_gpu.py)
 if [[ ${#rehearse[@]} -gt 0 ]]; then
@@ -107,8 +107,8 @@ checked() { # tool, the emulator's build that stands for it
 }
 checked memcheck sanitized # accesses out of bounds
 checked racecheck watched  # races in shared memory
-if [[ ${#rehearse[@]} -eq 0 ]]; then # what has to be compiled for the measurements below is kept on disk
-  beside compile 120 "$PYTHON" benchmarks/gpu_bench.py compiled compiled_models --out "$TEMP/unused.json"
+if [[ ${#rehearse[@]} -eq 0 ]]; then # what the rows below compile is kept on disk, as far as it comes beside the tests
+  beside compile 95 "$PYTHON" benchmarks/gpu_bench.py compiled compiled_models --out "$TEMP/unused.json"
 fi
 wait
 bench 40 cpp
