@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ppl_fast.data import ImageFolder, from_pixels, to_pixels
+from ppl_fast.data import ImageFolder, from_pixels, image_set, to_pixels
 
 
 def gradient(width=24, height=16) -> np.ndarray:
@@ -225,6 +225,23 @@ def test_cache_and_pickle_give_the_same_tensors(tmp_path):
     assert torch.equal(cached[1], copy[1])
     (tmp_path / "gone.jpg").rename(tmp_path / "b.jpg")
     assert torch.equal(plain[1], cached[1]) and torch.equal(pickle.loads(pickle.dumps(plain))[0], cached[0])
+
+
+def test_few_images_are_decoded_once_and_kept(tmp_path, monkeypatch):
+    for name in ("a.png", "b.jpg"):
+        save(tmp_path / name)
+    plain, kept = ImageFolder(tmp_path, 16), ImageFolder(tmp_path, 16, cache="auto")
+    assert plain.kept is None and kept.kept == {}
+    assert torch.equal(kept[1], plain[1]) and list(kept.kept) == [1]
+    (tmp_path / "b.jpg").unlink()
+    kept[1].zero_()
+    assert torch.equal(kept[1], pickle.loads(pickle.dumps(kept))[1]) and kept[1].any()
+    with pytest.raises(ValueError, match="b.jpg could not be decoded"):
+        plain[1]
+    monkeypatch.setattr(image_set, "KEPT", 3 * 16 * 16)
+    assert ImageFolder(tmp_path, 16, cache="auto").kept == {}
+    save(tmp_path / "b.jpg")
+    assert ImageFolder(tmp_path, 16, cache="auto").kept is None
 
 
 @pytest.mark.parametrize("make", [torch.tensor, np.array])

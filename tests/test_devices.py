@@ -103,7 +103,7 @@ def test_commands_name_the_device_that_is_not_here(capsys, images, tmp_path):
 
 
 def test_no_more_loading_processes_than_cores(images, tmp_path, monkeypatch):
-    """A scheduler that gives one core of many gets one process, and no warning of torch's."""
+    """A scheduler that gives one core of many gets one process, and no warning of torch's; kept images need none."""
     asked = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3}, raising=False)
     monkeypatch.setattr(
@@ -112,5 +112,6 @@ def test_no_more_loading_processes_than_cores(images, tmp_path, monkeypatch):
             asked.append(workers) or training_loader(data, size, seed, step, 0, *rest, **options)
         ),
     )
-    run_steps(images, tmp_path / "run", 1, workers=2)
-    assert asked == [1]
+    for cache in ("no", "auto"):
+        run_steps(images, tmp_path / cache, 1, workers=2, cache=cache)
+    assert asked == [1, 0]

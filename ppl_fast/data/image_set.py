@@ -29,6 +29,7 @@ from ppl_fast.options.footage import CACHES
 
 AT_ONCE = 16  # images that a thread measures in a row, at least
 MOST_JOBS = 4096  # that wait for a thread
+KEPT = 1 << 29  # bytes of resized images that "auto" keeps in memory
 
 
 class ImageSet(Dataset[torch.Tensor]):
@@ -42,9 +43,9 @@ class ImageSet(Dataset[torch.Tensor]):
         root: where the images are, for messages.
         names: one name an image, distinct, in order.
         image_size: S; `dataset[i]` is a float32 tensor (3, S, S) in [-1, 1].
-        cache: where to keep the resized images, 3 * S * S bytes each: "no", nowhere; "memory"; or "disk", in the folder
+        cache: where to keep the resized images, 3 * S * S bytes each: "no", nowhere; "memory"; "disk", in the folder
             images of `ppl_fast._files.cache_folder`, for all processes and for the next time; see
-            `ppl_fast.data.caches`.
+            `ppl_fast.data.caches`; or "auto", in memory from their first use on, where all are at most 512 MB.
         max_bad_share: above this share of unreadable images the set is refused.
         beside: videos that lie among the images, and count as files in that share.
         max_pixels: images that decode to more are unreadable; a JPEG is decoded at a reduced size where that will do.
@@ -54,6 +55,7 @@ class ImageSet(Dataset[torch.Tensor]):
         paths: the names that are used.
         original_sizes: (W, H) of each image.
         skipped: (name, reason) of images left out.
+        kept: by number, the resized images that were used before, where "auto" keeps them; else None.
         ignored: names of files that are no images.
         clips: per image the number of the clip it is a frame of, or None where images stand alone.
         views: as given.
@@ -93,6 +95,8 @@ class ImageSet(Dataset[torch.Tensor]):
         self._boxes: list[Box | None] = [None] * len(names)
         self.paths = names
         self._cache = self._new_cache(cache)
+        fits = 3 * image_size**2 * len(names) <= KEPT
+        self.kept: dict[int, torch.Tensor] | None = {} if cache == "auto" and fits else None
         outcomes = self._inspect_all(names, None) if self._cache is None else self._filled(self._cache)
         self.skipped = [(names[i], outcome) for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
         self.original_sizes = [outcome for outcome in outcomes if not isinstance(outcome, str)]
@@ -110,6 +114,8 @@ class ImageSet(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         if self._cache is not None:
             pixels = self._cache[index]
+        elif self.kept and index in self.kept:
+            pixels = self.kept[index]
         else:
             try:
                 pixels = self._pixels(self.paths[index], self._boxes[index])
@@ -121,6 +127,8 @@ class ImageSet(Dataset[torch.Tensor]):
                     f"{type(self).__name__}: {self.place(self.paths[index])} could not be decoded ({reason}); "
                     "remove or replace it and start again"
                 ) from error
+            if self.kept is not None:
+                self.kept[index] = pixels
         return normalised(pixels)
 
     @property
@@ -181,7 +189,7 @@ class ImageSet(Dataset[torch.Tensor]):
             raise ValueError(f"{type(self).__name__}: cache must be one of {', '.join(CACHES)}, got {kind!r}")
         if kind == "memory":
             return MemoryCache(len(self.paths), self.image_size)
-        if kind == "no":
+        if kind in ("no", "auto"):
             return None
         views = None if self.views is None else [self.views.fit, self.views.margin, self.views.rows is None]
         place = self.place() if "://" in self.place() else os.path.abspath(self.place())

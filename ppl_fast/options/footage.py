@@ -12,7 +12,7 @@ WAYS = ("spread", "difference")
 FITS = ("squash", "pad", "crop")
 MOVING = "moving"
 AUTO = "auto"  # of masks: `MOVING` where images agree on backgrounds, else none
-CACHES = ("no", "memory", "disk")  # where resized images are kept
+CACHES = ("auto", "no", "memory", "disk")  # where resized images are kept
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,9 @@ class TrainConfig:
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
     workers: int = option(2, "processes that load images; 0 loads in the training process")
     cache: str = option(
-        "no",
-        "where to keep the resized images: memory, of every process; disk, a file for all processes and runs",
+        "auto",
+        "where to keep the resized images: memory, of every process; disk, a file for all processes and runs; auto = "
+        "as they come in memory, by the training process itself, where all are at most 512 MB (43,000 of 64 x 64)",
         choices=CACHES,
     )
     max_bad_share: float = option(0.1, "share of unreadable images that are skipped; more stop the run", high=1)

@@ -103,8 +103,10 @@ class Trainer:
             tracker: to tell what is logged; only the main process has one.
         """
         config, accelerator = self.config, self.accelerator
+        kept = getattr(self.dataset, "kept", None) is not None  # by this process; others would each keep their own
+        workers = 0 if kept else min(config.workers, _devices.cpus())
         loader = training_loader(
-            self.dataset, config.batch_size, config.seed, self.step, min(config.workers, _devices.cpus()), config.flip,
+            self.dataset, config.batch_size, config.seed, self.step, workers, config.flip,
             rank=accelerator.process_index, world_size=accelerator.num_processes, reference=config.reference,
             figures=self.figures,
         )  # fmt: skip

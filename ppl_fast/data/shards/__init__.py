@@ -121,7 +121,7 @@ class ShardedImages(ImageSet):
         if self._cache is not None:
             return
         wanted = {}
-        for row in {self._all.row(self.paths[i]) for i in rows}:
+        for row in {self._all.row(self.paths[i]) for i in rows if i not in (self.kept or ())}:
             shard = self.shards[self._all.shard(row)]
             if shard.is_far and not shard.is_table and self._lengths[row] <= LARGEST_IMAGE:
                 wanted[row] = shard, int(self._starts[row]), int(self._lengths[row])
