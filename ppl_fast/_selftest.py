@@ -18,7 +18,7 @@ def largest_error(op: str, backend: str, device: torch.device | str) -> float:
     NaN counts as wrong: it is no number at most `TOLERANCE`. Runs as outside of any mode of the caller, and waits for
     the device, which must not be capturing a graph.
     """
-    with _no_modes(), torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
+    with no_modes(), torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
         actual = run(op, backend, device, torch.float32)
         expected = run(op, "reference", "cpu", torch.float64)
         errors = [
@@ -28,7 +28,7 @@ def largest_error(op: str, backend: str, device: torch.device | str) -> float:
         return torch.stack(errors).max().item()
 
 
-def _no_modes() -> AbstractContextManager[Any]:
+def no_modes() -> AbstractContextManager[Any]:
     if not torch._C._len_torch_dispatch_stack():
         return nullcontext()
     from torch.utils._python_dispatch import _disable_current_modes  # with fake tensors and all: a second to import

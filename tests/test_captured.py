@@ -195,6 +195,7 @@ def test_where_steps_are_replayed_without_being_asked():
     assert not captured.replays(config, small, on_a_gpu(processes=2))
     assert not captured.replays(config, small, SimpleNamespace(device=torch.device("cpu"), num_processes=1))
     assert captured.replays(replace(config, cuda_graph=True, batch_size=65), small, on_a_gpu())
+    assert not captured.replays(config, ExtendedPPL(**DEMO | {"reconstruction_loss": "perceptual"}), on_a_gpu())
 
     class Own(ExtendedPPL):
         pass
@@ -223,3 +224,10 @@ def test_several_processes_are_refused(images, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="^TrainConfig: cuda_graph needs one process on a CUDA GPU, got 2 processes"):
         run_steps(images, tmp_path / "run", 1, cuda_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [(True, "true"), (np.bool_(False), "false"), ("on", "true"), ("auto", "auto")]
+)
+def test_words_for_a_graph(given, meant):
+    assert TrainConfig(cuda_graph=given).cuda_graph == meant

@@ -122,8 +122,9 @@ def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
 @pytest.mark.parametrize("half", [None, torch.bfloat16])
 def test_the_perceptual_loss_agrees_with_plain_layers(half, monkeypatch):
     """Bias and ReLU by cuDNN, the distance in few passes: against a CPU's layers in float64."""
-    from ppl_fast.models import perceptual
+    from ppl_fast.models import conv_relu, perceptual
 
+    assert conv_relu._serves(torch.device("cuda", 0), half or torch.float32)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(perceptual, "SIZE", 64)
     torch.manual_seed(0)
@@ -148,6 +149,8 @@ def test_the_perceptual_loss_agrees_with_plain_layers(half, monkeypatch):
     torch.testing.assert_close(value, expected, rtol=1e-3 if half else 1e-5, atol=0)
     # In bfloat16 a ninth of it: differences near 0 change their signs.
     assert (gradient - exact).norm() < (0.2 if half else 1e-3) * exact.norm()
+    pair[0, 1, 2, 3, 4] = torch.nan
+    assert found("cuda", torch.float32)[0].isnan()
 
 
 @needs_gpu

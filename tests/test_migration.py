@@ -161,3 +161,19 @@ class TestRuns:
         assert main(["train", "images", *old, *options, "--out", "run"]) == 0
         assert type(load_pretrained(folder / "run/model")) is CLASSES[name]
         assert f"architecture: {name}\n" in (folder / "run/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1), torch.zeros(()), torch.zeros(5), "int64", float("nan")])
+def test_a_bias_before_batchnorm_is_checked_like_all_that_a_file_holds(tmp_path, wrong):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(SAVED / "ppl" / STEP, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    name = "regressor.trunk.0.entry.0.bias"
+    if isinstance(wrong, float):
+        state[name] = torch.full_like(state[name], wrong)
+    else:
+        state[name] = state[name].to(torch.int64) if isinstance(wrong, str) else wrong
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ValueError, match=f"model.safetensors: {name}"):
+        load_pretrained(tmp_path / "model")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ppl_fast.ops import bilinear_upsample2x
 
@@ -114,7 +115,7 @@ class Layers(nn.Sequential):
     def __init__(self, *layers: nn.Module):
         super().__init__(*layers)
         for layer, after in pairwise(layers):
-            if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            if isinstance(layer, nn.Conv2d) and isinstance(after, _BatchNorm):
                 layer.bias = None  # after it was drawn: a seed gives the weights that it has always given
 
     def spare_biases(self, prefix: str = "") -> dict[str, str]:
@@ -122,13 +123,16 @@ class Layers(nn.Sequential):
         return {
             f"{prefix}{name}.bias": f"{prefix}{norm}.running_mean"
             for (name, layer), (norm, after) in pairwise(self.named_children())
-            if isinstance(layer, nn.Conv2d) and layer.bias is None and isinstance(after, nn.BatchNorm2d)
+            if isinstance(layer, nn.Conv2d) and layer.bias is None and isinstance(after, _BatchNorm)
         }
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for bias, mean in self.spare_biases(prefix).items():
             if bias in state_dict and mean in state_dict:
-                state_dict[mean] = state_dict[mean] - state_dict.pop(bias)
+                whole, part = (state_dict[name].detach() for name in (mean, bias))
+                dtype = torch.promote_types(whole.dtype, torch.float32)  # halves have too few digits for a difference
+                state_dict[mean] = whole.to(dtype) - part.to(dtype)
+                del state_dict[bias]
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

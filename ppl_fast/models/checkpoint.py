@@ -89,7 +89,8 @@ def check_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
         ValueError: a truncated file, or a key that does not match; the first one is named.
     """
     path = weights_of(directory)
-    check_fit(str(path), _needed(read_header(path), model), model.state_dict())
+    header = read_header(path)
+    check_fit(str(path), header, _expected(model, header))
 
 
 def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
@@ -99,15 +100,16 @@ def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
         FileNotFoundError: there is no such file.
         ValueError: a truncated file, a key that does not match, or NaN or infinity; the first one is named.
     """
-    path, expected = weights_of(directory), model.state_dict()
+    path = weights_of(directory)
     state = read_tensors(path)
-    check_fit(str(path), _needed(state, model), expected)
+    expected = _expected(model, state)
+    check_fit(str(path), state, expected)
     for name, value in state.items():
-        check_finite(str(path), name, value.to(expected[name].dtype) if name in expected else value)
+        check_finite(str(path), name, value.to(expected[name].dtype))
     model.load_state_dict(state)
 
 
-def _needed(entries: Mapping[str, Announced | Tensor], model: nn.Module) -> Mapping[str, Announced | Tensor]:
-    """Entries without the biases that models once had before a BatchNorm."""
-    spare = spare_biases(model)
-    return {name: entry for name, entry in entries.items() if name not in spare}
+def _expected(model: nn.Module, given: Mapping[str, Announced | Tensor]) -> dict[str, Tensor]:
+    """The state dict of a model, with biases that it had before a BatchNorm once, where a file has them."""
+    state = model.state_dict()
+    return state | {bias: state[mean] for bias, mean in spare_biases(model).items() if bias in given}

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ppl_fast.models.blocks import is_followed, laid_out, no_autocast
+from ppl_fast.models.blocks import is_followed, laid_out
+from ppl_fast.models.conv_relu import conv_relu
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 # Convolutions in the four stages that are compared, each stage after its last ReLU and before the pooling.
@@ -84,7 +85,8 @@ class PerceptualLoss(nn.Module):
             wanted = self.features(targets)
         found = self.features(images)
         first, *others = (_distance(a, b) for a, b in zip(found, wanted, strict=True))
-        return sum(others, first)
+        lost = images.detach().float().sum() * 0  # not a number where an image is none: `conv_relu` makes 0 of those
+        return sum(others, first) + lost
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The four feature maps of images (B, 3, H, W) in [-1, 1], seen at 224 x 224."""
@@ -101,8 +103,9 @@ class PerceptualLoss(nn.Module):
 
     def _stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map that is compared, and what the next stage sees of it."""
-        for layer in self.stages[number].children():
-            x = _conv_relu(layer, x)
+        layers: Any = self.stages[number]
+        for layer in layers:
+            x = conv_relu(layer, x)
         return x, F.max_pool2d(x, 2) if number + 1 < len(self.stages) else x
 
     @torch.no_grad()
@@ -168,7 +171,8 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
-        difference = wanted.float().sub_(found)
+        # A wider map would leave of a difference of 0 its own rounding, whose sign is the gradient.
+        difference = wanted.float().sub_(found.float() if found.dtype == torch.float64 else found)
         ctx.save_for_backward(difference)
         ctx.dtype = found.dtype
         return difference.abs().mean()
@@ -178,40 +182,6 @@ class _Distance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (difference,) = ctx.saved_tensors
         return difference.sgn().mul_(grad / -difference.numel()).to(ctx.dtype), None
-
-
-def _conv_relu(layer: nn.Module, x: Tensor) -> Tensor:
-    """ReLU of a frozen convolution; on a GPU cuDNN adds the bias and cuts off before it writes."""
-    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-    if x.device.type != "cuda" or not torch.backends.cudnn.enabled or is_followed():
-        return F.relu(layer(x), inplace=True)
-    half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    with no_autocast(x.device):
-        cut: Tensor = _ConvRelu.apply(  # type: ignore[no-untyped-call]
-            x.to(half), layer.weight.to(half), layer.bias.to(half), layer.padding
-        )
-    return cut
-
-
-class _ConvRelu(torch.autograd.Function):
-    """ReLU of a convolution of stride 1, with a gradient of what goes in."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
-        cut = torch.cudnn_convolution_relu(x, weight, bias, (1, 1), padding, (1, 1), 1)
-        ctx.save_for_backward(x, weight, cut)
-        ctx.padding = padding
-        return cut
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        x, weight, cut = ctx.saved_tensors
-        let_through = torch.ops.aten.threshold_backward(grad, cut, 0)
-        of_input, _, _ = torch.ops.aten.convolution_backward(
-            let_through, x, weight, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), 1, (True, False, False)
-        )
-        return of_input, None, None, None
 
 
 def _watched(images: Tensor) -> bool:

@@ -54,8 +54,8 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 def loop(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a training loop as they are called now.
 
-    `tracker` takes the place of `tensorboard`, which was true or false; and `cache: true` is memory. Its false is what
-    YAML makes of no.
+    `tracker` takes the place of `tensorboard`, which was true or false; `cache: true` is memory, and its false is what
+    YAML makes of no; `cuda_graph` was true or false, and takes all words for these.
     """
     named = dict(options)
     if "tensorboard" in named and "tracker" not in named:
@@ -63,6 +63,9 @@ def loop(options: Mapping[str, Any]) -> dict[str, Any]:
         named["tracker"] = "tensorboard" if YAML_WORDS.get(str(written).lower(), written) else "none"
     if isinstance(named.get("cache"), bool):
         named["cache"] = "memory" if named["cache"] else "no"
+    if "cuda_graph" in named:
+        said = YAML_WORDS.get(str(named["cuda_graph"]).lower(), named["cuda_graph"])
+        named["cuda_graph"] = str(said).lower() if isinstance(said, bool) else said
     return named
 
 

@@ -109,6 +109,8 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
     """
     layout = layout_of(type(model))
     wanted = model.state_dict() if own else layout.to_published(model)
+    if own:  # pickled modules may have biases that ours once had
+        wanted |= {bias: wanted[mean] for bias, mean in spare_biases(model).items() if bias in state}
     expected, given = (
         {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(VGG)}
         for entries in (wanted, state)
@@ -116,8 +118,7 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
     if own and given.get("alpha") == (1,):  # the parameter of a pickled module; state dicts have a scalar
         given["alpha"] = ()
     missing = [key for key in expected if key not in given and key not in layout.optional]
-    spare = spare_biases(model) if own else {}  # pickled modules may have them
-    surplus = [key for key in given if key not in expected and key not in spare]
+    surplus = [key for key in given if key not in expected]
     both = [key for key in expected if key in given and key != layout.coordinates]
     wrong = [f"{key} {given[key]} instead of {expected[key]}" for key in both if given[key] != expected[key]]
     if missing or surplus or wrong:

@@ -8,12 +8,13 @@ at a replay as it does otherwise. The rest of what Python decides is the model's
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ppl_fast._cuda_graphs import Recorder
+from ppl_fast.models.perceptual import SIZE
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
     from ppl_fast.training.config import TrainConfig
 
-FEW = 1 << 18  # pixels of a step; a GPU works on 2^15 of them for 5 ms, which take Python 40 (docs/gpu.md)
+# Pixels of a step, where VGG sees the images its own: a GPU works 5 ms on 2^15, which take Python 40 (docs/gpu.md).
+FEW = 1 << 18
 WARM_UP = 3  # eager steps of a phase before its capture, after which optimizer, libraries and kernels are all set up
 
 Batch = dict[str, Tensor]
@@ -35,7 +37,10 @@ def replays(config: TrainConfig, model: KeypointModel, accelerator: Accelerator)
     alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
     parts = "terms" in vars(model) or getattr(model.settings, "trunk", None)  # of the caller
     ours = type(model).__module__.startswith("ppl_fast.") and not parts
-    small = config.batch_size * model.settings.image_size**2 <= FEW
+    settings: Any = model.settings
+    seen_by_vgg = getattr(settings, "reconstruction_loss", None) == "perceptual"
+    side = max(settings.image_size, SIZE if seen_by_vgg else 0)
+    small = config.batch_size * side**2 <= FEW
     return alone and ours and small and config.precision != "fp16" and config.accumulate == 1
 
 

@@ -130,11 +130,10 @@ class TrainConfig:
     tensorboard: InitVar[bool | None] = None  # of before `tracker`
 
     def __post_init__(self, tensorboard: bool | None) -> None:
-        before = {"cache": self.cache} | ({} if tensorboard is None else {"tensorboard": tensorboard})
+        before = {"cache": self.cache, "cuda_graph": plain(self.cuda_graph)}
+        before |= {} if tensorboard is None else {"tensorboard": tensorboard}
         for name, value in migration.loop(before).items():
             setattr(self, name, value)
-        if isinstance(self.cuda_graph, bool):
-            self.cuda_graph = str(self.cuda_graph).lower()
         check("TrainConfig", self)
         if self.crop_turn and self.crop != MOVING:
             raise ValueError(f"TrainConfig: crop_turn needs crop {MOVING}, got crop {self.crop}")
