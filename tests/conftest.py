@@ -28,6 +28,16 @@ def pytest_cmdline_main(config):
         option.numprocesses, option.dist = cores, "loadfile"
 
 
+STARTED, MINUTES = time.monotonic(), float(os.environ.get("PPL_FAST_TEST_MINUTES", "inf"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leave out slow tests that would begin later than PPL_FAST_TEST_MINUTES say, on machines that have a limit."""
+    if item.get_closest_marker("slow") and time.monotonic() - STARTED > 60 * MINUTES:
+        pytest.skip(f"slow, and PPL_FAST_TEST_MINUTES={MINUTES:g} are over")
+
+
 def cpu_backends() -> list[str]:
     """The backends of the CPU: the reference, and the C++ kernels once per instruction set."""
     kernels = _library.loaded("_C_cpu")

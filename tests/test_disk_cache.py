@@ -179,5 +179,5 @@ def test_a_run_with_it_is_the_run_without(images, tmp_path, monkeypatch):
 
 
 def test_another_word_is_refused(folder):
-    with pytest.raises(ValueError, match="ImageFolder: cache must be one of no, memory, disk, got True"):
+    with pytest.raises(ValueError, match="ImageFolder: cache must be one of auto, no, memory, disk, got True"):
         ImageFolder(folder, SIDE, cache=True)
