@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -143,6 +144,12 @@ def spare_biases(model: nn.Module) -> dict[str, str]:
         if isinstance(module, Layers):
             found |= module.spare_biases(f"{name}." if name else "")
     return found
+
+
+def accepted(model: nn.Module, given: Container[str]) -> dict[str, Tensor]:
+    """A model's state dict, with those of its `spare_biases` that are among the names given, as their running means."""
+    state: dict[str, Tensor] = model.state_dict()
+    return state | {bias: state[mean] for bias, mean in spare_biases(model).items() if bias in given}
 
 
 class MLP(nn.Sequential):

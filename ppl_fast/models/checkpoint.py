@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import replacing, write_text
-from ppl_fast.models.blocks import spare_biases
-from ppl_fast.models.weights import Announced, check_finite, check_fit, read_header, read_tensors, safetensors
+from ppl_fast.models.blocks import accepted
+from ppl_fast.models.weights import check_finite, check_fit, read_header, read_tensors, safetensors
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CALIBRATION = "confidence.json"  # beside them, where ppl-fast calibrate was run
@@ -90,7 +89,7 @@ def check_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     """
     path = weights_of(directory)
     header = read_header(path)
-    check_fit(str(path), header, _expected(model, header))
+    check_fit(str(path), header, accepted(model, header))
 
 
 def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
@@ -102,14 +101,8 @@ def load_weights(directory: str | os.PathLike[str], model: nn.Module) -> None:
     """
     path = weights_of(directory)
     state = read_tensors(path)
-    expected = _expected(model, state)
+    expected = accepted(model, state)
     check_fit(str(path), state, expected)
     for name, value in state.items():
         check_finite(str(path), name, value.to(expected[name].dtype))
     model.load_state_dict(state)
-
-
-def _expected(model: nn.Module, given: Mapping[str, Announced | Tensor]) -> dict[str, Tensor]:
-    """The state dict of a model, with biases that it had before a BatchNorm once, where a file has them."""
-    state = model.state_dict()
-    return state | {bias: state[mean] for bias, mean in spare_biases(model).items() if bias in given}

@@ -167,7 +167,7 @@ def _distance(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 class _Distance(torch.autograd.Function):
-    """`_distance` in the passes over memory that it needs: autograd takes twice as many."""
+    """`_distance` in the passes over memory that it needs; autograd takes more."""
 
     @staticmethod
     def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:

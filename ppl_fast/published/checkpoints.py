@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_fast._messages import listed, short
 from ppl_fast.models import MODELS, KeypointModel, LinkModel, registry
-from ppl_fast.models.blocks import spare_biases
+from ppl_fast.models.blocks import accepted
 from ppl_fast.models.perceptual import PerceptualLoss
 from ppl_fast.models.weights import check_finite, check_kind
 from ppl_fast.options import migration
@@ -108,9 +108,7 @@ def check(where: str, state: dict[str, Tensor], model: LinkModel, own: bool = Fa
         ValueError: the sentence names `where` and what is missing, unexpected or of another shape.
     """
     layout = layout_of(type(model))
-    wanted = model.state_dict() if own else layout.to_published(model)
-    if own:  # pickled modules may have biases that ours once had
-        wanted |= {bias: wanted[mean] for bias, mean in spare_biases(model).items() if bias in state}
+    wanted = accepted(model, state) if own else layout.to_published(model)
     expected, given = (
         {key: tuple(value.shape) for key, value in entries.items() if not key.startswith(VGG)}
         for entries in (wanted, state)

@@ -88,7 +88,9 @@ class TrainConfig:
     )
     individual: str | None = option(None, "whose joints these are, where labels have several individuals")
     seed: int = option(0, "seed of weights, masks, data order, flips and chosen frames", everyday=True)
-    workers: int = option(2, "processes that load images; 0 loads in the training process")
+    workers: int = option(
+        2, "processes that load images; 0 loads in the training process, as where cache auto keeps them"
+    )
     cache: str = option(
         "auto",
         "where to keep the resized images: memory, of every process; disk, a file for all processes and runs; auto = "
