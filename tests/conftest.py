@@ -25,7 +25,7 @@ def pytest_cmdline_main(config):
     whole = all(Path(each).is_dir() for each in config.args)
     if whole and not WORKER and getattr(option, "numprocesses", 0) is None and option.dist == "no":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        option.numprocesses, option.dist = cores, "loadfile"
+        option.numprocesses, option.dist, option.loadscopereorder = cores, "loadfile", False  # see below
 
 
 STARTED, MINUTES = time.monotonic(), float(os.environ.get("PPL_FAST_TEST_MINUTES", "inf"))
@@ -36,6 +36,13 @@ def pytest_runtest_setup(item):
     """Leave out slow tests that would begin later than PPL_FAST_TEST_MINUTES say, on machines that have a limit."""
     if item.get_closest_marker("slow") and time.monotonic() - STARTED > 60 * MINUTES:
         pytest.skip(f"slow, and PPL_FAST_TEST_MINUTES={MINUTES:g} are over")
+
+
+def pytest_collection_modifyitems(items):
+    """Spread files with slow tests first: one that begins last would keep a single process busy for minutes."""
+    if WORKER:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def cpu_backends() -> list[str]:

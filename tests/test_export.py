@@ -221,8 +221,8 @@ def test_what_int8_is_not_for(tmp_path):
 def test_every_operator_has_its_decomposition():
     found = _library.decompositions()
     registered = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("ppl_fast::")]
-    emulated = tuple(f"_{kind}" for kind in cuda_emulator.BUILDS)  # of other tests in this process
-    assert {op.name() for op in found} == {name for name in registered if not name.endswith(emulated)}
+    siblings = tuple(f"_{kind}" for kind in (*cuda_emulator.BUILDS, "alone"))  # of other tests in this process
+    assert {op.name() for op in found} == {name for name in registered if not name.endswith(siblings)}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import importlib.util
 import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from ppl_fast import _backend, _library
 
@@ -89,25 +91,37 @@ def _run(command) -> None:
 
 
 def _once(path: Path, command) -> Path:
-    """Run a command that writes a file, unless the file is there; it appears under its name only when complete."""
+    """Run a command that writes a file, unless the file is there; it appears under its name only when complete. Of
+    several processes that want it one runs the command."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}{path.suffix}")
-        _run([*command, "-o", str(unfinished)])
-        unfinished.replace(path)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                unfinished = path.with_suffix(f".unfinished{path.suffix}")
+                _run([*command, "-o", str(unfinished)])
+                unfinished.replace(path)
     return path
+
+
+@functools.cache
+def _included(source: Path) -> frozenset[Path]:
+    """The files of csrc/ and of the emulator that a file includes, and those that these include; and itself."""
+    found = {source}
+    for name in re.findall(r'^#include [<"](.+)[>"]', source.read_text(), re.MULTILINE):
+        found.update(*(_included(folder / name) for folder in (HERE, ROOT / "csrc") if (folder / name).exists()))
+    return frozenset(found)
 
 
 def build(sources: list[Path], kind: str = "plain") -> Path:
     """Compile the sources with the emulator into one shared library and return its path."""
     flags = flags_of(kind)
-    headers = sorted([*(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc").glob("*.cuh"), *HERE.glob("*.h")])
-    common = hashlib.sha256("".join([torch.__version__, *flags, *(h.read_text() for h in headers)]).encode())
+    # A copy of the tree finds what was compiled here.
+    anywhere = [flag.replace(str(HERE), "").replace(str(ROOT / "csrc"), "") for flag in flags]
 
     def compile_one(source: Path) -> Path:
-        key = common.copy()
-        key.update(source.read_bytes())
-        target = OBJECTS / f"{source.stem}-{key.hexdigest()[:16]}.o"
+        texts = [path.read_text() for path in sorted(_included(source) | _included(HERE / "cuda_runtime.h"))]
+        key = hashlib.sha256("".join([torch.__version__, *anywhere, *texts]).encode()).hexdigest()
+        target = OBJECTS / f"{source.stem}-{key[:16]}.o"
         own = ["-fno-sanitize=thread"] if source in EMULATOR else []
         return _once(target, ["g++", *flags, *own, "-x", "c++", "-c", str(source)])
 
