@@ -124,3 +124,15 @@ def test_an_access_out_of_bounds_stops_the_sanitized_emulator(name):
     wrong = subprocess.run([*command, "fault"], env=environment, capture_output=True, text=True)
     assert wrong.returncode != 0
     assert SANITIZED[name] in wrong.stderr, wrong.stderr[-2000:]
+
+
+def test_an_object_is_named_after_all_that_it_is_compiled_from():
+    """By the compiler's own list of the files that a source includes."""
+    root = cuda_emulator.ROOT
+    source = root / "csrc" / "link_heatmap_backward_cuda.cu"
+    command = ["g++", *cuda_emulator.flags_of("plain"), "-x", "c++", "-M", str(source)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ").split()[1:]
+    ours = {Path(path).resolve() for path in listed}
+    ours = {path for path in ours if path.parent in (root / "csrc", cuda_emulator.HERE)}
+    assert len(ours) > 5
+    assert ours == cuda_emulator.included(source) | cuda_emulator.included(cuda_emulator.HERE / "cuda_runtime.h")

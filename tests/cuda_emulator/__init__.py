@@ -104,11 +104,11 @@ def _once(path: Path, command) -> Path:
 
 
 @functools.cache
-def _included(source: Path) -> frozenset[Path]:
+def included(source: Path) -> frozenset[Path]:
     """The files of csrc/ and of the emulator that a file includes, and those that these include; and itself."""
     found = {source}
     for name in re.findall(r'^#include [<"](.+)[>"]', source.read_text(), re.MULTILINE):
-        found.update(*(_included(folder / name) for folder in (HERE, ROOT / "csrc") if (folder / name).exists()))
+        found.update(*(included(folder / name) for folder in (HERE, ROOT / "csrc") if (folder / name).exists()))
     return frozenset(found)
 
 
@@ -119,7 +119,7 @@ def build(sources: list[Path], kind: str = "plain") -> Path:
     anywhere = [flag.replace(str(HERE), "").replace(str(ROOT / "csrc"), "") for flag in flags]
 
     def compile_one(source: Path) -> Path:
-        texts = [path.read_text() for path in sorted(_included(source) | _included(HERE / "cuda_runtime.h"))]
+        texts = [path.read_text() for path in sorted(included(source) | included(HERE / "cuda_runtime.h"))]
         key = hashlib.sha256("".join([torch.__version__, *anywhere, *texts]).encode()).hexdigest()
         target = OBJECTS / f"{source.stem}-{key[:16]}.o"
         own = ["-fno-sanitize=thread"] if source in EMULATOR else []
