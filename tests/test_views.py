@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from model_cases import pictures
+from model_cases import inputs_of, pictures
 from published_cases import SMALL_AUTOLINK, SMALL_PPL
 
 from ppl_fast import ExtendedAutoLink, ExtendedPPL
@@ -87,3 +87,18 @@ class TestTerm:
         model(images).losses["equivariance"].backward()
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
         assert "equivariance" not in model.eval()(images).losses
+
+    def test_views_are_partly_hidden_in_place_of_the_images(self, model_class, options):
+        hidden = {"occlude_view": True, "occlude_input": 1.0, "occlude_ratio": 1.0}
+        model, images = model_class(**options, **VIEW, **hidden), pictures(4)
+        asked = inputs_of(model.regressor if model_class is ExtendedPPL else model.detector)
+        out = model(images)
+        assert torch.equal(asked[0][0], images) and not asked[1][0].any()
+        (drawn,) = torch.autograd.grad(out.losses["equivariance"], out.keypoints)
+        assert not drawn.any()  # what hidden views give draws nothing to it
+
+
+@pytest.mark.parametrize("model_class", [ExtendedPPL, ExtendedAutoLink])
+def test_hidden_views_need_views(model_class):
+    with pytest.raises(ValueError, match="occlude_view needs a positive equivariance_weight, got 0.0"):
+        model_class(occlude_view=True, reconstruction_loss="mse")

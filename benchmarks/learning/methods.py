@@ -72,6 +72,7 @@ class Method:
 
 PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "coverage_weight", "stray_weight"), 0.0)
 PLAIN |= {"occlude_input": 0.0}
+VIEW = {"occlude_view": True}
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
     "autolink": Method("extended-autolink", "AutoLink + every extra it can take", baseline=True),
@@ -82,6 +83,9 @@ METHODS = {
     "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre", masks="moving"),
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout", masks="moving"),
     "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}, masks="moving"),
+    "ppl-view": Method("extended-ppl", "PPL, second views partly hidden", VIEW, masks="moving"),
+    "autolink-view": Method("extended-autolink", "AutoLink, second views partly hidden", VIEW, masks="moving"),
+    "ppl-view-half": Method("extended-ppl", "PPL, half of them", VIEW | {"occlude_input": 0.5}, masks="moving"),
     "ppl-8": Method("extended-ppl", "PPL, 8 keypoints", {"num_keypoints": 8}, masks="moving"),
     "ppl-24": Method("extended-ppl", "PPL, 24 keypoints", {"num_keypoints": 24}, masks="moving"),
     "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),

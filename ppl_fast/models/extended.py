@@ -82,6 +82,10 @@ class Extension(LinkModel):
 
     def seen(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
         """The images, some of them partly hidden."""
+        return images if self.settings.occlude_view else self.partly_hidden(images, masks)
+
+    def partly_hidden(self, images: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """The images, or second views of them, some of them partly hidden."""
         if "occluded" not in masks:
             return images
         hidden = self.filled(images * masks["visible"], masks)

@@ -71,7 +71,10 @@ def separation(model: Extension, found: Pass) -> dict[str, Tensor]:
 
 
 def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
-    """How far the keypoints of a second view are from those of the images, moved as it was; in training alone."""
+    """How far the keypoints of a second view are from those of the images, moved as it was; in training alone.
+
+    With `occlude_view` some of the views are partly hidden. Their keypoints draw none of the whole images' to them.
+    """
     s = model.settings
     if not (s.equivariance_weight and model.training):
         return {}
@@ -79,7 +82,11 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
         found.images.shape[0], s.view_turn, s.view_scale, s.view_shift, like=found.out.keypoints
     )
     view = views.recoloured(views.warped(found.images, maps.to(found.images.dtype)), s.view_colour)
-    distance = losses.equivariance(model.find(view), views.moved(found.out.keypoints, maps))
+    expected = views.moved(found.out.keypoints, maps)
+    if s.occlude_view and "occluded" in found.masks:
+        view = model.partly_hidden(view, found.masks)
+        expected = torch.where(found.masks["occluded"].view(-1, 1, 1), expected.detach(), expected)
+    distance = losses.equivariance(model.find(view), expected)
     return {"equivariance": distance * model.grown(s.equivariance_ramp)}
 
 

@@ -46,6 +46,9 @@ class ExtensionConfig:
         0.0, "share of samples partly hidden from what finds the keypoints (not in the paper)", high=1
     )
     occlude_ratio: float = option(0.5, "share of blocks hidden in such a sample (not in the paper)", high=1)
+    occlude_view: bool = option(
+        False, "hide them in second views, whose keypoints are to be those of the whole image (not in the paper)"
+    )
 
     withhold: float = option(
         0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
@@ -64,7 +67,9 @@ class ExtensionConfig:
     )
     stray_weight: float = option(0.0, "weight of the distance from each keypoint to what they miss (not in the paper)")
 
-    def _check_withhold(self, owner: str) -> None:
+    def _check_extension(self, owner: str) -> None:
+        if self.occlude_view and not self.equivariance_weight:
+            raise ValueError(f"{owner}: occlude_view needs a positive equivariance_weight, got 0.0")
         for name in ("foreground_weight", "coverage_weight", "stray_weight"):
             if getattr(self, name) and not self.withhold:
                 raise ValueError(f"{owner}: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
@@ -108,7 +113,7 @@ class ExtendedPPLConfig(ExtensionConfig, PPLConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_withhold(self.owner())
+        self._check_extension(self.owner())
 
     def memory_options(self) -> dict[str, Any]:
         """And `reseed_after`, and whether it is held."""
@@ -130,4 +135,4 @@ class ExtendedAutoLinkConfig(ExtensionConfig, AutoLinkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_withhold(self.owner())
+        self._check_extension(self.owner())
