@@ -128,9 +128,8 @@ def test_no_kernel_spills_or_uses_local_memory(capsys):
 
 def compile_alone(source: Path, arguments: list[str], to: Path) -> str:
     """Compile one source with nvcc, which takes less than a build, and return what was said."""
-    defined = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    command = [NVCC, "-std=c++17", "-O3", *defined, "-I", ROOT / "csrc"]
-    command += ["-isystem", cuda_emulator.TORCH / "include", *arguments, "-o", to, source]
+    command = [NVCC, "-std=c++17", "-O3", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+    command += ["-I", ROOT / "csrc", "-isystem", cuda_emulator.TORCH / "include", *arguments, "-o", to, source]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
