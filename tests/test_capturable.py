@@ -28,7 +28,10 @@ EXTENDED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "options"), [(ppl_fast.PPL, {}), (ppl_fast.ExtendedPPL, EXTENDED)])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(ppl_fast.PPL, {}), *((ppl_fast.ExtendedPPL, EXTENDED | {"occlude_view": view}) for view in (False, True))],
+)
 def test_a_training_step_reads_no_value(monkeypatch, kind, options):
     """Fake tensors have none: whatever asks for a number, a truth value or a size that depends on one, raises."""
     # What is looked at on the CPU alone.
