@@ -54,7 +54,7 @@ class Method:
         options: of the model, beside the recipe's.
         trials: how many settings were tried on validation parts before this one was kept.
         masks: whether it is told where the subject of each image is, "drawn"; or finds what moves, "moving".
-        baseline: whether it is AutoLink with every extra, that others with these masks are compared to.
+        baseline: whether it is AutoLink with every extra, that others with its masks and `hides` are compared to.
     """
 
     architecture: str
@@ -69,22 +69,29 @@ class Method:
         recipe = BASELINE if issubclass(MODELS[self.architecture], AutoLink) else MODEL
         return recipe | self.options
 
+    def hides(self) -> tuple[float, bool]:
+        """What is hidden in training, which must be the same in what is compared on whole images."""
+        options = self.model()
+        return options["occlude_input"], options.get("occlude_view", False)
+
 
 PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "coverage_weight", "stray_weight"), 0.0)
-PLAIN |= {"occlude_input": 0.0}
-VIEW = {"occlude_view": True}
+WHOLE, VIEW = {"occlude_input": 0.0}, {"occlude_view": True}
+PLAIN |= WHOLE
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
     "autolink": Method("extended-autolink", "AutoLink + every extra it can take", baseline=True),
     "autolink-whole-input": Method(
-        "extended-autolink", "AutoLink, trained on whole images", {"occlude_input": 0.0}, masks="moving"
+        "extended-autolink", "AutoLink, trained on whole images", WHOLE, masks="moving", baseline=True
     ),
     "autolink-plain": Method("extended-autolink", "AutoLink", PLAIN),
     "ppl-centred-prior": Method("ppl-centred-prior", "PPL, prior held at the centre", masks="moving"),
     "ppl-random-prior": Method("ppl-random-prior", "PPL, prior held at a random layout", masks="moving"),
-    "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", {"occlude_input": 0.0}, masks="moving"),
+    "ppl-whole-input": Method("extended-ppl", "PPL, trained on whole images", WHOLE, masks="moving"),
     "ppl-view": Method("extended-ppl", "PPL, second views partly hidden", VIEW, masks="moving"),
-    "autolink-view": Method("extended-autolink", "AutoLink, second views partly hidden", VIEW, masks="moving"),
+    "autolink-view": Method(
+        "extended-autolink", "AutoLink, second views partly hidden", VIEW, masks="moving", baseline=True
+    ),
     "ppl-view-half": Method("extended-ppl", "PPL, half of them", VIEW | {"occlude_input": 0.5}, masks="moving"),
     "ppl-8": Method("extended-ppl", "PPL, 8 keypoints", {"num_keypoints": 8}, masks="moving"),
     "ppl-24": Method("extended-ppl", "PPL, 24 keypoints", {"num_keypoints": 24}, masks="moving"),

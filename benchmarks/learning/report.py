@@ -1,8 +1,8 @@
 """The comparison as a JSON file, a table and a chart: `python benchmarks/learning/report.py FOLDER [--out FILE.json]`.
 
 FOLDER holds the cells of `run.py`. Means over seeds have a 95 % interval by Student's t. Ratios to AutoLink, of errors
-on whole images, are taken seed by seed: to AutoLink with every extra that is told of the subject what the row is, after
-equal steps, and after as many as it takes in the time of the slowest method.
+on whole images, are taken seed by seed: to AutoLink with every extra that is told of the subject what the row is, and
+learns from as much hidden, after equal steps, and after as many as it takes in the time of the slowest method.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from methods import METHODS
+from methods import METHODS, Method
 
 from ppl_fast._files import write_text
 from ppl_fast.visualization._charts import INK, new_figure, quieten, save_chart
@@ -69,7 +69,7 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"set": name, "method": method, "steps": steps, "seeds": sorted(by_seed)}
         for column, value in COLUMNS.items():
             row[column] = _where_measured(value, by_seed)
-        beside = _baseline(groups, name, METHODS[method].masks, set(by_seed))
+        beside = _baseline(groups, name, METHODS[method], set(by_seed))
         for ratio, other in zip(
             RATIOS, (beside.get(steps), beside[max(beside)] if len(beside) > 1 else None), strict=True
         ):
@@ -96,10 +96,12 @@ def interval(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "half": wide}
 
 
-def _baseline(groups: Any, name: str, masks: str, seeds: set[int]) -> dict[int, dict[int, dict[str, Any]]]:
-    """AutoLink with every extra, and as much told: by its steps the cells by seed, of those that have all seeds."""
-    (method,) = (key for key, each in METHODS.items() if each.baseline and each.masks == masks)
-    runs = {steps: each for (other, own, steps), each in groups.items() if (other, own) == (name, method)}
+def _baseline(groups: Any, name: str, row: Method, seeds: set[int]) -> dict[int, dict[int, dict[str, Any]]]:
+    """AutoLink on equal terms: by its steps the cells by seed, of those that have all seeds."""
+    equal = [
+        key for key, each in METHODS.items() if each.baseline and (each.masks, each.hides()) == (row.masks, row.hides())
+    ]
+    runs = {steps: each for (other, own, steps), each in groups.items() if other == name and own in equal}
     return {steps: each for steps, each in runs.items() if seeds <= set(each)}
 
 
