@@ -70,8 +70,10 @@ class CMakeBuild(build_ext):
         import pybind11
 
         # What is built in place is built again as the sources change: what has not changed need not be compiled again.
+        # Each Python has its own folder, since CMake keeps what it has found of one.
         in_place = self.editable_mode or self.inplace
-        build = ROOT / "build" / "editable" if in_place else Path(self.build_temp).resolve()
+        editable = ROOT / "build" / "editable" / str(sys.implementation.cache_tag)
+        build = editable if in_place else Path(self.build_temp).resolve()
         target = Path(self.get_ext_fullpath("ppl_fast._C_cpu")).resolve().parent
         configure = [
             tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",

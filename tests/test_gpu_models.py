@@ -1,5 +1,7 @@
 """Models on a GPU: steps of training and estimates, replayed from CUDA graphs or not, and the layers that it has."""
 
+import copy
+
 import pytest
 import torch
 from gpu_cases import DEVICE, each_backend, needs_gpu, pytestmark  # noqa: F401
@@ -116,6 +118,34 @@ def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
         gradients = [p.grad.norm() for p in model.parameters() if p.grad is not None]
         results.append(torch.stack([out.loss.detach(), *gradients]))
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", [ppl_fast.PPL, ppl_fast.ExtendedPPL, ppl_fast.ExtendedAutoLink])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_every_gradient_agrees_with_a_cpu(kind, layout, monkeypatch):
+    """All parameters', weights in either layout: layers of torch too are wrong on a GPU now and then."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    drawn = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *shape, device=None, **how: drawn(*shape, **how).to(device or "cpu"))
+    extended = {"occlude_input": 0.5, "equivariance_weight": 3.0, "withhold": 0.5, "coverage_weight": 1.0}
+    options = {"num_keypoints": 4, "image_size": 32, "reconstruction_loss": "mse"}
+    options |= {} if kind is ppl_fast.PPL else extended
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    first = kind(**options).to(memory_format=layout)
+    gradients = []
+    for device in ("cpu", "cuda"):
+        model = copy.deepcopy(first).to(device)
+        torch.manual_seed(1)
+        model(images.to(device, memory_format=layout)).loss.backward()
+        found = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
+        gradients.append(found)
+    expected, found = gradients
+    assert expected.keys() == found.keys()
+    whole = torch.cat([each.flatten() for each in expected.values()]).norm()
+    for name, gradient in expected.items():  # of a bias that a norm takes off again, only rounding is left
+        assert (found[name] - gradient).norm() < 1e-3 * gradient.norm() + 1e-6 * whole, name
 
 
 @needs_gpu

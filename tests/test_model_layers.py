@@ -23,6 +23,16 @@ def test_halving_convolution_is_convolution_then_mean():
     torch.testing.assert_close(found, wanted)
 
 
+def test_halving_convolution_pools_no_weight_that_lies_channels_last(monkeypatch):
+    """The backward of torch's CUDA pooling is wrong about padding then, in releases that this package serves."""
+    pooled, pool = [], F.avg_pool2d
+    monkeypatch.setattr(F, "avg_pool2d", lambda x, *how, **more: pooled.append(x) or pool(x, *how, **more))
+    layer = HalvingConv2d(3, 5).to(memory_format=torch.channels_last)
+    layer(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert [weight.is_contiguous() for weight in pooled] == [True] and not layer.weight.is_contiguous()
+    assert layer.weight.grad.stride() == layer.weight.stride()
+
+
 def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
     x = torch.randn(2, 3, 8, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
     found, expected, upstream = Halve()(x), F.avg_pool2d(x, 2), torch.randn(2, 3, 4, 3)

@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["steps", "time"], choices=["steps", "time"])
     parser.add_argument("--steps", type=int, default=demo.STEPS)
     parser.add_argument("--judged", default="validation", choices=["validation", "test"])
+    parser.add_argument("--device", default="cpu", help="that trains and estimates")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pace = measured_pace(options.out / "pace.json", options.methods)
@@ -52,10 +53,12 @@ def main() -> None:
                 for method in options.methods:
                     more = slowest / pace[method] if budget == "time" else 1.0
                     steps = options.steps if more < 1 + ALIKE else round(options.steps * more)
-                    cell(options.out, name, method, seed, steps, options.judged)
+                    cell(options.out, name, method, seed, steps, options.judged, options.device)
 
 
-def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) -> dict[str, Any]:
+def cell(
+    out: Path, name: str, method: str, seed: int, steps: int, judged: str, device: str = "cpu"
+) -> dict[str, Any]:
     """The metrics of one cell, trained and measured unless that was done before."""
     short = Path(name).name
     label = f"{short}-{method}-seed{seed}-steps{steps}"
@@ -64,7 +67,7 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) 
         return json.loads(found.read_text())
     print(f"== {label}", flush=True)
     data = open_set(name, seed, judged, demo.MODEL["image_size"], out / "figures")
-    model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label)
+    model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label, device=device)
     metrics = measured(model, data)
     metrics["cell"] = {
         "set": short,
@@ -73,6 +76,7 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str) 
         "steps": steps,
         "seconds": seconds,
         "judged": judged,
+        "device": str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else device,
     }
     found.parent.mkdir(parents=True, exist_ok=True)
     partial = found.with_suffix(".partial")
@@ -90,13 +94,14 @@ def trained(
     start: Path | None = None,
     further: dict[str, Any] | None = None,
     flip: bool = False,
+    device: str = "cpu",
 ) -> tuple[KeypointModel, float]:
     """The model, and the seconds that its steps took; `start` to begin with, further options, images mirrored."""
     if method.masks == "drawn" and data.masks is None:
         raise SystemExit(f"{data.train.name} has no masks to tell {method.words}")
     masks = str(data.masks[0]) if method.masks == "drawn" and data.masks else method.masks or None
     options = method.model() | (further or {})
-    own = {"threads": 1, "picture_every": 0, "masks": masks, "flip": flip}
+    own = {"threads": 1, "picture_every": 0, "masks": masks, "flip": flip, "device": device}
     config = TrainConfig(steps=steps, seed=seed, **(demo.TRAIN | own))
     model = train(options, config, data.train, run, resume="auto", architecture=method.architecture, start=start)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -103,7 +103,8 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
-        kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1)
+        # Contiguous: of what lies channels last, torch's backward of this on a GPU leaves the padding out of account.
+        kernel = F.avg_pool2d(self.weight.contiguous(), 2, stride=1, padding=1)
         return F.conv2d(laid_out(x), kernel, self.bias, stride=2, padding=1)
 
 
