@@ -14,12 +14,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from ppl_fast._devices import pick
 from ppl_fast._files import write_text
 from ppl_fast._options import plain
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
 from ppl_fast.evaluation._matching import check_scipy
+from ppl_fast.inference.posing import device_of
 from ppl_fast.models import PPL, KeypointModel
 from ppl_fast.options.demo import BASELINE, BASELINE_STEPS, FIGURES, MODEL, STEPS, TEST_FIGURES, TRAIN
 from ppl_fast.page import write_page
@@ -39,6 +41,7 @@ def run_demo(
     images: int = FIGURES,
     test_images: int = TEST_FIGURES,
     baseline_steps: int = BASELINE_STEPS,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Draw figures, train on the images without their labels, measure on held-out figures, draw what was learned.
 
@@ -53,6 +56,7 @@ def run_demo(
         images: figures to train on.
         test_images: held-out figures to measure on.
         baseline_steps: optimizer steps of AutoLink.
+        device: that trains and measures: auto, the accelerator that torch finds; cpu; or another, as cuda:1.
 
     Returns:
         The content of metrics.json: what `side_by_side` gives for PPL and AutoLink, each number with its protocol,
@@ -67,6 +71,10 @@ def run_demo(
     for name, (value, least) in (least_of | {"test_images": (test_images, SHOWN)}).items():
         if value < least:
             raise ValueError(f"run_demo: {name} must be at least {least}, got {value}")
+    try:
+        pick(device)
+    except ValueError as error:
+        raise ValueError(f"run_demo: {error}") from error
     check_scipy()
     started, cpu = time.perf_counter(), time.process_time()
     figures = run.with_name(f"{run.name}-figures")
@@ -75,12 +83,13 @@ def run_demo(
         for split, count in (("train", images), ("test", test_images))
     }
     drawn = time.perf_counter()
-    model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run))
+    model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run, device))
     trained = time.perf_counter()
     beside = run.with_name(f"{run.name}-autolink")
-    baseline = _trained("extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside)
+    baseline = _trained("extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside, device)
     compared = time.perf_counter()
     metrics, test = _measure(model, baseline, folders)
+    used, model = device_of(model), model.cpu()
     _draw(run, model, metrics, test)
     metrics["demo"] = {
         "seed": seed,
@@ -95,6 +104,7 @@ def run_demo(
         },
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "threads": torch.get_num_threads(),
+        "device": str(used),
     }
     write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     write_page(run / "page.html", run, folders["test"], model=model)
@@ -118,11 +128,11 @@ def _masks(folder: Path) -> Path:
 
 
 def _trained(
-    architecture: str, model: dict[str, Any], steps: int, seed: int, figures: Path, run: Path
+    architecture: str, model: dict[str, Any], steps: int, seed: int, figures: Path, run: Path, device: str
 ) -> KeypointModel:
     """The model of a run, which goes on where it stopped."""
     begun = (run / "config.yaml").is_file()
-    config = TrainConfig(steps=steps, seed=seed, **TRAIN)
+    config = TrainConfig(steps=steps, seed=seed, **(TRAIN | {"device": device}))
     return train(model, config, figures, run, resume=begun, architecture=architecture)
 
 

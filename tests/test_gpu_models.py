@@ -124,28 +124,28 @@ def test_a_training_step_agrees_with_the_reference(name, monkeypatch):
 @pytest.mark.parametrize("kind", [ppl_fast.PPL, ppl_fast.ExtendedPPL, ppl_fast.ExtendedAutoLink])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_every_gradient_agrees_with_a_cpu(kind, layout, monkeypatch):
-    """All parameters', weights in either layout: layers of torch too are wrong on a GPU now and then."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    """Weights in either layout: layers of torch too are wrong on a GPU now and then.
+
+    In float64, as in float32 rounding alone takes a step over the kinks of what the extensions' losses choose.
+    """
     drawn = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *shape, device=None, **how: drawn(*shape, **how).to(device or "cpu"))
     extended = {"occlude_input": 0.5, "equivariance_weight": 3.0, "withhold": 0.5, "coverage_weight": 1.0}
     options = {"num_keypoints": 4, "image_size": 32, "reconstruction_loss": "mse"}
     options |= {} if kind is ppl_fast.PPL else extended
     torch.manual_seed(0)
-    images = torch.rand(4, 3, 32, 32) * 2 - 1
-    first = kind(**options).to(memory_format=layout)
-    gradients = []
+    images = torch.rand(4, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    first, gradients = kind(**options).double().to(memory_format=layout), []
     for device in ("cpu", "cuda"):
         model = copy.deepcopy(first).to(device)
         torch.manual_seed(1)
         model(images.to(device, memory_format=layout)).loss.backward()
-        found = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
-        gradients.append(found)
+        gradients.append({name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None})
     expected, found = gradients
     assert expected.keys() == found.keys()
     whole = torch.cat([each.flatten() for each in expected.values()]).norm()
     for name, gradient in expected.items():  # of a bias that a norm takes off again, only rounding is left
-        assert (found[name] - gradient).norm() < 1e-3 * gradient.norm() + 1e-6 * whole, name
+        assert (found[name] - gradient).norm() < 1e-6 * gradient.norm() + 1e-9 * whole, name
 
 
 @needs_gpu

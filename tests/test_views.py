@@ -97,8 +97,26 @@ class TestTerm:
         (drawn,) = torch.autograd.grad(out.losses["equivariance"], out.keypoints)
         assert not drawn.any()  # what hidden views give draws nothing to it
 
+    def test_hidden_views_count_as_often_as_asked(self, model_class, options, monkeypatch):
+        hidden = {"occlude_view": True, "occlude_input": 0.5, "occlude_view_weight": 4.0}
+        model, told, images = model_class(**options, **VIEW, **hidden), [], pictures(8)
+        masks = model.masks
+        monkeypatch.setattr(model, "masks", lambda *given: told.append(masks(*given)) or dict(told[0]))
+        monkeypatch.setattr(model, "find", lambda view: torch.zeros(8, model.settings.num_keypoints, 2))
+        monkeypatch.setattr(views, "moved", lambda points, maps: points)
+        torch.manual_seed(0)
+        out, occluded = model(images), told[0]["occluded"]
+        assert 0 < occluded.sum() < 8
+        inside = (out.keypoints.abs() <= 1).all(2, keepdim=True)
+        each = 2 * (out.keypoints.square() * inside).mean(dim=(1, 2)) * torch.where(occluded, 4.0, 1.0)
+        torch.testing.assert_close(out.losses["equivariance"], each.mean())
+
 
 @pytest.mark.parametrize("model_class", [ExtendedPPL, ExtendedAutoLink])
 def test_hidden_views_need_views(model_class):
     with pytest.raises(ValueError, match="occlude_view needs a positive equivariance_weight, got 0.0"):
-        model_class(occlude_view=True, reconstruction_loss="mse")
+        model_class(occlude_view=True, occlude_input=0.5, reconstruction_loss="mse")
+    with pytest.raises(ValueError, match="occlude_view needs a positive occlude_input, got 0.0"):
+        model_class(occlude_view=True, equivariance_weight=1.0, reconstruction_loss="mse")
+    with pytest.raises(ValueError, match="occlude_view_weight needs occlude_view, got 4.0 without"):
+        model_class(occlude_view_weight=4.0, reconstruction_loss="mse")

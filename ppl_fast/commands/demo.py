@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, default=FIGURES, help="figures to train on")
     parser.add_argument("--test-images", type=int, default=TEST_FIGURES, help="held-out figures to measure on")
     parser.add_argument("--baseline-steps", type=int, default=BASELINE_STEPS, help="optimizer steps of AutoLink")
+    device = "that trains and measures: auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
+    parser.add_argument("--device", type=str, default="auto", help=device)
     options = parse(parser, arguments)
 
     from ppl_fast.commands.evaluate import table

@@ -29,10 +29,13 @@ def link_length(keypoints: Tensor, prior: Tensor, links: Tensor, weights: Tensor
     return (weights * (lengths(prior) - lengths(keypoints)).abs()).sum(dim=1).mean()
 
 
-def equivariance(found: Tensor, expected: Tensor) -> Tensor:
-    """Mean squared distance of keypoints (B, N, 2) to where they are expected; those expected outside count as 0."""
+def equivariance(found: Tensor, expected: Tensor, counts: Tensor | float = 1.0) -> Tensor:
+    """Mean squared distance of keypoints (B, N, 2) to where they are expected; those expected outside count as 0.
+
+    `counts`: (B,), how many times each sample does.
+    """
     inside = (expected.abs() <= 1).all(dim=2, keepdim=True)
-    return ((found - expected).square() * inside).mean()
+    return (((found - expected).square() * inside).mean(dim=(1, 2)) * counts).mean()
 
 
 def missed(images: Tensor, reconstruction: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ def separation(model: Extension, found: Pass) -> dict[str, Tensor]:
 def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
     """How far the keypoints of a second view are from those of the images, moved as it was; in training alone.
 
-    With `occlude_view` some of the views are partly hidden. Their keypoints draw none of the whole images' to them.
+    With `occlude_view` some of the views are partly hidden, and count `occlude_view_weight` times. Their keypoints draw
+    none of the whole images' to them.
     """
     s = model.settings
     if not (s.equivariance_weight and model.training):
@@ -83,10 +84,12 @@ def equivariance(model: Extension, found: Pass) -> dict[str, Tensor]:
     )
     view = views.recoloured(views.warped(found.images, maps.to(found.images.dtype)), s.view_colour)
     expected = views.moved(found.out.keypoints, maps)
+    counts: Tensor | float = 1.0
     if s.occlude_view and "occluded" in found.masks:
-        view = model.partly_hidden(view, found.masks)
-        expected = torch.where(found.masks["occluded"].view(-1, 1, 1), expected.detach(), expected)
-    distance = losses.equivariance(model.find(view), expected)
+        occluded, view = found.masks["occluded"], model.partly_hidden(view, found.masks)
+        expected = torch.where(occluded.view(-1, 1, 1), expected.detach(), expected)
+        counts = torch.where(occluded, s.occlude_view_weight, 1.0)
+    distance = losses.equivariance(model.find(view), expected, counts)
     return {"equivariance": distance * model.grown(s.equivariance_ramp)}
 
 

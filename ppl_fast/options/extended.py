@@ -49,6 +49,9 @@ class ExtensionConfig:
     occlude_view: bool = option(
         False, "hide them in second views, whose keypoints are to be those of the whole image (not in the paper)"
     )
+    occlude_view_weight: float = option(
+        1.0, "how many times as much as others such views count (not in the paper)", positive=True
+    )
 
     withhold: float = option(
         0.0, "share of samples whose link heatmap is withheld from the translator (not in the paper)", high=1
@@ -70,6 +73,10 @@ class ExtensionConfig:
     def _check_extension(self, owner: str) -> None:
         if self.occlude_view and not self.equivariance_weight:
             raise ValueError(f"{owner}: occlude_view needs a positive equivariance_weight, got 0.0")
+        if self.occlude_view and not self.occlude_input:
+            raise ValueError(f"{owner}: occlude_view needs a positive occlude_input, got 0.0")
+        if self.occlude_view_weight != 1 and not self.occlude_view:
+            raise ValueError(f"{owner}: occlude_view_weight needs occlude_view, got {self.occlude_view_weight} without")
         for name in ("foreground_weight", "coverage_weight", "stray_weight"):
             if getattr(self, name) and not self.withhold:
                 raise ValueError(f"{owner}: {name} needs a positive withhold, got {name}={getattr(self, name)} without")
