@@ -69,14 +69,15 @@ class Method:
         recipe = BASELINE if issubclass(MODELS[self.architecture], AutoLink) else MODEL
         return recipe | self.options
 
-    def hides(self) -> tuple[float, bool]:
+    def hides(self) -> tuple[float, bool, float]:
         """What is hidden in training, which must be the same in what is compared on whole images."""
         options = self.model()
-        return options["occlude_input"], options.get("occlude_view", False)
+        return options["occlude_input"], options.get("occlude_view", False), options.get("occlude_view_weight", 1.0)
 
 
 PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "coverage_weight", "stray_weight"), 0.0)
 WHOLE, VIEW = {"occlude_input": 0.0}, {"occlude_view": True}
+HALF = VIEW | {"occlude_input": 0.5}
 PLAIN |= WHOLE
 METHODS = {
     "ppl": Method("extended-ppl", "PPL"),
@@ -92,7 +93,21 @@ METHODS = {
     "autolink-view": Method(
         "extended-autolink", "AutoLink, second views partly hidden", VIEW, masks="moving", baseline=True
     ),
-    "ppl-view-half": Method("extended-ppl", "PPL, half of them", VIEW | {"occlude_input": 0.5}, masks="moving"),
+    "ppl-view-half": Method("extended-ppl", "PPL, half of them", HALF, masks="moving"),
+    "ppl-view-x4": Method(
+        "extended-ppl", "PPL, half of them, x 4", HALF | {"occlude_view_weight": 4.0}, masks="moving"
+    ),
+    "ppl-view-x8": Method(
+        "extended-ppl", "PPL, half of them, x 8", HALF | {"occlude_view_weight": 8.0}, masks="moving"
+    ),
+    "autolink-view-x4": Method(
+        "extended-autolink",
+        "AutoLink, half of them, x 4",
+        HALF | {"occlude_view_weight": 4.0},
+        masks="moving",
+        baseline=True,
+    ),
+    "ppl-128": Method("extended-ppl", "PPL, 128 pixels", {"image_size": 128}, masks="moving"),
     "ppl-8": Method("extended-ppl", "PPL, 8 keypoints", {"num_keypoints": 8}, masks="moving"),
     "ppl-24": Method("extended-ppl", "PPL, 24 keypoints", {"num_keypoints": 24}, masks="moving"),
     "ppl-masks": Method("extended-ppl", "PPL, told where the subject is", masks="drawn"),

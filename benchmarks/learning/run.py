@@ -56,9 +56,7 @@ def main() -> None:
                     cell(options.out, name, method, seed, steps, options.judged, options.device)
 
 
-def cell(
-    out: Path, name: str, method: str, seed: int, steps: int, judged: str, device: str = "cpu"
-) -> dict[str, Any]:
+def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str, device: str = "cpu") -> dict[str, Any]:
     """The metrics of one cell, trained and measured unless that was done before."""
     short = Path(name).name
     label = f"{short}-{method}-seed{seed}-steps{steps}"
@@ -66,7 +64,7 @@ def cell(
     if found.is_file():
         return json.loads(found.read_text())
     print(f"== {label}", flush=True)
-    data = open_set(name, seed, judged, demo.MODEL["image_size"], out / "figures")
+    data = open_set(name, seed, judged, METHODS[method].model()["image_size"], out / "figures")
     model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label, device=device)
     metrics = measured(model, data)
     metrics["cell"] = {
