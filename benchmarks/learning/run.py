@@ -2,9 +2,9 @@
 
 A cell is a data set, a method, a seed and a budget: "steps" gives every method the same optimizer steps, "time" as many
 as it can take in the time that the slowest takes for those, by its pace, measured in turns beforehand. Cells run one
-after the other, one thread each, and what is finished is not run again: stop it at any time, call it again to go on, or
-run two with different --sets on two cores. --judged validation is for choosing options; test labels are looked at once.
-`report.py FOLDER` makes the table and the chart.
+after the other, one thread each, or by --jobs several at a time, and what is finished is not run again: stop it at any
+time and call it again to go on. --judged validation is for choosing options; test labels are looked at once. `report.py
+FOLDER` makes the table and the chart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import argparse
 import json
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +46,31 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=demo.STEPS)
     parser.add_argument("--judged", default="validation", choices=["validation", "test"])
     parser.add_argument("--device", default="cpu", help="that trains and estimates")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a process each; a GPU serves many")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pace = measured_pace(options.out / "pace.json", options.methods)
-    slowest = max(pace[name] for name in options.methods)
+    cells = chosen(options)
+    if options.jobs == 1:
+        for each in cells:
+            cell(*each)
+        return
+    for _, name, method, seed, _, judged, _ in cells:  # what is drawn once for several of them
+        open_set(name, seed, judged, METHODS[method].model()["image_size"], options.out / "figures")
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for done in [pool.submit(cell, *each) for each in cells]:
+            done.result()
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[Path, str, str, int, int, str, str]]:
+    """The arguments of `cell`, for each of the cells."""
+    pace = measured_pace(options.out / "pace.json", options.methods) if "time" in options.budgets else {}
+    cells = []
     for budget in options.budgets:
-        for seed in options.seeds:
-            for name in options.sets:
-                for method in options.methods:
-                    more = slowest / pace[method] if budget == "time" else 1.0
-                    steps = options.steps if more < 1 + ALIKE else round(options.steps * more)
-                    cell(options.out, name, method, seed, steps, options.judged, options.device)
+        for seed, name, method in product(options.seeds, options.sets, options.methods):
+            more = max(pace[other] for other in options.methods) / pace[method] if budget == "time" else 1.0
+            steps = options.steps if more < 1 + ALIKE else round(options.steps * more)
+            cells.append((options.out, name, method, seed, steps, options.judged, options.device))
+    return list(dict.fromkeys(cells))
 
 
 def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str, device: str = "cpu") -> dict[str, Any]:
@@ -63,6 +80,9 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str, 
     found = out / "cells" / f"{label}-{judged}.json"
     if found.is_file():
         return json.loads(found.read_text())
+    other = "test" if judged == "validation" else "validation"
+    if name not in FIGURES and found.with_name(f"{label}-{other}.json").exists():  # it learned from other images
+        raise SystemExit(f"{out} holds runs of {short} that are judged on {other}: choose another --out")
     print(f"== {label}", flush=True)
     data = open_set(name, seed, judged, METHODS[method].model()["image_size"], out / "figures")
     model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label, device=device)
