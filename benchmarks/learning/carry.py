@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="on them")
     parser.add_argument("--first-steps", type=int, default=demo.STEPS, help="on the first set")
     parser.add_argument("--judged", default="validation", choices=["validation", "test"])
+    parser.add_argument("--device", default="cpu", help="that trains and estimates")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for pair in options.pairs for row in compared(*pair.split(":"), options)]
@@ -73,14 +74,15 @@ def compared(first: str, other: str, options: argparse.Namespace) -> list[dict[s
         found = options.out / "cells" / f"{label}.json"
         if not found.is_file():
             begun = options.out / "runs" / f"{first.replace('-', f'-{method}-seed')}-steps{options.first_steps}"
-            model, _ = trained(METHODS[method], options.first_steps, int(first.rsplit("-", 1)[1]), source, begun)
+            seed, device = int(first.rsplit("-", 1)[1]), options.device
+            model, _ = trained(METHODS[method], options.first_steps, seed, source, begun, device=device)
             cell = {"from": first, "to": other, "images": options.images, "steps": options.steps}
             row = {"way": way, **cell, **measured(model, model, source, target)}
             found.parent.mkdir(parents=True, exist_ok=True)
             run = options.out / "runs" / found.stem
             data = LearningSet(few, target.fit, target.judged)
             start = None if way == ANEW else begun
-            after, _ = trained(METHODS[method], options.steps, 0, data, run, start=start, further=further)
+            after, _ = trained(METHODS[method], options.steps, 0, data, run, start, further, device=device)
             row |= {f"{key} before": row[key] for key in ("ridge", "named", "own")}
             found.write_text(json.dumps(row | measured(model, after, source, target), indent=2) + "\n")
         rows.append(json.loads(found.read_text()))

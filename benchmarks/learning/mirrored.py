@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=["1:0", "0:1", "2:0"], metavar="FROM:TO", help="seeds of rooms")
     parser.add_argument("--steps", type=int, default=1000, help="on mirrored images")
     parser.add_argument("--first-steps", type=int, default=demo.STEPS, help="on the first room")
+    parser.add_argument("--device", default="cpu", help="that trains and estimates")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measured(way, *map(int, pair.split(":")), options) for way in WAYS for pair in options.pairs]
@@ -65,9 +66,10 @@ def measured(way: str, first: int, room: int, options: argparse.Namespace) -> di
         start = options.out / "runs" / f"lab-{METHOD}-seed{first}-steps{options.first_steps}"
         if begins and not start.exists():
             source = open_set("lab", first, "validation", SIZE, options.out / "figures")
-            trained(METHODS[METHOD], options.first_steps, first, source, start)
+            trained(METHODS[METHOD], options.first_steps, first, source, start, device=options.device)
         run, beginning = options.out / "runs" / label, start if begins else None
-        model, _ = trained(METHODS[METHOD], options.steps, 0, data, run, beginning, further, flip=True)
+        own = {"flip": True, "device": options.device}
+        model, _ = trained(METHODS[METHOD], options.steps, 0, data, run, beginning, further, **own)
         row = {"way": way, "from": first, "to": room, "steps": options.steps, **sides(model.eval(), data)}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_text(kept, json.dumps(row, indent=2) + "\n")
@@ -79,7 +81,7 @@ def sides(model: Any, data: Any) -> dict[str, float]:
     judged = labelled_split(*data.judged, "mirrored")[0].part(slice(LABELS))
     images = torch.stack([judged.images[i] for i in range(len(judged))])
     points, mirrored = (predict(model, each, progress=False) for each in (images, images.flip(3)))
-    prior = model.memory.prior()[:, 0].detach().numpy()
+    prior = model.memory.prior()[:, 0].detach().cpu().numpy()
     beside = np.abs(prior - prior.mean()) > BESIDE
     across = (each[..., 0] - each[..., 0].mean(axis=1, keepdims=True) for each in (points, mirrored))
     sign, other = (np.sign(each)[:, beside] for each in across)
