@@ -23,13 +23,15 @@ def test_halving_convolution_is_convolution_then_mean():
     torch.testing.assert_close(found, wanted)
 
 
-def test_halving_convolution_pools_no_weight_that_lies_channels_last(monkeypatch):
-    """The backward of torch's CUDA pooling is wrong about padding then, in releases that this package serves."""
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("device", "pooled_as"), [("cpu", torch.channels_last), ("meta", torch.contiguous_format)])
+def test_halving_convolution_pools_its_weight_in_the_layout_of_the_device(layout, device, pooled_as, monkeypatch):
+    """Elsewhere than on a CPU contiguous: the backward of torch's CUDA pooling is else wrong about padding."""
     pooled, pool = [], F.avg_pool2d
     monkeypatch.setattr(F, "avg_pool2d", lambda x, *how, **more: pooled.append(x) or pool(x, *how, **more))
-    layer = HalvingConv2d(3, 5).to(memory_format=torch.channels_last)
-    layer(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)).sum().backward()
-    assert [weight.is_contiguous() for weight in pooled] == [True] and not layer.weight.is_contiguous()
+    layer = HalvingConv2d(3, 5).to(device, memory_format=layout)
+    layer(torch.randn(2, 3, 8, 8, device=device)).sum().backward()
+    assert [weight.is_contiguous(memory_format=pooled_as) for weight in pooled] == [True]
     assert layer.weight.grad.stride() == layer.weight.stride()
 
 

@@ -103,9 +103,17 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
-        # Contiguous: of what lies channels last, torch's backward of this on a GPU leaves the padding out of account.
-        kernel = F.avg_pool2d(self.weight.contiguous(), 2, stride=1, padding=1)
+        kernel = F.avg_pool2d(self._laid_out_to_pool(), 2, stride=1, padding=1)
         return F.conv2d(laid_out(x), kernel, self.bias, stride=2, padding=1)
+
+    def _laid_out_to_pool(self) -> Tensor:
+        """The weight channels last on a CPU, where torch pools it many times as fast so, and contiguous elsewhere.
+
+        On a GPU torch's backward leaves the padding out of account where what was pooled lies channels last.
+        """
+        if self.weight.device.type != "cpu":
+            return self.weight.contiguous()
+        return self.weight if is_followed() else self.weight.contiguous(memory_format=torch.channels_last)
 
 
 class Layers(nn.Sequential):
