@@ -54,7 +54,7 @@ class Method:
         options: of the model, beside the recipe's.
         trials: how many settings were tried on validation parts before this one was kept.
         masks: whether it is told where the subject of each image is, "drawn"; or finds what moves, "moving".
-        baseline: whether it is AutoLink with every extra, that others with its masks and `hides` are compared to.
+        baseline: whether it is AutoLink with every extra, that others of the same `terms` are compared to.
     """
 
     architecture: str
@@ -69,10 +69,15 @@ class Method:
         recipe = BASELINE if issubclass(MODELS[self.architecture], AutoLink) else MODEL
         return recipe | self.options
 
-    def hides(self) -> tuple[float, bool, float]:
-        """What is hidden in training, which must be the same in what is compared on whole images."""
+    def size(self) -> int:
+        """Pixels a side of its images."""
+        return int(self.model()["image_size"])
+
+    def terms(self) -> tuple[Any, ...]:
+        """What must be the same in what is compared: masks, what is hidden in training, pixels, keypoints."""
         options = self.model()
-        return options["occlude_input"], options.get("occlude_view", False), options.get("occlude_view_weight", 1.0)
+        hidden = options["occlude_input"], options.get("occlude_view", False), options.get("occlude_view_weight", 1.0)
+        return self.masks, *hidden, self.size(), options["num_keypoints"]
 
 
 PLAIN = dict.fromkeys(("equivariance_weight", "withhold", "foreground_weight", "coverage_weight", "stray_weight"), 0.0)

@@ -68,8 +68,9 @@ def measured(way: str, first: int, room: int, options: argparse.Namespace) -> di
             source = open_set("lab", first, "validation", SIZE, options.out / "figures")
             trained(METHODS[METHOD], options.first_steps, first, source, start, device=options.device)
         run, beginning = options.out / "runs" / label, start if begins else None
-        own = {"flip": True, "device": options.device}
-        model, _ = trained(METHODS[METHOD], options.steps, 0, data, run, beginning, further, **own)
+        model, _ = trained(
+            METHODS[METHOD], options.steps, 0, data, run, beginning, further, flip=True, device=options.device
+        )
         row = {"way": way, "from": first, "to": room, "steps": options.steps, **sides(model.eval(), data)}
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_text(kept, json.dumps(row, indent=2) + "\n")

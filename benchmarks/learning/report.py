@@ -2,7 +2,8 @@
 
 FOLDER holds the cells of `run.py`. Means over seeds have a 95 % interval by Student's t. Ratios to AutoLink, of errors
 on whole images, are taken seed by seed: to AutoLink with every extra that is told of the subject what the row is, and
-learns from as much hidden, after equal steps, and after as many as it takes in the time of the slowest method.
+learns from as much hidden, as many pixels and keypoints, after equal steps, and after as many as it takes in the time
+of the slowest method.
 """
 
 from __future__ import annotations
@@ -98,9 +99,7 @@ def interval(values: list[float]) -> dict[str, float | None]:
 
 def _baseline(groups: Any, name: str, row: Method, seeds: set[int]) -> dict[int, dict[int, dict[str, Any]]]:
     """AutoLink on equal terms: by its steps the cells by seed, of those that have all seeds."""
-    equal = [
-        key for key, each in METHODS.items() if each.baseline and (each.masks, each.hides()) == (row.masks, row.hides())
-    ]
+    equal = [key for key, each in METHODS.items() if each.baseline and each.terms() == row.terms()]
     runs = {steps: each for (other, own, steps), each in groups.items() if other == name and own in equal}
     return {steps: each for steps, each in runs.items() if seeds <= set(each)}
 

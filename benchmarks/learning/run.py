@@ -23,6 +23,7 @@ import torch
 from methods import METHODS
 from sets import FIGURES, LearningSet, open_set
 
+from ppl_fast._files import write_text
 from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model
 from ppl_fast.models import MODELS, KeypointModel
@@ -54,8 +55,9 @@ def main() -> None:
         for each in cells:
             cell(*each)
         return
-    for _, name, method, seed, _, judged, _ in cells:  # what is drawn once for several of them
-        open_set(name, seed, judged, METHODS[method].model()["image_size"], options.out / "figures")
+    sets = [(name, seed, judged, METHODS[method].size()) for _, name, method, seed, _, judged, _ in cells]
+    for each in dict.fromkeys(sets):  # drawn once for several of the cells
+        open_set(*each, options.out / "figures")
     with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for done in [pool.submit(cell, *each) for each in cells]:
             done.result()
@@ -84,7 +86,7 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str, 
     if name not in FIGURES and found.with_name(f"{label}-{other}.json").exists():  # it learned from other images
         raise SystemExit(f"{out} holds runs of {short} that are judged on {other}: choose another --out")
     print(f"== {label}", flush=True)
-    data = open_set(name, seed, judged, METHODS[method].model()["image_size"], out / "figures")
+    data = open_set(name, seed, judged, METHODS[method].size(), out / "figures")
     model, seconds = trained(METHODS[method], steps, seed, data, out / "runs" / label, device=device)
     metrics = measured(model, data)
     metrics["cell"] = {
@@ -94,12 +96,10 @@ def cell(out: Path, name: str, method: str, seed: int, steps: int, judged: str, 
         "steps": steps,
         "seconds": seconds,
         "judged": judged,
-        "device": str(torch.cuda.get_device_name(device)) if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     }
     found.parent.mkdir(parents=True, exist_ok=True)
-    partial = found.with_suffix(".partial")
-    partial.write_text(json.dumps(metrics, indent=2) + "\n")
-    partial.rename(found)
+    write_text(found, json.dumps(metrics, indent=2) + "\n")
     return metrics
 
 
@@ -157,7 +157,7 @@ def stepper(method: Any) -> Any:
     torch.manual_seed(0)
     model = MODELS[method.architecture](**method.model()).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    size = demo.MODEL["image_size"]
+    size = method.size()
     images = (torch.rand(demo.TRAIN["batch_size"], 3, size, size) * 2 - 1).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
