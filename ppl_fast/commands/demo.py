@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ppl_fast.commands.options import command_parser, parse
+from ppl_fast.commands.options import add_device, command_parser, parse
 from ppl_fast.options.demo import BASELINE_STEPS, FIGURES, STEPS, TEST_FIGURES
 
 DESCRIPTION = "Learn a pose prior from drawn figures without their labels, measure it, and show what was learned."
@@ -30,8 +30,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, default=FIGURES, help="figures to train on")
     parser.add_argument("--test-images", type=int, default=TEST_FIGURES, help="held-out figures to measure on")
     parser.add_argument("--baseline-steps", type=int, default=BASELINE_STEPS, help="optimizer steps of AutoLink")
-    device = "that trains and measures: auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
-    parser.add_argument("--device", type=str, default="auto", help=device)
+    add_device(parser)
     options = parse(parser, arguments)
 
     from ppl_fast.commands.evaluate import table

@@ -86,6 +86,13 @@ def add_dataclass(parser: ArgumentParser, section: str, options: type) -> None:
         added.rare = not field.metadata["everyday"]
 
 
+def add_device(parser: ArgumentParser) -> None:
+    """Add the option that says which device computes."""
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
+    )
+
+
 def add_compute(parser: ArgumentParser) -> None:
     """Add the options of commands that run a trained model over images."""
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch")
@@ -96,9 +103,7 @@ def add_compute(parser: ArgumentParser) -> None:
     pixels = parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help="pixels of an image or frame that may be decoded at once"
     )
-    parser.add_argument(
-        "--device", type=str, default="auto", help="auto, the accelerator that torch finds; cpu; or as cuda:1, mps, xpu"
-    )
+    add_device(parser)
     threads = parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
     workers.rare = share.rare = pixels.rare = threads.rare = True
 

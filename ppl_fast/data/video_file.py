@@ -29,7 +29,7 @@ def opened_video(path: Path, max_pixels: int) -> Iterator[tuple[InputContainer, 
         ImportError: PyAV is not installed.
     """
     av, bounds = pyav(), {"max_pixels": str(PADDING + 2 * max_pixels)}
-    # Metadata that is no UTF-8 matters to nobody here: from PyAV 19 on it is read so without being asked.
+    # Metadata that is no UTF-8 matters to nobody here: from PyAV 19 on it is read without being asked.
     lenient = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
         # FFmpeg takes names for addresses, http:a.mp4 too, and would open what playlists name: it gets no names.

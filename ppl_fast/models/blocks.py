@@ -91,6 +91,19 @@ class _Halved(torch.autograd.Function):
         return F.interpolate(grad / 4, scale_factor=2, mode="nearest")
 
 
+def halving_kernel(weight: Tensor) -> Tensor:
+    """(O, I, 3, 3) -> (O, I, 4, 4): of the convolution of stride 2 that does for one of stride 1 and a 2 x 2 mean.
+
+    The weight is laid out channels last on a CPU, where torch pools it many times as fast so, and contiguous elsewhere:
+    on a GPU torch's backward leaves the padding out of account where what was pooled lies channels last.
+    """
+    if weight.device.type != "cpu":
+        weight = weight.contiguous()
+    elif not is_followed():
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    return F.avg_pool2d(weight, 2, stride=1, padding=1)
+
+
 class HalvingConv2d(nn.Conv2d):
     """3 x 3 convolution followed by a 2 x 2 mean, computed as one 4 x 4 convolution of stride 2.
 
@@ -103,17 +116,7 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
-        kernel = F.avg_pool2d(self._laid_out_to_pool(), 2, stride=1, padding=1)
-        return F.conv2d(laid_out(x), kernel, self.bias, stride=2, padding=1)
-
-    def _laid_out_to_pool(self) -> Tensor:
-        """The weight channels last on a CPU, where torch pools it many times as fast so, and contiguous elsewhere.
-
-        On a GPU torch's backward leaves the padding out of account where what was pooled lies channels last.
-        """
-        if self.weight.device.type != "cpu":
-            return self.weight.contiguous()
-        return self.weight if is_followed() else self.weight.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(laid_out(x), halving_kernel(self.weight), self.bias, stride=2, padding=1)
 
 
 class Layers(nn.Sequential):

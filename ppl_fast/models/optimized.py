@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ppl_fast.models.base import KeypointModel
-from ppl_fast.models.blocks import HalvingConv2d, Upsample2x
+from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, halving_kernel
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.replayed import Replayed
 
@@ -180,7 +180,7 @@ def _halving(conv: nn.Conv2d) -> nn.Conv2d:
     """A 3 x 3 convolution and a 2 x 2 mean as one convolution of stride 2 (see `HalvingConv2d`)."""
     sizes = conv.in_channels, conv.out_channels
     made = nn.Conv2d(*sizes, 4, stride=2, padding=1, device="meta")
-    made.weight, made.bias = nn.Parameter(F.avg_pool2d(conv.weight, 2, stride=1, padding=1), False), conv.bias
+    made.weight, made.bias = nn.Parameter(halving_kernel(conv.weight), False), conv.bias
     return made.train(conv.training)
 
 
