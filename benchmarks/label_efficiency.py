@@ -28,10 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 from learning.sets import HELD_OUT
+from learning.side_by_side import side_by_side
+from torch import nn
 
 from ppl_fast._files import write_text
 from ppl_fast.data import open_set
 from ppl_fast.evaluation import joint_errors, mean_over, occlude
+from ppl_fast.inference.posing import device_of
 from ppl_fast.models import MODELS, LinkModel
 from ppl_fast.naming import Labelled, Schedule, name_joints
 from ppl_fast.naming.fitting import NETWORKS
@@ -51,24 +54,13 @@ def main() -> None:
     parser = parser_of(__doc__, COUNTS, DRAWS, Schedule().steps)
     parser.add_argument("--test", help="labelled images to measure on; without, the part of LABELS that is held out")
     parser.add_argument("--alone", type=int, default=NETWORKS, help="networks from scratch whose mean counts")
+    parser.add_argument("--device", default="cpu", help="that learns and estimates")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a process each; a GPU serves many")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = load_model(options.run).eval()
-    pool = read(options.labels, model.config["image_size"])
-    if options.test:
-        test = read(options.test, model.config["image_size"])
-    else:
-        test, pool = (part(pool, rows) for rows in divided(len(pool), options.seed))
-    cells = []
-    for count in options.counts:
-        for draw in range(1 if count == 0 else options.draws):
-            path = options.out / f"labels{count or len(pool)}-draw{draw}.json"
-            if not path.is_file():
-                print(f"== {path.stem}", flush=True)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                few = part(pool, drawn(len(pool), count, draw))
-                write_text(path, json.dumps(cell(model, few, test, options.steps, options.alone), indent=2) + "\n")
-            cells.append(json.loads(path.read_text()))
+    draws = {count: 1 if count == 0 else options.draws for count in options.counts}
+    calls = [(options, count, draw) for count in options.counts for draw in range(draws[count])]
+    cells = side_by_side(kept, calls, options.jobs)
     found = table(cells)
     write_text(options.out / "table.json", json.dumps(found, indent=2) + "\n")
     print("\n".join(lines(found)))
@@ -116,27 +108,50 @@ def part(labelled: Labelled, rows: np.ndarray) -> Labelled:
     return replace(labelled, images=images, joints=labelled.joints[rows], shown=labelled.shown[rows], clips=clips)
 
 
+def kept(options: argparse.Namespace, count: int, draw: int) -> dict[str, Any]:
+    """The cell of a draw, measured unless that was done before."""
+    path = options.out / f"labels{count or 'all'}-draw{draw}.json"
+    if not path.is_file():
+        print(f"== {path.stem}", flush=True)
+        model = load_model(options.run).to(options.device).eval()
+        pool = read(options.labels, model.config["image_size"])
+        if options.test:
+            test = read(options.test, model.config["image_size"])
+        else:
+            test, pool = (part(pool, rows) for rows in divided(len(pool), options.seed))
+        few = part(pool, drawn(len(pool), count, draw))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(cell(model, few, test, options.steps, options.alone), indent=2) + "\n")
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
 def cell(model: LinkModel, few: Labelled, test: Labelled, steps: int, alone: int) -> dict[str, Any]:
     """Errors of every method, as fractions of the image size, "whole" and "hidden"; seconds of a core."""
     started = time.process_time()
     named = name_joints(model, few, Schedule(steps=steps))
     seconds = time.process_time() - started
     torch.manual_seed(0)
-    fresh = MODELS[model.architecture](**model.config)
+    device = device_of(model)
+    fresh = MODELS[model.architecture](**model.config).to(device)
     scratch = {hide: networks(fresh, few, Schedule(steps=steps, hide=hide), alone) for hide in HIDE}
     mean = np.nan_to_num(np.nanmean(np.where(few.shown[..., None], few.joints, np.nan), axis=0))
-    hidden, visible = occlude(test.images, *HIDDEN)
+    shown = test.images.to(device)
+    hidden, visible = occlude(shown, *HIDDEN)
     result: dict[str, Any] = {"labels": len(few), "seconds": seconds, "steps": steps, "networks alone": alone}
 
     def error(joints: np.ndarray) -> float:
         return float(mean_over(joint_errors(joints, test.joints, test.shown) / 2))
 
-    def single(joined: JointNetworks, images: torch.Tensor) -> float:
-        return float(np.mean([error(predicted(each, images).double().numpy()) for each in joined.members]))
+    def joints_of(network: nn.Module, images: torch.Tensor) -> np.ndarray:
+        return np.asarray(predicted(network, images).cpu().double().numpy())
 
-    for name, images, seen in (("whole", test.images, None), ("hidden", hidden, visible)):
+    def single(joined: JointNetworks, images: torch.Tensor) -> float:
+        return float(np.mean([error(joints_of(each, images)) for each in joined.members]))
+
+    for name, images, seen in (("whole", shown, None), ("hidden", hidden, visible)):
         points, filled = found(model, images, seen)
-        joints = {str(hide): predicted(each, images).double().numpy() for hide, each in scratch.items()}
+        joints = {str(hide): joints_of(each, images) for hide, each in scratch.items()}
         by_hide = {hide: error(each) for hide, each in joints.items()}
         by_hide["both"] = error(np.mean([*joints.values()], axis=0))
         result[name] = {
@@ -157,14 +172,15 @@ def found(model: LinkModel, images: torch.Tensor, visible: torch.Tensor | None) 
     parts = torch.arange(len(images)).split(64)
     rounds = [model.estimate_rounds(images[p], passes, None if visible is None else visible[p])[-1] for p in parts]
     points, seen = (torch.cat(each) for each in zip(*rounds, strict=True))
-    return points.double().numpy(), seen
+    return points.cpu().double().numpy(), seen
 
 
 def networks(fresh: LinkModel, few: Labelled, schedule: Schedule, count: int) -> JointNetworks:
     """Networks of a fresh model's shape, each on all labels."""
-    joints, shown = torch.from_numpy(np.nan_to_num(few.joints)), torch.from_numpy(few.shown)
+    labelled = few.images, torch.from_numpy(np.nan_to_num(few.joints)), torch.from_numpy(few.shown)
+    images, joints, shown = (each.to(device_of(fresh)) for each in labelled)
     seeds = range(schedule.seed + 1, schedule.seed + 1 + count)
-    members = [trained(fresh, few.images, joints, shown, replace(schedule, seed=seed)) for seed in seeds]
+    members = [trained(fresh, images, joints, shown, replace(schedule, seed=seed)) for seed in seeds]
     return JointNetworks(members, shown.any(dim=0).expand(count, -1)).eval()
 
 

@@ -13,15 +13,14 @@ import argparse
 import json
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from methods import METHODS
 from sets import FIGURES, LearningSet, open_set
+from side_by_side import side_by_side
 
 from ppl_fast._files import write_text
 from ppl_fast.data.subjects import SubjectMasks
@@ -51,16 +50,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cells = chosen(options)
-    if options.jobs == 1:
-        for each in cells:
-            cell(*each)
-        return
-    sets = [(name, seed, judged, METHODS[method].size()) for _, name, method, seed, _, judged, _ in cells]
-    for each in dict.fromkeys(sets):  # drawn once for several of the cells
-        open_set(*each, options.out / "figures")
-    with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for done in [pool.submit(cell, *each) for each in cells]:
-            done.result()
+    if options.jobs > 1:  # sets are drawn once for several of the cells
+        sets = [(name, seed, judged, METHODS[method].size()) for _, name, method, seed, _, judged, _ in cells]
+        for each in dict.fromkeys(sets):
+            open_set(*each, options.out / "figures")
+    side_by_side(cell, cells, options.jobs)
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[Path, str, str, int, int, str, str]]:

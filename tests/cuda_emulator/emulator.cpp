@@ -19,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -35,10 +36,31 @@ constexpr size_t kStack = 256 * 1024;  // of address space; pages are touched as
 enum class State { ready, at_block_barrier, at_warp_collective, ended };
 enum class Order { forwards, backwards, shuffled, interleaved };
 
+// Where a fibre, or the scheduler, left off. glibc's swapcontext asks the kernel for the mask of signals at every switch,
+// which took longer than what fibres do in between: it enters a fibre once, and the compiler's own jumps lead from there
+// to and fro. AddressSanitizer would take a jump for the end of all frames, so for it all are swaps.
+struct Context {
+  ucontext_t made;
+  void* jump[5];
+  bool entered = false;
+};
+
+__attribute__((noinline)) void change(Context& from, Context& to) {
+#if defined(__SANITIZE_ADDRESS__)
+  swapcontext(&from.made, &to.made);
+#else
+  if (__builtin_setjmp(from.jump)) return;  // back again
+  if (to.entered) __builtin_longjmp(to.jump, 1);
+  to.entered = true;
+  setcontext(&to.made);
+#endif
+}
+
 struct Fibre {
   dim3 index;
   int lane;
-  ucontext_t context;
+  Context context;
+  bool rests = false;  // has run a thread to its end, and can run another
   State state;
   Site site;
   unsigned mask;
@@ -49,7 +71,7 @@ struct Fibre {
 
 struct Scheduler {
   std::mutex mutex;  // the backward pass of torch runs on another thread
-  ucontext_t main;
+  Context main = {{}, {}, true};
   std::vector<Fibre> fibres;
   Fibre* current = nullptr;
   std::vector<int> turn;
@@ -88,7 +110,7 @@ void leave(bool for_good) {
   __sanitizer_start_switch_fiber(for_good ? nullptr : &fake_stack, scheduler.main_stack, scheduler.main_stack_size);
 #endif
   if (for_good) fibre.state = State::ended;
-  swapcontext(&fibre.context, &scheduler.main);
+  change(fibre.context, scheduler.main);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
 #endif
@@ -96,8 +118,11 @@ void leave(bool for_good) {
 
 void fibre_main() {
   entering(true);
-  (*scheduler.kernel)();
-  leave(true);
+  for (;;) {
+    (*scheduler.kernel)();
+    self().rests = true;
+    leave(true);
+  }
 }
 
 void resume(int id) {
@@ -107,7 +132,7 @@ void resume(int id) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&scheduler.main_fake_stack, scheduler.stacks + id * kStack, kStack);
 #endif
-  swapcontext(&scheduler.main, &fibre.context);
+  change(scheduler.main, fibre.context);
   scheduler.current = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(scheduler.main_fake_stack, nullptr, nullptr);
@@ -207,11 +232,14 @@ void start_fibres() {
     fibre.lane = id % 32;
     fibre.state = State::ready;
     fibre.site = {};
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = scheduler.stacks + id * kStack;
-    fibre.context.uc_stack.ss_size = kStack;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, fibre_main, 0);
+    if (std::exchange(fibre.rests, false)) continue;
+    ucontext_t& made = fibre.context.made;
+    getcontext(&made);
+    made.uc_stack.ss_sp = scheduler.stacks + id * kStack;
+    made.uc_stack.ss_size = kStack;
+    made.uc_link = nullptr;
+    makecontext(&made, fibre_main, 0);
+    fibre.context.entered = false;
   }
 }
 
@@ -283,6 +311,7 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, const s
         mmap(nullptr, threads * kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::runtime_error("CUDA emulator: no memory for the threads' stacks");
     scheduler.stacks = static_cast<unsigned char*>(memory), scheduler.stacks_for = threads;
+    scheduler.fibres.clear();  // they rest on the stacks of before
   }
   scheduler.fibres.resize(threads), scheduler.turn.resize(threads);
   scheduler.kernel = &thread, scheduler.error.clear(), ++scheduler.launches;
