@@ -36,9 +36,9 @@ constexpr size_t kStack = 256 * 1024;  // of address space; pages are touched as
 enum class State { ready, at_block_barrier, at_warp_collective, ended };
 enum class Order { forwards, backwards, shuffled, interleaved };
 
-// Where a fibre, or the scheduler, left off. glibc's swapcontext asks the kernel for the mask of signals at every switch,
-// which took longer than what fibres do in between: it enters a fibre once, and the compiler's own jumps lead from there
-// to and fro. AddressSanitizer would take a jump for the end of all frames, so for it all are swaps.
+// Where a fibre, or the scheduler, left off. At every switch glibc's swapcontext asks the kernel for the mask of
+// signals, which took longer than what fibres do in between. So it is the way into a fibre alone, and the compiler's
+// own jumps lead to and fro. AddressSanitizer would take a jump for the end of all frames: for it all are swaps.
 struct Context {
   ucontext_t made;
   void* jump[5];
