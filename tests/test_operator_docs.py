@@ -112,9 +112,8 @@ def test_the_figures_of_a_gpu_are_those_measured():
     import gpu_table
 
     page = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
-    now, first = (
-        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in ("gpu_h200", "first_h100")
-    )
+    results = ROOT / "benchmarks" / "results"
+    now, first = (json.loads((results / f"{name}.json").read_text()) for name in ("gpu_h200", "first_h100"))
     tables = (gpu_table.operators, gpu_table.models, gpu_table.estimates, gpu_table.demo)
     for line in itertools.chain(*(table(now) for table in tables)):
         assert line in page, line
