@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 from learning.sets import HELD_OUT
-from learning.side_by_side import side_by_side
 from torch import nn
 
 from ppl_fast._files import write_text
+from ppl_fast._side_by_side import side_by_side
 from ppl_fast.data import open_set
 from ppl_fast.evaluation import joint_errors, mean_over, occlude
 from ppl_fast.inference.posing import device_of
@@ -59,8 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     draws = {count: 1 if count == 0 else options.draws for count in options.counts}
-    calls = [(options, count, draw) for count in options.counts for draw in range(draws[count])]
-    cells = side_by_side(kept, calls, options.jobs)
+    calls = [(count, draw) for count in options.counts for draw in range(draws[count])]
+    cells = side_by_side(kept, (options,), calls, options.jobs)
     found = table(cells)
     write_text(options.out / "table.json", json.dumps(found, indent=2) + "\n")
     print("\n".join(lines(found)))

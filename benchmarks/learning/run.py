@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from methods import METHODS
 from sets import FIGURES, LearningSet, open_set
-from side_by_side import side_by_side
 
 from ppl_fast._files import write_text
+from ppl_fast._side_by_side import side_by_side
 from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model
 from ppl_fast.models import MODELS, KeypointModel
@@ -54,7 +54,7 @@ def main() -> None:
         sets = [(name, seed, judged, METHODS[method].size()) for _, name, method, seed, _, judged, _ in cells]
         for each in dict.fromkeys(sets):
             open_set(*each, options.out / "figures")
-    side_by_side(cell, cells, options.jobs)
+    side_by_side(cell, (), cells, options.jobs)
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[Path, str, str, int, int, str, str]]:

@@ -29,6 +29,7 @@ printed. Both are kept beside the run's model; estimate then writes the joints. 
 Lightning Pose, or a folder of images or videos with labels beside them, as for evaluate."""
 FEW = 10  # labelled images; with fewer, errors on images left out say little
 FOLDER = "labeled-data"
+WORTH_PROCESSES = 500  # steps, of some 35 ms; a process begins in some seconds
 
 
 def main(arguments: list[str]) -> int:
@@ -65,14 +66,24 @@ def main(arguments: list[str]) -> int:
     for note in notes:
         print(f"note: {note}")
     schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
-    with _bar(steps_of(len(labelled), schedule)) as bar:
-        named = name_joints(model, labelled, schedule, bar.update)
+    steps = steps_of(len(labelled), schedule)
+    with _bar(steps) as bar:
+        named = name_joints(model, labelled, schedule, bar.update, _processes(model, steps))
     print(table(named.report))
     named.save(folder)
     print(f"wrote {folder / 'joints.safetensors'} and joints.json: estimate now gives these joints too")
     if options.suggest:
         _suggest(model, named, options)
     return 0
+
+
+def _processes(model: LinkModel, steps: int) -> int:
+    """On a CPU one a thread, unless there is less to do than to begin them."""
+    import torch
+
+    from ppl_fast.inference.posing import device_of
+
+    return torch.get_num_threads() if device_of(model).type == "cpu" and steps >= WORTH_PROCESSES else 1
 
 
 def _link_model(options: Any) -> LinkModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast._side_by_side import side_by_side
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.inference import predict
 from ppl_fast.inference.confidence import WITHIN
@@ -80,6 +80,7 @@ def name_joints(
     labelled: Labelled,
     schedule: Schedule | None = DEFAULT,
     advanced: Callable[[], object] = lambda: None,
+    processes: int = 1,
 ) -> NamedJoints:
     """Fit a map from a model's keypoints, and networks on its trunk, to named joints; blend them by their errors.
 
@@ -93,6 +94,8 @@ def name_joints(
         labelled: the images and labels.
         schedule: of each network; None goes without, by the map from keypoints alone.
         advanced: called after each step of a network, `steps_of` in all.
+        processes: that networks learn in, side by side, with a share of torch's threads each: one network cannot keep
+            several busy. A program that asks for more than one is guarded by `if __name__ == "__main__":`.
 
     Raises:
         ValueError: fewer than 2 images, or no joint labelled in at least 2 of them.
@@ -106,7 +109,7 @@ def name_joints(
     fitted = linear.fit(keypoints, labelled.joints, labelled.shown, labelled.clips)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
-        network, left_out = _networks(model, labelled, schedule, advanced)
+        network, left_out = _networks(model, labelled, schedule, advanced, processes)
         shares = linear.weights(np.stack([_by_joint(each, labelled) for each in (fitted.left_out, left_out)]))[1]
         blended = np.where(shares[:, None] > 0, blended + shares[:, None] * (left_out - blended), blended)
     return NamedJoints(
@@ -126,33 +129,37 @@ def steps_of(images: int, schedule: Schedule | None) -> int:
     return 0 if schedule is None else schedule.steps * (min(images, FOLDS) + NETWORKS)
 
 
-def _network(
-    model: LinkModel, labelled: Labelled, rows: Tensor, schedule: Schedule, advanced: Callable[[], object]
-) -> JointNetwork:
-    device = device_of(model)
-    joints = torch.from_numpy(np.nan_to_num(labelled.joints))
-    shown = torch.from_numpy(labelled.shown)
-    images, joints, shown = (each[rows].to(device) for each in (labelled.images, joints, shown))
-    return trained(model, images, joints, shown, schedule, advanced)
-
-
 def _networks(
-    model: LinkModel, labelled: Labelled, schedule: Schedule, advanced: Callable[[], object]
+    model: LinkModel, labelled: Labelled, schedule: Schedule, advanced: Callable[[], object], processes: int
 ) -> tuple[JointNetworks, Array]:
     """Networks, and (1, n, J, 2): each image's joints by one that has not seen it, NaN where that never saw one."""
-    found = np.full((1, *labelled.joints.shape), np.nan)
+    device, every = device_of(model), np.arange(len(labelled))
+    joints, shown = torch.from_numpy(np.nan_to_num(labelled.joints)), torch.from_numpy(labelled.shown)
+    images, joints, shown = (each.to(device) for each in (labelled.images, joints, shown))
     fold = fold_numbers(len(labelled), 0, FOLDS, labelled.clips)
-    seeds = (replace(schedule, seed=schedule.seed + number) for number in count(1))
-    for number, own in zip(np.unique(fold), seeds, strict=False):
-        held, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
-        network = _network(model, labelled, torch.from_numpy(others), own, advanced)
-        joints = predicted(network, labelled.images[torch.from_numpy(held)].to(device_of(network)))
-        known = np.any(labelled.shown[others], axis=0, keepdims=True).T
-        found[0, held] = np.where(known, joints.cpu().double().numpy(), np.nan)
-    every = torch.arange(len(labelled))
-    networks = [_network(model, labelled, every, own, advanced) for own in islice(seeds, NETWORKS)]
-    known_to_all = torch.from_numpy(labelled.shown.any(axis=0)).expand(NETWORKS, -1).to(device_of(model))
-    return JointNetworks(networks, known_to_all).eval(), found
+    rows = [np.flatnonzero(fold != number) for number in np.unique(fold)] + [every] * NETWORKS
+    calls = [(torch.from_numpy(r), replace(schedule, seed=schedule.seed + i)) for i, r in enumerate(rows, 1)]
+    networks = side_by_side(_network, (model, images, joints, shown), calls, processes, advanced)
+    found = np.full((1, *labelled.joints.shape), np.nan)
+    for seen, network in zip(rows[:-NETWORKS], networks, strict=False):
+        held = np.setdiff1d(every, seen)
+        points = predicted(network, images[torch.from_numpy(held)])
+        known = np.any(labelled.shown[seen], axis=0, keepdims=True).T
+        found[0, held] = np.where(known, points.cpu().double().numpy(), np.nan)
+    known_to_all = shown.any(dim=0).expand(NETWORKS, -1)
+    return JointNetworks(networks[-NETWORKS:], known_to_all).eval(), found
+
+
+def _network(
+    model: LinkModel,
+    images: Tensor,
+    joints: Tensor,
+    shown: Tensor,
+    rows: Tensor,
+    schedule: Schedule,
+    advanced: Callable[[], object],
+) -> JointNetwork:
+    return trained(model, images[rows], joints[rows], shown[rows], schedule, advanced)
 
 
 def _by_joint(left_out: Array, labelled: Labelled) -> Array:
