@@ -7,7 +7,7 @@ from torch import nn
 
 import ppl_fast
 from ppl_fast.models import PPL, AutoLink, KeypointModel, optimize
-from ppl_fast.models.blocks import HalvingConv2d, Upsample2x
+from ppl_fast.models.blocks import Halve, HalvingConv2d, Upsample2x
 
 AUTOLINK = {"num_keypoints": 5, "detector_size": 32, "detector_base": 4, "detector_levels": 3, "translator": "light"}
 MODELS = {
@@ -59,11 +59,12 @@ def test_what_it_says_is_what_is_there(name):
     fast = optimize(model)
     kinds = [type(module) for module in model.modules()]
     for kind, what in {
-        nn.BatchNorm2d: "BatchNorm folded", HalvingConv2d: "halving kernels averaged",
-        nn.AvgPool2d: "means of 2 x 2 folded",
+        nn.BatchNorm2d: "BatchNorm folded", Halve: "means of 2 x 2 folded",
     }.items():  # fmt: skip
         assert (f"{kinds.count(kind)} {what}" in fast.optimized) == (kind in kinds), what
         assert kind not in map(type, fast.modules())
+    halving = sum(kinds.count(kind) for kind in (HalvingConv2d, Halve))
+    assert sum(isinstance(module, HalvingConv2d) for module in fast.modules()) == halving
     convolutions = [module for module in fast.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
     assert all(module.weight.is_contiguous(memory_format=torch.channels_last) for module in convolutions)
     assert not any(parameter.requires_grad for parameter in fast.parameters())

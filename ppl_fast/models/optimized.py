@@ -24,10 +24,10 @@ Model = TypeVar("Model", bound=KeypointModel)
 def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = False) -> Model:
     """A copy of a model that estimates the same keypoints faster, but for rounding, and does nothing else.
 
-    A BatchNorm and a mean of 2 x 2 that follow a convolution become part of it, the kernels of halving convolutions are
-    averaged once, on a CPU in float32 convolutions that follow a bilinear doubling are multiplied before it,
-    activations overwrite what they act on, images lie channels last, and the pose prior and the weights of the links
-    are kept. `optimized` of the copy says how often.
+    A BatchNorm and a mean of 2 x 2 that follow a convolution become part of it, on a GPU the kernels of halving
+    convolutions are averaged once, on a CPU in float32 convolutions that follow a bilinear doubling are multiplied
+    before it, activations overwrite what they act on, images lie channels last, and the pose prior and the weights of
+    the links are kept. `optimized` of the copy says how often.
 
     Args:
         model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole.
@@ -98,7 +98,7 @@ def _fold(sequence: nn.Sequential, done: Counter[str]) -> None:
         else:
             layers.append(layer)
     for index, layer in enumerate(layers):
-        if isinstance(layer, HalvingConv2d):
+        if isinstance(layer, HalvingConv2d) and layer.weight.device.type != "cpu":
             layers[index] = _halving(layer)
             done["halving kernels averaged"] += 1
     for before, layer in pairwise(layers):
@@ -177,10 +177,12 @@ def _normalize(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _halving(conv: nn.Conv2d) -> nn.Conv2d:
-    """A 3 x 3 convolution and a 2 x 2 mean as one convolution of stride 2 (see `HalvingConv2d`)."""
-    sizes = conv.in_channels, conv.out_channels
-    made = nn.Conv2d(*sizes, 4, stride=2, padding=1, device="meta")
-    made.weight, made.bias = nn.Parameter(halving_kernel(conv.weight), False), conv.bias
+    """A 3 x 3 convolution and a 2 x 2 mean as one convolution of stride 2, as on this device `HalvingConv2d` has it."""
+    sizes, on_cpu = (conv.in_channels, conv.out_channels), conv.weight.device.type == "cpu"
+    with torch.device("meta"):
+        made = HalvingConv2d(*sizes) if on_cpu else nn.Conv2d(*sizes, 4, stride=2, padding=1)
+    made.weight = nn.Parameter(conv.weight if on_cpu else halving_kernel(conv.weight), False)
+    made.bias = conv.bias
     return made.train(conv.training)
 
 
