@@ -9,20 +9,21 @@ from model_cases import pictures, tiny
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from ppl_fast.models import blocks
-from ppl_fast.models.blocks import Halve, HalvingConv2d, Layers, MixerLayer, random_blocks, upsample2x
+from ppl_fast.models import resizing
+from ppl_fast.models.blocks import Layers, MixerLayer, random_blocks
 from ppl_fast.models.regressor import DownBlock, Regressor, attend, cells
+from ppl_fast.models.resizing import DoublingConv2d, Halve, HalvingConv2d, upsample2x
 from ppl_fast.models.translator import LightTranslator, UNetTranslator
 
 
-@pytest.mark.parametrize("inputs", [3, blocks.FEW])
+@pytest.mark.parametrize("inputs", [3, resizing.FEW])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", [(8, 12), (7, 9)])
 def test_halving_convolution_is_convolution_then_mean(inputs, layout, size):
     layer, x = HalvingConv2d(inputs, 5).double(), torch.randn(2, inputs, *size, dtype=torch.float64)
     x = x.contiguous(memory_format=layout).requires_grad_()
     expected = F.avg_pool2d(nn.Conv2d.forward(layer, x), 2)
-    on_a_gpu = F.conv2d(x, blocks.halving_kernel(layer.weight), layer.bias, stride=2, padding=1)
+    on_a_gpu = F.conv2d(x, resizing.halving_kernel(layer.weight), layer.bias, stride=2, padding=1)
     wanted = torch.autograd.grad(expected.sin().sum(), (x, *layer.parameters()))
     for y in (layer(x), on_a_gpu):
         torch.testing.assert_close(y, expected)
@@ -40,6 +41,41 @@ def test_halving_convolution_pools_its_weight_contiguous(layout, monkeypatch):
     assert layer.weight.grad.stride() == layer.weight.stride()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, monkeypatch):
+    layer, x = DoublingConv2d(3, 5).double(), torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    layer.bias = layer.bias if bias else None
+    layer, x = layer.to(memory_format=layout), x.contiguous(memory_format=layout).requires_grad_()
+    taken, double = [], resizing.doubled
+    monkeypatch.setattr(resizing, "doubled", lambda *given: taken.append(given) or double(*given))
+    expected = layer(x)
+    assert not taken  # of three channels
+    torch.testing.assert_close(expected, nn.Conv2d.forward(layer, upsample2x(x)))
+    monkeypatch.setattr(resizing, "WIDE", 3)
+    found = layer(x)
+    assert len(taken) == 1
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(y.sin().sum(), (x, *layer.parameters())) for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradgradcheck(layer, x[:1, :, :2, :2].detach().requires_grad_())
+
+
+def test_doubling_comes_first_for_halves_and_inside_of_compilers_and_transforms(monkeypatch):
+    """Their sums of nine would be rounded nine times; who fuses or writes down knows the plain operations."""
+    monkeypatch.setattr(resizing, "WIDE", 3)
+    monkeypatch.setattr(resizing, "doubled", None)
+    layer, x = DoublingConv2d(3, 5), torch.randn(2, 3, 4, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    copy.deepcopy(layer).bfloat16()(x.bfloat16())
+    torch.compile(layer, backend="eager", fullgraph=True)(x)
+    torch.func.vmap(layer)(x.unsqueeze(1))
+    torch.export.export(layer, (x,))
+    with pytest.raises(TypeError, match="NoneType"):
+        layer(x)
+
+
 def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
     x = torch.randn(2, 3, 8, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
     found, expected, upstream = Halve()(x), F.avg_pool2d(x, 2), torch.randn(2, 3, 4, 3)
@@ -52,7 +88,7 @@ def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
 
 def test_doubling_is_the_operators_on_a_gpu_and_torchs_elsewhere_and_inside_of_transforms(monkeypatch):
     taken, x = [], torch.randn(2, 3, 4, 6)
-    monkeypatch.setattr(blocks, "bilinear_upsample2x", lambda x: taken.append(x.device.type))
+    monkeypatch.setattr(resizing, "bilinear_upsample2x", lambda x: taken.append(x.device.type))
     with FakeTensorMode():
         on_a_gpu = torch.empty(2, 3, 4, 6, device="cuda")
         upsample2x(on_a_gpu)

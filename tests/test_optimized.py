@@ -7,7 +7,7 @@ from torch import nn
 
 import ppl_fast
 from ppl_fast.models import PPL, AutoLink, KeypointModel, optimize
-from ppl_fast.models.blocks import Halve, HalvingConv2d, Upsample2x
+from ppl_fast.models.resizing import DoublingConv2d, Halve, HalvingConv2d
 
 AUTOLINK = {"num_keypoints": 5, "detector_size": 32, "detector_base": 4, "detector_levels": 3, "translator": "light"}
 MODELS = {
@@ -74,12 +74,13 @@ def test_what_it_says_is_what_is_there(name):
 def test_doubling_after_the_products_gives_the_same(name, monkeypatch):
     model = trained(name)
     images, rounds = images_of(model), 2 if model.iterative else 1
-    monkeypatch.setattr("ppl_fast.models.optimized.WIDE", 1)
+    expected = model.estimate_rounds(images, rounds)
+    monkeypatch.setattr("ppl_fast.models.resizing.WIDE", 1)
     fast = optimize(model)
-    doublings = sum(isinstance(module, Upsample2x) for module in model.modules())
+    doublings = sum(isinstance(module, DoublingConv2d) for module in model.modules())
     assert doublings and f"{doublings} doublings after the products" in fast.optimized
-    assert not any(isinstance(module, Upsample2x) for module in fast.modules())
-    expected, found = (m.estimate_rounds(images, rounds) for m in (model, fast))
+    assert not any(isinstance(module, DoublingConv2d) for module in fast.modules())
+    found = fast.estimate_rounds(images, rounds)
     for (keypoints, inside), (exact, image) in zip(found, expected, strict=True):
         assert (keypoints - exact).abs().max() <= 1e-5 * exact.abs().max()
         torch.testing.assert_close(inside, image, rtol=1e-4, atol=1e-4)

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ppl_fast.ops import bilinear_upsample2x
-
 Model = TypeVar("Model", bound=nn.Module)
 
 SLOPE = 0.2  # LeakyReLU's in every convolutional block
@@ -45,89 +43,6 @@ def laid_out(x: Tensor) -> Tensor:
 def is_followed() -> bool:
     """Whether a compiler or a transform of torch.func follows what is computed."""
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def upsample2x(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2H, 2W), bilinear with half-pixel centres.
-
-    On a GPU by the operator: torch's kernels take several times as long as their bytes, and autocast widens halves for
-    them. Compilers, exports and torch.func get torch's operation, which they fuse, write down and transform.
-    """
-    if x.device.type == "cuda" and not is_followed():
-        return bilinear_upsample2x(x)
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-class Upsample2x(nn.Module):
-    """`upsample2x` as a layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        return upsample2x(x)
-
-
-class Halve(nn.AvgPool2d):
-    """The mean of 2 x 2 as a layer that keeps nothing for the backward; torch's own keeps what goes in."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
-        kept = x.requires_grad and torch.is_grad_enabled()
-        if not kept or is_followed() or x.shape[2] % 2 or x.shape[3] % 2:
-            return super().forward(x)
-        halved: Tensor = _Halved.apply(x)  # type: ignore[no-untyped-call]
-        return halved
-
-
-class _Halved(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return F.interpolate(grad / 4, scale_factor=2, mode="nearest")
-
-
-FEW = 16  # channels: torch pools as many at once as a vector holds, and slowly what is left
-
-
-def sliding_mean(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H + 1, W + 1): the mean of every 2 x 2 neighbours, of which those outside are 0."""
-    if x.shape[1] >= FEW:
-        return F.avg_pool2d(x, 2, stride=1, padding=1)
-    padded = F.pad(x, (1, 1, 1, 1))
-    rows = padded[:, :, 1:] + padded[:, :, :-1]
-    return (rows[..., 1:] + rows[..., :-1]) * 0.25
-
-
-def halving_kernel(weight: Tensor) -> Tensor:
-    """(O, I, 3, 3) -> (O, I, 4, 4): of the convolution of stride 2 that does for one of stride 1 and a 2 x 2 mean.
-
-    The weight is laid out contiguous: on a GPU torch's backward leaves the padding out of account where what was pooled
-    lies channels last.
-    """
-    return F.avg_pool2d(weight.contiguous(), 2, stride=1, padding=1)
-
-
-class HalvingConv2d(nn.Conv2d):
-    """3 x 3 convolution followed by a 2 x 2 mean, computed as one convolution of stride 2.
-
-    A mean and a convolution may change places. On a CPU the sliding mean comes first, and of it a 3 x 3 convolution of
-    stride 2 takes what is needed: 9 instead of 36 products a value. Elsewhere the kernel is averaged in place of the
-    maps, to one of 4 x 4: 16 products, and one pass over memory less, which is what counts there.
-    """
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / 2, W / 2)."""
-        if x.device.type == "cpu":
-            return F.conv2d(sliding_mean(laid_out(x)), self.weight, self.bias, stride=2)
-        return F.conv2d(laid_out(x), halving_kernel(self.weight), self.bias, stride=2, padding=1)
 
 
 class Layers(nn.Sequential):

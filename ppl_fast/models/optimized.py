@@ -8,14 +8,14 @@ from itertools import pairwise
 from typing import Any, TypeGuard, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ppl_fast.models import resizing
 from ppl_fast.models.base import KeypointModel
-from ppl_fast.models.blocks import HalvingConv2d, Upsample2x, halving_kernel
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.replayed import Replayed
+from ppl_fast.models.resizing import DoublingConv2d, HalvingConv2d, doubled, halving_kernel, products
 
 Model = TypeVar("Model", bound=KeypointModel)
 
@@ -108,54 +108,30 @@ def _fold(sequence: nn.Sequential, done: Counter[str]) -> None:
     sequence._modules = {str(index): layer for index, layer in enumerate(layers)}
 
 
-WIDE = 256  # input channels from which on `_DoublingConv2d` pays on a CPU (of 128 it takes 1.1 to 1.3 times as long)
+class _Doubling(nn.Conv2d):
+    """A `DoublingConv2d` that has laid out its products once."""
 
-
-class _DoublingConv2d(nn.Conv2d):
-    """A bilinear doubling and a 3 x 3 convolution, whose products are taken before the doubling: a quarter of them.
-
-    Each of the nine is doubled and shifted: what the doubling and shifting cost does not grow with the input channels.
-    """
-
-    def __init__(self, conv: nn.Conv2d):
-        outputs = conv.out_channels
-        super().__init__(conv.in_channels, 9 * outputs, 1, device="meta")
-        kernel = conv.weight.permute(2, 3, 0, 1).reshape(9 * outputs, -1, 1, 1)  # by row, column, output
-        bias = kernel.new_zeros(9, outputs)
-        if conv.bias is not None:
-            bias[4] = conv.bias  # a constant stays one when it is doubled, and the middle is not shifted
-        self.weight, self.bias = nn.Parameter(kernel.contiguous(), False), nn.Parameter(bias.flatten(), False)
+    def __init__(self, conv: DoublingConv2d):
+        super().__init__(conv.in_channels, 9 * conv.out_channels, 1, device="meta")
+        kernel, bias = products(conv)
+        self.weight = nn.Parameter(kernel[..., None, None].contiguous(), False)
+        self.bias = None if bias is None else nn.Parameter(bias, False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
-        # A matrix product: torch convolves a kernel of 1 x 1 by other means on one thread, at half of its speed.
-        taps = F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
-        return _doubled(_doubled(taps, 2), 3)
-
-
-def _doubled(taps: Tensor, along: int) -> Tensor:
-    """The sum of three stacks of channels, doubled along a dimension and shifted as the elements of a kernel are."""
-    before, middle, after = (
-        F.interpolate(tap, scale_factor=(2.0, 1.0) if along == 2 else (1.0, 2.0), mode="bilinear")
-        for tap in taps.chunk(3, 1)
-    )
-    rest = middle.shape[along] - 1
-    middle.narrow(along, 1, rest).add_(before.narrow(along, 0, rest))
-    middle.narrow(along, 0, rest).add_(after.narrow(along, 1, rest))
-    return middle
+        return doubled(x, self.weight[:, :, 0, 0], self.bias)
 
 
 def _double(sequence: nn.Sequential, done: Counter[str]) -> None:
-    """Let convolutions on a CPU take in the doubling before them, where they are wide enough."""
-    layers: list[nn.Module] = []
-    for layer in sequence:
-        wide = _keeps_size(layer) and layer.in_channels >= WIDE and layer.weight.device.type == "cpu"
-        if wide and layers and isinstance(layers[-1], Upsample2x):
-            layers[-1] = _DoublingConv2d(layer)  # type: ignore[arg-type]  # `wide` says so
+    """Let convolutions on a CPU that take in the doubling before them lay out their products once."""
+    for name, layer in sequence.named_children():
+        if (
+            isinstance(layer, DoublingConv2d)
+            and layer.in_channels >= resizing.WIDE
+            and layer.weight.device.type == "cpu"
+        ):
+            sequence._modules[name] = _Doubling(layer)
             done["doublings after the products"] += 1
-        else:
-            layers.append(layer)
-    sequence._modules = {str(index): layer for index, layer in enumerate(layers)}
 
 
 def _keeps_size(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import HalvingConv2d, Layers, Upsample2x, act, conv, init_kaiming, no_autocast
+from ppl_fast.models.blocks import Layers, act, conv, init_kaiming, no_autocast
 from ppl_fast.models.recompute import Block, Recomputing
+from ppl_fast.models.resizing import DoublingConv2d, HalvingConv2d
 
 
 class DownBlock(Recomputing):
@@ -34,7 +35,8 @@ class UpBlock(Block):
     """Doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int):
-        super().__init__(Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act())
+        # The first was the doubling once, and has its number in state dicts.
+        super().__init__(nn.Identity(), DoublingConv2d(inputs, outputs), nn.BatchNorm2d(outputs), act())
 
 
 def image_trunk(base: int, levels: int, map_stride: int) -> tuple[nn.Sequential, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_fast.models.blocks import Halve, Layers, Upsample2x, act, conv, init_kaiming, laid_out, upsample2x
+from ppl_fast.models.blocks import Layers, act, conv, init_kaiming, laid_out
 from ppl_fast.models.recompute import Block, Recomputing
+from ppl_fast.models.resizing import DoublingConv2d, Halve, upsample2x
 
 
 class UNetTranslator(Recomputing):
@@ -35,7 +36,7 @@ class UNetTranslator(Recomputing):
 
     @staticmethod
     def _up(inputs: int, outputs: int) -> Block:
-        first = Upsample2x(), conv(inputs, outputs), nn.BatchNorm2d(outputs), act()
+        first = nn.Identity(), DoublingConv2d(inputs, outputs), nn.BatchNorm2d(outputs), act()  # as the published names
         return Block(*first, conv(outputs, outputs), nn.BatchNorm2d(outputs), act())
 
     def forward(self, reference: Tensor, heatmap: Tensor) -> Tensor:
