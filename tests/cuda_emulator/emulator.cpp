@@ -4,11 +4,11 @@
 // complete are released; when none is, a rule was broken and the launch throws. Fibres run in a chosen order between
 // two waits, blocks too, so a result that depends on the order is a race; in the order `interleaved` they also change
 // places at accesses to shared memory (watch.cpp). Shared memory starts as NaN in every block.
+#include "context.h"
 #include "cuda_runtime.h"
 #include "watch.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -35,26 +35,6 @@ constexpr size_t kStack = 256 * 1024;  // of address space; pages are touched as
 
 enum class State { ready, at_block_barrier, at_warp_collective, ended };
 enum class Order { forwards, backwards, shuffled, interleaved };
-
-// Where a fibre, or the scheduler, left off. At every switch glibc's swapcontext asks the kernel for the mask of
-// signals, which took longer than what fibres do in between. So it is the way into a fibre alone, and the compiler's
-// own jumps lead to and fro. AddressSanitizer would take a jump for the end of all frames: for it all are swaps.
-struct Context {
-  ucontext_t made;
-  void* jump[5];
-  bool entered = false;
-};
-
-__attribute__((noinline)) void change(Context& from, Context& to) {
-#if defined(__SANITIZE_ADDRESS__)
-  swapcontext(&from.made, &to.made);
-#else
-  if (__builtin_setjmp(from.jump)) return;  // back again
-  if (to.entered) __builtin_longjmp(to.jump, 1);
-  to.entered = true;
-  setcontext(&to.made);
-#endif
-}
 
 struct Fibre {
   dim3 index;
@@ -97,12 +77,6 @@ std::string name(Site site) {
 
 Fibre& self() { return *scheduler.current; }
 
-void entering([[maybe_unused]] bool first) {
-#if defined(__SANITIZE_ADDRESS__)
-  if (first) __sanitizer_finish_switch_fiber(nullptr, &scheduler.main_stack, &scheduler.main_stack_size);
-#endif
-}
-
 void leave(bool for_good) {
   Fibre& fibre = self();
 #if defined(__SANITIZE_ADDRESS__)
@@ -117,11 +91,12 @@ void leave(bool for_good) {
 }
 
 void fibre_main() {
-  entering(true);
-  for (;;) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler.main_stack, &scheduler.main_stack_size);
+#endif
+  for (;; leave(true)) {
     (*scheduler.kernel)();
     self().rests = true;
-    leave(true);
   }
 }
 
@@ -233,13 +208,7 @@ void start_fibres() {
     fibre.state = State::ready;
     fibre.site = {};
     if (std::exchange(fibre.rests, false)) continue;
-    ucontext_t& made = fibre.context.made;
-    getcontext(&made);
-    made.uc_stack.ss_sp = scheduler.stacks + id * kStack;
-    made.uc_stack.ss_size = kStack;
-    made.uc_link = nullptr;
-    makecontext(&made, fibre_main, 0);
-    fibre.context.entered = false;
+    begin(fibre.context, scheduler.stacks + id * kStack, kStack, fibre_main);
   }
 }
 
