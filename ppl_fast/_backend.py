@@ -25,7 +25,8 @@ from ppl_fast import _devices, _library, _transforms
 Backend = Literal["auto", "cpp", "triton", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 HALF_TO_SINGLE = "float16, bfloat16 and float32"  # what Triton's kernels take
-# (backend, "major.minor" of a GPU) that a result file in benchmarks/results covers: correct there on all cases.
+# (backend, "major.minor" of a GPU) that a result file in benchmarks/results covers: correct there on all cases. Never
+# Triton, which compiles its kernels where they run.
 PROVEN: frozenset[tuple[str, str]] = frozenset({("cpp", "9.0")})
 
 _asked: ContextVar[str] = ContextVar("ppl_fast_backend", default="auto")

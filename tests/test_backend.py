@@ -230,18 +230,20 @@ def test_no_self_test_is_run_for_what_is_proven_or_switched_off_or_captured(gpu,
 
 
 def test_what_counts_as_proven_is_what_result_files_cover():
-    """All of the tests on the GPU and both checkers passed, and no measured workload of its kernels failed its gate."""
+    """All of the tests on the GPU and both checkers passed, and no measured workload of its kernels failed its gate.
+
+    Triton's kernels never do: they are compiled where they run, by the Triton that is there.
+    """
     covered = set()
     for path in (Path(__file__).parents[1] / "benchmarks" / "results").glob("gpu*.json"):
         result = json.loads(path.read_text())
         capability, found = result["machine"]["capability"], result["checks"]
         passed = re.match(r"\d+ passed", found["tests"]) and "failed" not in found["tests"]
         clean = "0 errors" in found["memcheck"] and "0 hazards" in found["racecheck"]
-        for backend in ("cpp", "triton"):
-            measured = any(row["backend"] == backend and row["op"] in OPERATORS for row in result["rows"])
-            left_out = [job for job in result["left_out"] if job.endswith(f" {backend}")]
-            if passed and clean and measured and not left_out:
-                covered.add((backend, capability))
+        measured = any(row["backend"] == "cpp" and row["op"] in OPERATORS for row in result["rows"])
+        left_out = [job for job in result["left_out"] if job.endswith(" cpp")]
+        if passed and clean and measured and not left_out:
+            covered.add(("cpp", capability))
     assert covered == _backend.PROVEN
 
 
