@@ -78,7 +78,7 @@ def _heard(connection: Connection) -> Any:
     """What our own process said: None as it goes, {number: result}, or an error; `_ENDED` if it says nothing more."""
     try:
         return pickle.loads(connection.recv_bytes())
-    except EOFError:
+    except (EOFError, OSError):  # the latter in the middle of a word
         return _ENDED
 
 
