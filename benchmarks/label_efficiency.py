@@ -18,6 +18,7 @@ to FOLDER/table.json with a chart beside it. The test labels choose nothing of t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -92,8 +93,9 @@ def drawn(size: int, count: int, draw: int) -> np.ndarray:
     return np.random.default_rng([draw, count]).permutation(size)[: count or None]
 
 
+@functools.cache
 def read(spec: str, image_size: int) -> Labelled:
-    """All labelled images of a set."""
+    """All labelled images of a set, read once for all cells of a process."""
     opened = open_set(spec, image_size, split="fit")
     labelled, notes = Labelled.of(opened.dataset, opened.labels, "label_efficiency")
     for note in notes:

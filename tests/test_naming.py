@@ -229,10 +229,8 @@ class TestNameJoints:
         assert np.isfinite(named(pictures(2), points_of(2, 5))).all()
 
     def test_networks_that_learn_side_by_side_are_those_of_one_process(self):
-        threads, steps, few = torch.get_num_threads(), [], labelled(4)
-        torch.set_num_threads(1)
+        steps, few = [], labelled(4)
         one, two = (name_joints(tiny().eval(), few, QUICK, lambda: steps.append(0), count) for count in (1, 2))
-        torch.set_num_threads(threads)
         assert len(steps) == 2 * steps_of(4, QUICK)
         assert one.report == two.report
         for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):

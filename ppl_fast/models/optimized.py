@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ppl_fast.models import resizing
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.replayed import Replayed
@@ -125,11 +124,7 @@ class _Doubling(nn.Conv2d):
 def _double(sequence: nn.Sequential, done: Counter[str]) -> None:
     """Let convolutions on a CPU that take in the doubling before them lay out their products once."""
     for name, layer in sequence.named_children():
-        if (
-            isinstance(layer, DoublingConv2d)
-            and layer.in_channels >= resizing.WIDE
-            and layer.weight.device.type == "cpu"
-        ):
+        if isinstance(layer, DoublingConv2d) and layer.multiplies_first():
             sequence._modules[name] = _Doubling(layer)
             done["doublings after the products"] += 1
 

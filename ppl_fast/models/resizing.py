@@ -37,12 +37,16 @@ class DoublingConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, 3, 1, 1)
 
+    def multiplies_first(self) -> bool:
+        """Whether the products are better taken before the doubling, by the device, size and dtype of the weight."""
+        exact = self.weight.dtype in (torch.float32, torch.float64)
+        return exact and self.weight.device.type == "cpu" and self.in_channels >= WIDE
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
-        wide = x.device.type == "cpu" and self.in_channels >= WIDE and x.dtype in (torch.float32, torch.float64)
-        if not wide or torch.is_autocast_enabled("cpu") or is_followed():
-            return super().forward(upsample2x(x))
-        return doubled(x, *products(self))
+        if self.multiplies_first() and not torch.is_autocast_enabled("cpu") and not is_followed():
+            return doubled(x, *products(self))
+        return super().forward(upsample2x(x))
 
 
 def products(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
