@@ -7,7 +7,9 @@ options are what they are, and what the result shows and does not show.
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ import torch
 from ppl_fast._devices import pick
 from ppl_fast._files import write_text
 from ppl_fast._options import plain
+from ppl_fast._side_by_side import meanwhile
 from ppl_fast.data import ImageFolder, load_labels, make_figures
 from ppl_fast.data.subjects import SubjectMasks
 from ppl_fast.evaluation import evaluate_model, occlude, predict, side_by_side
@@ -25,7 +28,7 @@ from ppl_fast.inference.posing import device_of
 from ppl_fast.models import PPL, KeypointModel
 from ppl_fast.options.demo import BASELINE, BASELINE_STEPS, FIGURES, MODEL, STEPS, TEST_FIGURES, TRAIN
 from ppl_fast.page import write_page
-from ppl_fast.training import TrainConfig, train
+from ppl_fast.training import TrainConfig, load_model, train
 from ppl_fast.visualization import save_occlusion, save_poses, save_prototypes, save_rounds
 
 ROUNDS = 4  # of iterative inference after the plain estimate
@@ -42,6 +45,7 @@ def run_demo(
     test_images: int = TEST_FIGURES,
     baseline_steps: int = BASELINE_STEPS,
     device: str = "auto",
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Draw figures, train on the images without their labels, measure on held-out figures, draw what was learned.
 
@@ -57,6 +61,8 @@ def run_demo(
         test_images: held-out figures to measure on.
         baseline_steps: optimizer steps of AutoLink.
         device: that trains and measures: auto, the accelerator that torch finds; cpu; or another, as cuda:1.
+        processes: 2 trains PPL and AutoLink side by side where a CPU does, with half of torch's threads each, of which
+            networks so small make more. The second is spawned: guard the program by `if __name__ == "__main__":`.
 
     Returns:
         The content of metrics.json: what `side_by_side` gives for PPL and AutoLink, each number with its protocol,
@@ -72,21 +78,23 @@ def run_demo(
         if value < least:
             raise ValueError(f"run_demo: {name} must be at least {least}, got {value}")
     try:
-        pick(device)
+        shared = pick(device).type == "cpu" and min(processes, torch.get_num_threads()) > 1
     except ValueError as error:
         raise ValueError(f"run_demo: {error}") from error
     check_scipy()
-    started, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), sum(os.times()[:4])
     figures = run.with_name(f"{run.name}-figures")
     folders = {
         split: _figures(figures / f"seed{seed}-{split}-{count}", count, seed, split)
         for split, count in (("train", images), ("test", test_images))
     }
     drawn = time.perf_counter()
-    model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run, device))
-    trained = time.perf_counter()
     beside = run.with_name(f"{run.name}-autolink")
-    baseline = _trained("extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside, device)
+    autolink = "extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside, device
+    with meanwhile(_trained_unseen, *autolink) if shared else nullcontext():
+        model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run, device))
+        trained = time.perf_counter()
+    baseline = load_model(beside) if shared else _trained(*autolink)
     compared = time.perf_counter()
     metrics, test = _measure(model, baseline, folders)
     used, model = device_of(model), model.cpu()
@@ -102,8 +110,9 @@ def run_demo(
             "baseline": round(compared - trained, 1),
             "evaluation": round(time.perf_counter() - compared, 1),
         },
-        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "cpu_seconds": round(sum(os.times()[:4]) - cpu, 1),  # of processes that it began, too
         "threads": torch.get_num_threads(),
+        "processes": 1 + shared,
         "device": str(used),
     }
     write_text(run / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -134,6 +143,12 @@ def _trained(
     begun = (run / "config.yaml").is_file()
     config = TrainConfig(steps=steps, seed=seed, **(TRAIN | {"device": device}))
     return train(model, config, figures, run, resume=begun, architecture=architecture)
+
+
+def _trained_unseen(*of_run: Any) -> None:
+    """The same in a process beside another one, whose progress is what is shown."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        _trained(*of_run)
 
 
 def _measure(model: PPL, baseline: KeypointModel, folders: dict[str, Path]) -> tuple[dict[str, Any], ImageFolder]:

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from ppl_fast import ExtendedAutoLink, ExtendedPPL, demo
 from ppl_fast.cli import main
@@ -20,8 +21,12 @@ def run(folder, *options):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """By two threads, so that the baseline learns in a process of its own."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
+    torch.set_num_threads(2)
     assert run(folder) == 0
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     return folder
 
 
@@ -41,13 +46,14 @@ def test_numbers_come_with_protocol_and_baseline(finished):
         for measure in ("regression", "pck", "limb_share", "subject_share"):
             assert result[measure].keys() >= {"value", "baseline", "protocol"}
     assert {len(row["rounds"]) for row in metrics["occlusion"]["rows"]} == {1 + demo.ROUNDS}
-    assert metrics["demo"]["steps"] == 3
+    assert metrics["demo"]["steps"] == 3 and metrics["demo"]["processes"] == 2
 
 
 def test_a_finished_demo_is_measured_again_not_trained_again(finished, capsys):
     log = (finished / "log.jsonl").read_bytes()
-    assert run(finished) == 0
+    assert run(finished) == 0  # by one thread
     assert (finished / "log.jsonl").read_bytes() == log
+    assert json.loads((finished / "metrics.json").read_text())["demo"]["processes"] == 1
     printed = capsys.readouterr().out
     assert f"In {finished}:" in printed and "occlusion.png" in printed and "regression" in printed
     assert printed.endswith(f"\nlook at {finished / 'page.html'}\n")

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     from ppl_fast.commands.evaluate import table
     from ppl_fast.demo import run_demo
 
-    metrics = run_demo(**options.as_dict())
+    metrics = run_demo(**options.as_dict(), processes=2)
     print(f"\n{table(metrics)}\n")
     for measure in ("prior", "memory"):
         numbers = {key: value for key, value in metrics[measure].items() if key != "protocol"}
