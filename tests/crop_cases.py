@@ -26,15 +26,20 @@ def background(size=SIZE) -> np.ndarray:
     return np.kron(small, np.ones((8, 8, 1), int)).astype(np.uint8)
 
 
+def body_of(centre, heading: float) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each pixel is the animal's, and how far towards its head: both (H, W)."""
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
+    along = (x - centre[0]) * np.cos(heading) + (y - centre[1]) * np.sin(heading)
+    across = (y - centre[1]) * np.cos(heading) - (x - centre[0]) * np.sin(heading)
+    return (along / LENGTH * 2) ** 2 + (across / WIDTH * 2) ** 2 < 1, along
+
+
 def drawn(centre, heading: float, noise: int = 0) -> np.ndarray:
     """uint8 (H, W, 3); without a centre, an empty scene."""
     rng = np.random.default_rng(noise)
     image = background().astype(int)
     if centre is not None:
-        y, x = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
-        along = (x - centre[0]) * np.cos(heading) + (y - centre[1]) * np.sin(heading)
-        across = (y - centre[1]) * np.cos(heading) - (x - centre[0]) * np.sin(heading)
-        body = (along / LENGTH * 2) ** 2 + (across / WIDTH * 2) ** 2 < 1
+        body, along = body_of(centre, heading)
         image[body] = 235
         image[body & (along > 8)] = (250, 30, 30)
     return (image + rng.integers(-3, 4, image.shape)).clip(0, 255).astype(np.uint8)

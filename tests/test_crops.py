@@ -270,8 +270,6 @@ def test_what_is_no_framing(options, sentence):
 
 
 def test_a_run_needs_boxes_that_can_be_turned():
-    with pytest.raises(ValueError, match="masks moving need whole images, got crop moving: leave out either"):
-        TrainConfig(crop="moving", masks="moving")
     with pytest.raises(ValueError, match="TrainConfig: crop_turn needs crop moving, got crop None"):
         TrainConfig(crop_turn=True)
 

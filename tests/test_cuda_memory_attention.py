@@ -124,9 +124,8 @@ def test_threads_of_the_tensor_core_kernels_do_not_race(d, few):
 BACKWARD = "weights", "products", "tokens", "combine", "prototypes"
 
 
-@pytest.mark.parametrize(
-    ("version", "launched"), [("75", False), pytest.param("80", True, marks=pytest.mark.slow)]
-)  # that newer ones launch it, every test above counts
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "launched"), [("75", False), ("80", True)])
 def test_code_for_old_gpus_keeps_off_tensor_cores(version, launched):
     """PTX for sm_75 has no products in tf32, whatever GPU runs it: it must choose by differences."""
     code = f"""

@@ -9,6 +9,8 @@ import torch
 from ppl_fast import ExtendedAutoLink, ExtendedPPL, demo
 from ppl_fast.cli import main
 
+pytestmark = pytest.mark.slow
+
 PICTURES = ("poses.png", "masks.png", "prior.png", "memory.png", "occlusion.png", "occlusion_curve.png", "training.png")
 FILES = (*PICTURES, "metrics.json", "log.jsonl", "page.html")
 

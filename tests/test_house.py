@@ -48,8 +48,11 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def functions(tree: ast.AST):
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+@cache
+def defined(path: Path) -> list[ast.AST]:
+    """The functions and classes of a file."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return [node for node in ast.walk(parsed(path)) if isinstance(node, kinds)]
 
 
 def rooms() -> dict[str, int]:
@@ -115,7 +118,9 @@ def test_functions_are_small():
     """Their docstrings aside."""
     large = {}
     for path in PYTHON:
-        for node in functions(parsed(path)):
+        for node in defined(path):
+            if isinstance(node, ast.ClassDef):
+                continue
             first = node.body[0]
             text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
             said = first.end_lineno - first.lineno + 1 if text else 0
@@ -204,6 +209,14 @@ def test_nothing_imports_torchvision_timm_or_lpips():
     assert listed(PYTHON, lambda package: package in {"torchvision", "timm", "lpips"}) == []
 
 
+@cache
+def docstrings() -> list[tuple[str, str]]:
+    """All that there are, each with the file and the name that it describes."""
+    nodes = [(path, node) for path in PYTHON for node in (parsed(path), *defined(path))]
+    texts = [(f"{name(path)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node)) for path, node in nodes]
+    return [(where, text) for where, text in texts if text]
+
+
 # What ruff's rules for docstrings leave open.
 DIALECT = {
     "a first line that begins with Return": r"\AReturns? ",
@@ -216,12 +229,7 @@ DIALECT = {
 
 @pytest.mark.parametrize("fault", DIALECT)
 def test_docstrings_have_one_dialect(fault):
-    faulty = []
-    for path in PYTHON:
-        tree = parsed(path)
-        for node in (tree, *functions(tree), *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))):
-            if re.search(DIALECT[fault], ast.get_docstring(node) or "", re.MULTILINE):
-                faulty.append(f"{name(path)}: {getattr(node, 'name', 'module')}")
+    faulty = [where for where, text in docstrings() if re.search(DIALECT[fault], text, re.MULTILINE)]
     assert faulty == []
 
 

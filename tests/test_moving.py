@@ -12,10 +12,9 @@ pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 
 from PIL import Image
 
-from ppl_fast.data import ImageFolder, make_figures, moving, open_set
+from ppl_fast.data import ImageFolder, make_figures, moving
 from ppl_fast.data.moving_subjects import MovingSubjects
 from ppl_fast.data.subjects import UNKNOWN, SubjectMasks
-from ppl_fast.options.footage import Framing
 
 
 def test_what_moves_before_a_static_camera(tmp_path):
@@ -30,8 +29,6 @@ def test_what_moves_before_a_static_camera(tmp_path):
     assert all(torch.equal(subjects[i], torch.full((1, 64, 64), UNKNOWN)) for i in range(3))  # of too few images
     found, true = (torch.stack([each[i] for i in known]) >= 0.5 for each in (subjects, masks))
     assert ((found & true).sum() / (found | true).sum()) > 0.8
-    with pytest.raises(ValueError, match="crops move with the animal"):
-        MovingSubjects(open_set(tmp_path / "set/room", 64, framing=Framing(crop="moving")).dataset)
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match="nothing moves"):
         MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
@@ -104,5 +101,3 @@ def test_auto_draws_to_what_moves_where_the_background_stays(tmp_path, difficult
     masks, text = subject_masks(config, drawn, images)
     assert (masks is not None) == told and ("something moves in" if told else "nothing moves in") in text
     assert subject_masks(config, undrawn, images) == (None, "")
-    crops = open_set(tmp_path / "set", 64, framing=Framing(crop="moving")).dataset if told else None
-    assert crops is None or subject_masks(config, drawn, crops) == (None, "")

@@ -1,16 +1,20 @@
 """Looking for what moves in footage: how far it is, and stills, which do not show which end of the animal leads."""
 
+import re
+
 import numpy as np
 import pytest
 
 pytest.importorskip("av", reason="videos need the video extra")
 pytest.importorskip("scipy", reason="finding what moves needs the data extra")
 
-from crop_cases import SIZE, drawn, film, moving_views, path
+from crop_cases import SIZE, body_of, drawn, film, moving_views, path
 from label_cases import csv_text
 from PIL import Image
 
 from ppl_fast.data import open_set
+from ppl_fast.data.mask import shares_after_resizing
+from ppl_fast.data.moving_subjects import MovingSubjects
 from ppl_fast.options.footage import Framing
 
 
@@ -46,3 +50,18 @@ def test_labelled_frames_are_turned_as_their_frames_in_the_video(tmp_path):
         for number in numbers:
             box = views.box(f"labeled-data/walk/img{number:03d}.png", SIZE)
             assert np.cos(box[4] - path(number, 80)[1]) > 0.9
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_what_moves_in_crops_is_told_in_the_whole_images_around_them(tmp_path, turn):
+    film(tmp_path / "walk.mp4", 40)
+    (tmp_path / "walk").mkdir()
+    for number in range(0, 40, 4):
+        Image.fromarray(drawn(*path(number, 40))).save(tmp_path / f"walk/img{number:02d}.png")
+    images = open_set(tmp_path, 64, framing=Framing(crop="moving", turn=turn)).dataset
+    subjects = MovingSubjects(images)
+    assert subjects.report.startswith("something moves in 50 of 50 images") and len(images) == 50
+    for subject, name, box in zip(subjects, images.paths, images.boxes, strict=False):
+        number = int(re.search(r"\d+$", name.removesuffix(".png"))[0])
+        true = shares_after_resizing(body_of(*path(number, 40))[0], 64, box) >= 0.5
+        assert true.sum() > 100 and ((subject >= 0.5) & true).sum() / ((subject >= 0.5) | true).sum() > 0.75, name

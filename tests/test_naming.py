@@ -228,6 +228,7 @@ class TestNameJoints:
         assert named.report["joints"]["tail"]["error"] is None and named.report["joints"]["tail"]["labels"] == 0
         assert np.isfinite(named(pictures(2), points_of(2, 5))).all()
 
+    @pytest.mark.slow
     def test_networks_that_learn_side_by_side_are_those_of_one_process(self):
         steps, few = [], labelled(4)
         one, two = (name_joints(tiny().eval(), few, QUICK, lambda: steps.append(0), count) for count in (1, 2))

@@ -9,6 +9,8 @@ import torch
 
 from ppl_fast._side_by_side import meanwhile, side_by_side
 
+pytestmark = pytest.mark.slow  # each process imports torch
+
 
 def told(factor, number, advanced):
     for _ in range(number):

@@ -71,6 +71,7 @@ def test_images_that_are_not_square():
 
 
 @MODELS
+@pytest.mark.slow
 def test_training_by_a_compiler_without_inductor(name):
     torch._dynamo.reset()
     plain = built(name).train()
@@ -85,6 +86,7 @@ def test_training_by_a_compiler_without_inductor(name):
         torch.testing.assert_close(before.grad, after.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hidden_input_is_one_graph_whatever_was_drawn():
     """As compiled, all images are filled in and those that were drawn chosen: so a step is compiled once."""
     torch._dynamo.reset()
@@ -104,6 +106,7 @@ def test_hidden_input_is_one_graph_whatever_was_drawn():
         torch.testing.assert_close(before.grad, after.grad, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_models_of_several_thicknesses():
     """After the first, the compiler leaves the number open."""
     torch._dynamo.reset()

@@ -1,7 +1,7 @@
 """A folder of clips as a data set of frames: sub-folders of images and video files, alike."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ class ClipFolder(ImageFiles):
         count = len(self.clip_names)
         kept = "\nframes of videos lie on disk as it is, for this run" if self._kept_anyway else ""
         return f"{super().report()}\nthey are frames of {count} clip{'s' * (count != 1)}{kept}"
+
+    def originals(self, rows: Sequence[int], size: int) -> Iterator[Image.Image]:
+        """As of any set; a video is decoded once, and not from a key frame on for each of its frames."""
+        names = [self.paths[row] for row in rows]
+        return self._videos.images(names, size) if names[0] in self._videos else super().originals(rows, size)
 
     def stamps(self) -> Iterator[tuple[Any, ...]]:
         """Names of the files that are read, videos too, each with size and date."""

@@ -140,6 +140,10 @@ class ImageSet(Dataset[torch.Tensor]):
         """The image as it is stored, upright RGB at its original size; for overlays."""
         return self._picture(self.paths[index])
 
+    def originals(self, rows: Sequence[int], size: int) -> Iterator[Image.Image]:
+        """Images of one clip as `original` gives them, in order; frames of a video reduced to no less than `size`."""
+        return map(self.original, rows)
+
     def place(self, name: str = "") -> str:
         """Where an image is, or all are, for messages."""
         return str(self.root / name)

@@ -203,6 +203,7 @@ def animal(
     change -= lamp(change)
     red, green, blue = np.moveaxis(np.abs(change), 2, 0)
     strength = np.maximum(np.maximum(red, green), blue)
+    differs = strength > still.level
     if not shadow:
         light = (pixels + 1.0) / (still.pixels + 1.0)
         least, most = light.min(axis=2), light.max(axis=2)
@@ -215,6 +216,8 @@ def animal(
     weights = ndimage.sum_labels(strength * moved, parts, np.arange(1, count + 1))
     heavy = 1 + np.flatnonzero(weights >= least_part * weights.max())
     found: NDArray[np.bool_] = moved & np.isin(parts, heavy)
+    if not shadow:  # none lies within the animal: what is as dark there is its own
+        found |= differs & ndimage.binary_fill_holes(found)
     return found if found.sum() >= max(LEAST_AREA, LEAST_SHARE * moved.size) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NoReturn
@@ -12,7 +13,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
+from ppl_fast.data.boxes import seen, whole
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.mask import shares_after_resizing
 from ppl_fast.data.moving import BLUR, JOINED, SIDE, USUAL, animal
 from ppl_fast.data.order import by_clip
 from ppl_fast.data.pixels import levels
@@ -21,18 +24,20 @@ from ppl_fast.data.subjects import UNKNOWN, NothingMovesError
 
 LEAST_PART = 0.05  # of the heaviest part that moves: a paw that is seen apart from the body, or once more in a mirror
 SMALL = 1 / 3  # of the image's side: a subject that reaches over less has too few pixels for its parts
+LARGEST = 2 * SIDE  # pixels of the side of a whole image that crops are looked at in
 
 
 class MovingSubjects(Dataset[torch.Tensor]):
     """What moves before backgrounds that images agree on, found without labels when the set is built.
 
     A clip is the frames of a video, or the images of one folder; each image is looked at before its own background
-    (`ppl_fast.data.scenes`), as the model sees it, without its shadow (`ppl_fast.data.moving`). An image of which no
-    background is known is looked at no further. The images of a folder of a video's name (as in a project of
-    DeepLabCut) have the video's backgrounds.
+    (`ppl_fast.data.scenes`), as the model sees it, without its shadow (`ppl_fast.data.moving`). Crops move with the
+    animal, and so what moves is looked for in the whole images around them. An image of which no background is known
+    is looked at no further. The images of a folder of a video's name (as in a project of DeepLabCut) have the video's
+    backgrounds.
 
     Args:
-        images: the set, of whole images.
+        images: the set.
 
     `subjects[i]` is as that of `SubjectMasks`; 0 and 1 alone, and `UNKNOWN` throughout where nothing was found.
 
@@ -40,26 +45,28 @@ class MovingSubjects(Dataset[torch.Tensor]):
         report: what was found, in a few lines fit for printing.
 
     Raises:
-        ValueError: the set is of crops; `NothingMovesError`: something is found in none of its images.
+        NothingMovesError: something is found in none of its images.
         ImportError: scipy is not installed.
     """
 
     def __init__(self, images: ImageSet):
-        if images.cropped:
-            raise ValueError("MovingSubjects: what moves is told in whole images; crops move with the animal")
-        self._size = images.image_size
+        self._size, side = images.image_size, _side(images)
         self._packed: list[np.ndarray | None] = [None] * len(images)
         found, reaches = dict[str, Scenes](), list[float]()
         row_of = {name: row for row, name in enumerate(images.paths)}
-        with tqdm(total=len(images), desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
+        looks = len(images) * (1 + images.cropped)
+        with tqdm(total=looks, desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
             # Videos come before the folders of images that their backgrounds are of as well.
             for clip, names in sorted(
                 by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
             ):
-                frames, stem = _Frames(images, [row_of[name] for name in names]), PurePosixPath(clip).stem
+                frames, stem = _Frames(images, [row_of[name] for name in names], side, bar), PurePosixPath(clip).stem
                 if not found.get(stem):
                     found[stem] = Scenes(frames)
-                for place, moved in _moved(frames, found[stem], bar):
+                for place, all_moved in _moved(frames, found[stem], bar):
+                    moved = frames.seen(place, all_moved)
+                    if not moved.any():
+                        continue
                     self._packed[frames.rows[place]] = np.packbits(moved)
                     reaches.append(_reach(moved))
         self.known = len(reaches)
@@ -84,22 +91,58 @@ class MovingSubjects(Dataset[torch.Tensor]):
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
 
 
-class _Frames:
-    """Some images of a set as the model sees them, uint8 (S, S, 3)."""
+def _side(images: ImageSet) -> int:
+    """Of what is looked at: the model's, or of whole images around crops so many pixels that these have the model's."""
+    if images.boxes is None or not images.cropped:
+        return images.image_size
+    shares = images.boxes[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1)
+    return int(np.clip(images.image_size / np.median(shares), images.image_size, LARGEST))
 
-    def __init__(self, images: ImageSet, rows: list[int]):
-        self.images, self.rows = images, rows
+
+class _Frames:
+    """Some images of a set, uint8 (side, side, 3): as the model sees them, or whole ones around crops, on a square.
+
+    The latter are decoded once, in order, to a temporary file.
+    """
+
+    def __init__(self, images: ImageSet, rows: list[int], side: int, bar: tqdm[NoReturn]):
+        self.images, self.rows, self.side = images, rows, side
+        self._whole: np.ndarray | None = None
+        if images.cropped:
+            with tempfile.TemporaryFile() as file:
+                self._whole = np.memmap(file, np.uint8, "w+", shape=(len(rows), side, side, 3))
+            for place, image in enumerate(images.originals(rows, side)):
+                self._whole[place] = _as_rows(seen(image, whole(image.size, "pad"), side))
+                bar.update()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        return levels(self.images[self.rows[place]]).permute(1, 2, 0).contiguous().numpy()
+        if self._whole is not None:
+            return np.array(self._whole[place])
+        return _as_rows(levels(self.images[self.rows[place]]))
+
+    def seen(self, place: int, mask: np.ndarray) -> np.ndarray:
+        """What the model sees of a mask of such an image."""
+        if self.images.boxes is None or not self.images.cropped:
+            return mask
+        size = np.array(self.images.original_sizes[self.rows[place]])
+        scale = self.side / size.max()
+        x, y, width, height, angle = self.images.boxes[self.rows[place]]
+        middle = (np.array([x, y]) - size / 2) * scale + self.side / 2
+        box = np.array([*middle, width * scale, height * scale, angle])
+        return np.asarray(shares_after_resizing(mask, self.images.image_size, box)[0] >= 0.5)
+
+
+def _as_rows(pixels: torch.Tensor) -> np.ndarray:
+    """(3, S, S) as (S, S, 3)."""
+    return pixels.permute(1, 2, 0).contiguous().numpy()
 
 
 def _moved(frames: _Frames, scenes: Scenes, bar: tqdm[NoReturn]) -> Iterator[tuple[int, np.ndarray]]:
     """The places of a clip at which something moves, but for what is small beside the others', and its mask."""
-    scale = min(1.0, frames.images.image_size / SIDE)
+    scale = min(1.0, frames.images.image_size / SIDE)  # by the model's pixels, in whole images around crops as well
     found: dict[int, np.ndarray] = {}
     for place in range(len(frames)):
         bar.update()

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,6 +102,11 @@ class VideoFrames:
         """The frame as it is in the video, upright RGB at its original size."""
         _, video, number, pts = self._places[name]
         return video.image(number, pts)
+
+    def images(self, names: Sequence[str], size: int) -> Iterator[Image.Image]:
+        """Frames of one video, in order, reduced to twice the size or little more where that is less."""
+        numbers = {self._places[name][2] for name in names}
+        return (frame.image for frame in self._places[names[0]][1].frames(wanted=numbers.__contains__, size=size))
 
     def __getstate__(self) -> dict[str, Any]:
         """For a loading process, which maps the file anew, and does not remove it."""

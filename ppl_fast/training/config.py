@@ -145,8 +145,6 @@ class TrainConfig:
             raise ValueError("TrainConfig: cuda_graph needs precision no or bf16, got fp16")
         if self.cuda_graph == "true" and self.accumulate > 1:
             raise ValueError(f"TrainConfig: cuda_graph takes a step's images at once, got accumulate {self.accumulate}")
-        if self.crop is not None and self.masks == MOVING:
-            raise ValueError(f"TrainConfig: masks {MOVING} need whole images, got crop {self.crop}: leave out either")
         betas: Any = self.betas
         betas = betas.tolist() if hasattr(betas, "tolist") else betas  # an array's
         if isinstance(betas, tuple | list):

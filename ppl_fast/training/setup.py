@@ -62,7 +62,7 @@ def subject_masks(
         return None, ""
     used = any(getattr(model.settings, f"{name}_weight", 0.0) for name in ("foreground", "coverage", "stray"))
     if config.masks == AUTO:
-        if not used or images.cropped:
+        if not used:
             return None, ""
         try:
             return _moving(images)
