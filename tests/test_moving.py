@@ -34,6 +34,12 @@ def test_what_moves_before_a_static_camera(tmp_path):
         MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
 
 
+def test_what_is_far_larger_or_smaller_than_most_is_no_animal():
+    areas = np.array([100.0, 120, 90, 700, np.nan, 110, 5000, 9])
+    assert moving.usual(areas).tolist() == [True, True, True, True, False, True, False, False]
+    assert not moving.usual(np.full(3, np.nan)).any() and moving.usual(np.empty(0)).shape == (0,)
+
+
 def test_a_subject_that_is_small_is_better_cropped(tmp_path):
     for i in range(12):
         pixels = np.full((64, 64), 90, np.uint8)
@@ -77,14 +83,17 @@ def test_a_part_that_is_seen_apart_is_of_the_subject():
     assert all_parts[8, 10] and all_parts[23, 10] and not all_parts[28:30, 28:30].any()
 
 
-def test_a_lamp_that_changes_is_no_noise():
+@pytest.mark.parametrize("times", [False, True])
+def test_a_lamp_that_changes_is_no_noise(times):
+    """It adds to all of the frame alike, or goes out, whereupon all of it is half as light."""
     rng = np.random.default_rng(0)
     room = rng.integers(40, 200, (32, 32, 3))
-    light = np.round(25 * np.sin(np.arange(40))).astype(int)
-    frames = np.clip(room + light[:, None, None, None] + rng.integers(-1, 2, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
+    light = np.round(25 * np.sin(np.arange(40))).astype(int)[:, None, None, None]
+    lit = room * np.where(light > 0, 1, 0.5) if times else room + light
+    frames = np.clip(lit + rng.integers(-1, 2, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
     still = moving.agreed(frames)
     assert still.level == moving.LEAST_LEVEL and still.stays
-    off = (still.pixels - room).reshape(-1, 3)
+    off = (still.pixels - room * (still.pixels.mean() / room.mean() if times else 1)).reshape(-1, 3)
     assert np.ptp(off, axis=0).max() < 5  # the same moment of the lamp everywhere
     frames[7, 10:20, 10:20] = 255 - frames[7, 10:20, 10:20]
     assert moving.animal(frames[7], still, 0.4, 1).sum() >= 60 and moving.animal(frames[8], still, 0.4, 1) is None

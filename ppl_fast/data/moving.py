@@ -35,9 +35,9 @@ SAMPLES = 64  # frames that make the background
 LEAST_SAMPLES = 8
 LEAST_LEVEL, NOISES = 16.0, 6.0  # a difference counts from so many grey levels, and so many times the noise, on
 LEAST_AREA, LEAST_SHARE = 8, 2e-4  # pixels, and share of the frame, of an animal
-USUAL = 0.2  # share of the clip's median area, below which it is something else
+USUAL = 0.2, 8.0  # shares of the clip's median area, beyond which it is something else: a hand, or light
 JOINED = 2  # pixels between parts of one animal
-LAMP = 4  # each n-th pixel either way tells what the light does to all
+LAMP = 4  # each n-th pixel either way tells what a lamp does to all
 EXTENT = 95.0  # percentile of the extents over the clip that the side is made of
 SMOOTH = 0.1  # seconds
 
@@ -101,7 +101,7 @@ def agreed(samples: NDArray[np.uint8] | NDArray[np.float32]) -> Background:
     others NaN, the background is NaN.
     """
     count = max(2, math.ceil(AGREED * len(samples)))
-    steady = samples - lamp(samples - median(samples, 0).astype(np.float32))
+    steady = samples - lamp(samples, median(samples, 0).astype(np.float32))
     ordered = np.sort(steady, axis=0)
     widths = ordered[count - 1 :] - ordered[: len(samples) - count + 1]
     first = np.where(np.isnan(widths), np.inf, widths).argmin(axis=0)
@@ -112,12 +112,23 @@ def agreed(samples: NDArray[np.uint8] | NDArray[np.float32]) -> Background:
     return Background(middle, max(LEAST_LEVEL, NOISES * noise))
 
 
-def lamp(change: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the light does to all of a frame (..., h, w, 3) alike, by its difference to others: (..., 1, 1, 3)."""
-    return median(change[..., ::LAMP, ::LAMP, :], (-3, -2), keepdims=True)
+def lamp(frames: NDArray[Any], still: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the light of frames (..., h, w, 3) adds to another (h, w, 3): to all of it alike, or so many times itself.
+
+    Whichever is nearer. The times are those of the brighter half: of what is dark, little more than noise is left.
+    """
+    seen, sparse = frames[..., ::LAMP, ::LAMP, :], still[::LAMP, ::LAMP]
+    added = median(seen - sparse, (-3, -2), keepdims=True)
+    light = sparse.sum(axis=2)
+    bright, one = light >= median(light), np.float32(1)
+    ratios = (seen[..., bright, :] + one) / (sparse[bright] + one)
+    times = median(ratios, -2, keepdims=True)[..., None, :, :] - one
+    both = added, times * (sparse + one)
+    off = (median(np.abs(seen - sparse - each), (-3, -2, -1), keepdims=True) for each in both)
+    return np.where(np.greater(*off), times * (still + one), added)
 
 
-def median(values: Any, axis: int | tuple[int, int] | None = None, keepdims: bool = False) -> Any:
+def median(values: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
     """The median of what is not NaN, in the time of numpy's where nothing is."""
     if values.dtype == np.uint8 or not np.isnan(values).any():
         return np.median(values, axis=axis, keepdims=keepdims)
@@ -137,9 +148,14 @@ def small(image: Image.Image, size: Size | None = None) -> NDArray[np.uint8]:
 def tracked(images: Iterable[Image.Image], still: Background, size: Size | None = None) -> Track:
     """What moves in each image, before it is smoothed; arguments as of `background`."""
     found = np.array([_blob(image, still, size) for image in images]).reshape(-1, 6)
-    usual = np.nanmedian(found[:, 3]) if np.isfinite(found[:, 3]).any() else np.nan
-    found[found[:, 3] < USUAL * usual] = np.nan
+    found[~usual(found[:, 3])] = np.nan
     return Track(found[:, :2], found[:, 2], found[:, 3], found[:, 4:])
+
+
+def usual(areas: Array) -> NDArray[np.bool_]:
+    """Whether areas (n,) are as an animal's may be, NaN where nothing was found, by what they mostly are."""
+    shares = areas / np.nanmedian(areas) if np.isfinite(areas).any() else areas
+    return np.asarray((shares >= USUAL[0]) & (shares <= USUAL[1]))
 
 
 def boxes(track: Track, rate: float | None, turn: bool) -> Array:
@@ -199,13 +215,13 @@ def animal(
         shadow: whether a shadow counts as well: less light of every colour alike.
         least_part: share of the heaviest part's weight from which other parts count as well.
     """
-    change = pixels - still.pixels
-    change -= lamp(change)
+    behind = still.pixels + lamp(pixels, still.pixels)
+    change = pixels - behind
     red, green, blue = np.moveaxis(np.abs(change), 2, 0)
     strength = np.maximum(np.maximum(red, green), blue)
     differs = strength > still.level
     if not shadow:
-        light = (pixels + 1.0) / (still.pixels + 1.0)
+        light = (pixels + 1.0) / (behind + 1.0)
         least, most = light.min(axis=2), light.max(axis=2)
         strength[(SHADOW[0] < least) & (most < 1) & (most - least < SHADOW[1])] = 0
     strength = ndimage.gaussian_filter(strength, blur)

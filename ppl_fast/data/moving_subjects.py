@@ -9,14 +9,14 @@ from typing import NoReturn
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ppl_fast._console import no_bar
-from ppl_fast.data.boxes import seen, whole
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.mask import shares_after_resizing
-from ppl_fast.data.moving import BLUR, JOINED, SIDE, USUAL, animal
+from ppl_fast.data.moving import BLUR, JOINED, SIDE, animal, usual
 from ppl_fast.data.order import by_clip
 from ppl_fast.data.pixels import levels
 from ppl_fast.data.scenes import Scenes
@@ -50,7 +50,7 @@ class MovingSubjects(Dataset[torch.Tensor]):
     """
 
     def __init__(self, images: ImageSet):
-        self._size, side = images.image_size, _side(images)
+        self._size = images.image_size
         self._packed: list[np.ndarray | None] = [None] * len(images)
         found, reaches = dict[str, Scenes](), list[float]()
         row_of = {name: row for row, name in enumerate(images.paths)}
@@ -60,7 +60,8 @@ class MovingSubjects(Dataset[torch.Tensor]):
             for clip, names in sorted(
                 by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
             ):
-                frames, stem = _Frames(images, [row_of[name] for name in names], side, bar), PurePosixPath(clip).stem
+                kind, stem = _Around if images.cropped else _Frames, PurePosixPath(clip).stem
+                frames = kind(images, [row_of[name] for name in names], bar)
                 if not found.get(stem):
                     found[stem] = Scenes(frames)
                 for place, all_moved in _moved(frames, found[stem], bar):
@@ -91,57 +92,65 @@ class MovingSubjects(Dataset[torch.Tensor]):
         return torch.from_numpy(np.unpackbits(packed, count=self._size**2).astype(np.float32)).view(shape)
 
 
-def _side(images: ImageSet) -> int:
-    """Of what is looked at: the model's, or of whole images around crops so many pixels that these have the model's."""
-    if images.boxes is None or not images.cropped:
-        return images.image_size
-    shares = images.boxes[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1)
-    return int(np.clip(images.image_size / np.median(shares), images.image_size, LARGEST))
-
-
 class _Frames:
-    """Some images of a set, uint8 (side, side, 3): as the model sees them, or whole ones around crops, on a square.
+    """Some images of a set as the model sees them, uint8 (S, S, 3)."""
 
-    The latter are decoded once, in order, to a temporary file.
-    """
-
-    def __init__(self, images: ImageSet, rows: list[int], side: int, bar: tqdm[NoReturn]):
-        self.images, self.rows, self.side = images, rows, side
-        self._whole: np.ndarray | None = None
-        if images.cropped:
-            with tempfile.TemporaryFile() as file:
-                self._whole = np.memmap(file, np.uint8, "w+", shape=(len(rows), side, side, 3))
-            for place, image in enumerate(images.originals(rows, side)):
-                self._whole[place] = _as_rows(seen(image, whole(image.size, "pad"), side))
-                bar.update()
+    def __init__(self, images: ImageSet, rows: list[int], bar: tqdm[NoReturn]):
+        self.images, self.rows = images, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        if self._whole is not None:
-            return np.array(self._whole[place])
-        return _as_rows(levels(self.images[self.rows[place]]))
+        return levels(self.images[self.rows[place]]).permute(1, 2, 0).contiguous().numpy()
 
     def seen(self, place: int, mask: np.ndarray) -> np.ndarray:
-        """What the model sees of a mask of such an image."""
-        if self.images.boxes is None or not self.images.cropped:
-            return mask
+        """What the model sees, (S, S), of a mask of such an image."""
+        return mask
+
+
+class _Around(_Frames):
+    """The whole images around some crops, on a square of about as many pixels as let crops have the model's.
+
+    Beside them are their edges again, which the light changes as it does the image. They are decoded once, in order, to
+    a temporary file.
+    """
+
+    def __init__(self, images: ImageSet, rows: list[int], bar: tqdm[NoReturn]):
+        super().__init__(images, rows, bar)
+        self._boxes = np.asarray(images.boxes)
+        shares = np.median(self._boxes[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1))
+        self._side = int(np.clip(images.image_size / shares, images.image_size, LARGEST))
+        with tempfile.TemporaryFile() as file:
+            self._pixels = np.memmap(file, np.uint8, "w+", shape=(len(rows), self._side, self._side, 3))
+        for place, image in enumerate(images.originals(rows, self._side)):
+            (left, top), size = self._placed(place)
+            beside = (top, self._side - size[1] - top), (left, self._side - size[0] - left), (0, 0)
+            reduced = image.resize((int(size[0]), int(size[1])), Image.Resampling.BILINEAR)
+            self._pixels[place] = np.pad(np.asarray(reduced), beside, mode="edge")
+            bar.update()
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return np.array(self._pixels[place])
+
+    def seen(self, place: int, mask: np.ndarray) -> np.ndarray:
+        """The part of it in the crop, and in the image."""
+        (left, top), (width, height) = self._placed(place)
+        x, y, across, down, angle = self._boxes[self.rows[place]]
+        scale = np.array([width, height]) / self.images.original_sizes[self.rows[place]]
+        box = np.array([x * scale[0], y * scale[1], across * scale.max(), down * scale.max(), angle])
+        shares = shares_after_resizing(mask[top : top + height, left : left + width], self.images.image_size, box)
+        return np.asarray(shares[0] >= 0.5)
+
+    def _placed(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the image begins on the square, and its size there, both (x, y)."""
         size = np.array(self.images.original_sizes[self.rows[place]])
-        scale = self.side / size.max()
-        x, y, width, height, angle = self.images.boxes[self.rows[place]]
-        middle = (np.array([x, y]) - size / 2) * scale + self.side / 2
-        box = np.array([*middle, width * scale, height * scale, angle])
-        return np.asarray(shares_after_resizing(mask, self.images.image_size, box)[0] >= 0.5)
-
-
-def _as_rows(pixels: torch.Tensor) -> np.ndarray:
-    """(3, S, S) as (S, S, 3)."""
-    return pixels.permute(1, 2, 0).contiguous().numpy()
+        reduced = np.maximum(1, np.round(size * self._side / size.max())).astype(int)
+        return (self._side - reduced) // 2, reduced
 
 
 def _moved(frames: _Frames, scenes: Scenes, bar: tqdm[NoReturn]) -> Iterator[tuple[int, np.ndarray]]:
-    """The places of a clip at which something moves, but for what is small beside the others', and its mask."""
+    """The places of a clip at which something moves, of about the size of most, and its mask."""
     scale = min(1.0, frames.images.image_size / SIDE)  # by the model's pixels, in whole images around crops as well
     found: dict[int, np.ndarray] = {}
     for place in range(len(frames)):
@@ -149,9 +158,8 @@ def _moved(frames: _Frames, scenes: Scenes, bar: tqdm[NoReturn]) -> Iterator[tup
         if scenes and (still := scenes.behind(pixels := frames[place])):
             moved = animal(pixels, still, BLUR * scale, round(JOINED * scale), shadow=False, least_part=LEAST_PART)
             found |= {} if moved is None else {place: moved}
-    areas = {place: moved.sum() for place, moved in found.items()}
-    least = USUAL * np.median([*areas.values()]) if found else 0
-    yield from ((place, moved) for place, moved in found.items() if areas[place] >= least)
+    kept = usual(np.array([moved.sum() for moved in found.values()], float))
+    yield from (each for each, keep in zip(found.items(), kept, strict=True) if keep)
 
 
 def _reach(mask: np.ndarray) -> float:

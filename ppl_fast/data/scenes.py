@@ -99,8 +99,7 @@ class Scenes:
         """Of the pixels that are those of the background that stays, but for what a lamp does to all."""
         if self._still is None:
             return 0.0
-        change = image - self._still.pixels
-        return _alike(change - lamp(change))
+        return _alike(image - self._still.pixels - lamp(image, self._still.pixels))
 
 
 def _spread(clip: Clip, most: int) -> list[Pixels]:
