@@ -37,7 +37,6 @@ JOINTS = (
 COATS = ((70, 60, 52), (120, 112, 105))  # of the mouse in each video
 WAYS = {  # options of `ppl-fast train`
     "whole frames": ["--masks", "auto"],
-    "crops": ["--crop", "moving", "--masks", "null"],
     "crops, what moves": ["--crop", "moving", "--masks", "auto"],
     "turned crops": ["--crop", "moving", "--crop-turn", "true", "--masks", "null"],
     "turned crops, what moves": ["--crop", "moving", "--crop-turn", "true", "--masks", "auto"],
