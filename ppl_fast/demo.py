@@ -93,7 +93,7 @@ def run_demo(
     autolink = "extended-autolink", BASELINE, baseline_steps, seed, folders["train"], beside, device
     with meanwhile(_trained_unseen, *autolink) if shared else nullcontext():
         model = cast(PPL, _trained("extended-ppl", MODEL, steps, seed, folders["train"], run, device))
-        trained = time.perf_counter()
+    trained = time.perf_counter()  # both, where side by side
     baseline = load_model(beside) if shared else _trained(*autolink)
     compared = time.perf_counter()
     metrics, test = _measure(model, baseline, folders)

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print(f"{measure}: " + ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in numbers.items()))
         print(f"    {metrics[measure]['protocol']}")
     seconds = metrics["demo"]["seconds"]
-    parts = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
+    parts = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items() if s >= 0.5)
     print(f"\n{sum(seconds.values()) / 60:.1f} minutes ({parts}). In {options.out}:")
     for name, what in WRITTEN.items():
         print(f"  {name:<21}{what}")
