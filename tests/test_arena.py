@@ -21,6 +21,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_labels_are_the_truth_but_for_the_hand(project):
     opened = open_set(project, 32, split="fit")
     assert opened.labels.names == list(arena.JOINTS)
@@ -30,6 +31,7 @@ def test_labels_are_the_truth_but_for_the_hand(project):
         assert 0.1 < np.linalg.norm(points - true[int(file[-8:-4])], axis=1).mean() < 3
 
 
+@pytest.mark.slow
 def test_errors_are_pixels_from_the_truth_where_nobody_labelled(project):
     with np.load(project / "truth.npz") as drawn:
         true = np.array(drawn["mouse0"])

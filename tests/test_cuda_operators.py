@@ -178,6 +178,7 @@ def test_more_links_than_a_warp_lists_at_once():
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_more_links_than_int16_holds(plain):
     n = 257
     keypoints = torch.zeros(1, n, 2)
@@ -249,6 +250,7 @@ def test_kernel_info_tells_of_the_shapes_that_are_launched(plain):
         assert row["blocks_per_multiprocessor"] == 1, row
 
 
+@pytest.mark.slow
 def test_opcheck(plain):
     """Schemas, fakes and autograd of the emulated siblings are those of the operators: one of each suffices here."""
     inputs = drawn("link_heatmap", seed=5) | {"size": (12, 20)}

@@ -263,6 +263,7 @@ def test_coordinates_refuse_wrong_shapes():
         from_pixels(torch.zeros(5, 2), 8, [(8, 8)] * 5)
 
 
+@pytest.mark.slow
 def test_missing_extra_names_the_command():
     code = (
         "import sys; sys.modules['PIL'] = None\n"

@@ -89,6 +89,7 @@ def test_backgrounds_by_difficulty():
     assert distinct["wild"] == 30
 
 
+@pytest.mark.slow
 def test_poses_vary_like_the_measured_set():
     """Errors are read against the mean pose, so its own error stays near 0.087 of the image size."""
     poses = joints(1000, size=32) / 32

@@ -44,6 +44,7 @@ def test_a_difference_is_found(task, what, fault, monkeypatch):
         gate("reference", task)
 
 
+@pytest.mark.slow
 def test_training_draws_three_heatmaps_and_inference_one(monkeypatch):
     drawn, draw = [], formulas.published_link_heatmap
     monkeypatch.setattr(formulas, "published_link_heatmap", lambda *a: drawn.append(len(a[0])) or draw(*a))

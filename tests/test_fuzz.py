@@ -76,6 +76,7 @@ def trials(monkeypatch, tmp_path):
     return trials
 
 
+@pytest.mark.slow
 def test_every_outcome_is_told(trials, tmp_path):
     expected = {
         "read": ("read", ""),

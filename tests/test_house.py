@@ -194,6 +194,7 @@ def test_the_core_imports_torch_and_numpy_alone():
     assert listed(core(), lambda package: package not in allowed) == []
 
 
+@pytest.mark.slow
 def test_the_core_is_imported_where_there_is_no_extra():
     """So are the packages that say what they lack when it is used."""
     names = [*map(module, core()), "ppl_fast.data", "ppl_fast.evaluation", "ppl_fast.inference"]

@@ -169,6 +169,7 @@ def test_collected_poses_have_no_images(images):
         collect([])
 
 
+@pytest.mark.slow
 def test_tensors_need_no_extra():
     code = (
         "import sys\n"
@@ -187,6 +188,7 @@ def test_tensors_need_no_extra():
     )
 
 
+@pytest.mark.slow
 def test_the_command_names_the_extra_before_any_work():
     pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
     code = (

@@ -117,6 +117,7 @@ def test_models_join_and_leave_with_their_options():
     assert "bright" not in CONFIGS and "bright" not in MODELS
 
 
+@pytest.mark.slow
 def test_a_third_model_needs_its_class_and_a_line(images, tmp_path, monkeypatch, capsys):
     for extra in ("PIL", "matplotlib", "scipy", "yaml"):
         pytest.importorskip(extra, reason=f"{extra} is not installed")

@@ -200,6 +200,7 @@ def test_masks_among_the_images_are_refused(tmp_path):
             estimate(Seeing(), tmp_path, masks=masks)
 
 
+@pytest.mark.slow
 def test_the_command(images, tmp_path, capsys):
     pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
     pytest.importorskip("accelerate", reason="training needs the train extra")

@@ -109,6 +109,7 @@ def test_other_float_dtypes_are_accepted(model):
     torch.testing.assert_close(model.estimate(images), model.estimate(images.float()))
 
 
+@pytest.mark.slow
 def test_threads_estimate_on_a_model_in_training_mode():
     """Each with the results of eval mode, while no flag, buffer or parameter of the model moves."""
     model = tiny()

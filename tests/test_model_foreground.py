@@ -73,6 +73,7 @@ def test_weights_that_need_withheld_heatmaps(name):
         tiny(**{name: 1.0})
 
 
+@pytest.mark.slow
 def test_prior_weight_draws_the_prior_to_the_mean_pose():
     torch.manual_seed(0)
     distances = []

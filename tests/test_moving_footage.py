@@ -1,5 +1,7 @@
 """Looking for what moves in footage: how far it is, and stills, which do not show which end of the animal leads."""
 
+import errno
+import io
 import re
 
 import numpy as np
@@ -27,6 +29,7 @@ def test_looking_for_what_moves_shows_how_far_it_is(tmp_path, monkeypatch, capsy
     assert "background of short.mp4" in shown and "what moves in short.mp4" in shown and "/12 [" in shown
 
 
+@pytest.mark.slow
 def test_labelled_frames_are_turned_as_their_frames_in_the_video(tmp_path):
     """A still does not show which end leads; half of them were turned the other way, and joints could not be named."""
     (tmp_path / "videos").mkdir()
@@ -53,6 +56,7 @@ def test_labelled_frames_are_turned_as_their_frames_in_the_video(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.slow
 def test_what_moves_in_crops_is_told_in_the_whole_images_around_them(tmp_path, turn):
     film(tmp_path / "walk.mp4", 40)
     (tmp_path / "walk").mkdir()
@@ -65,3 +69,16 @@ def test_what_moves_in_crops_is_told_in_the_whole_images_around_them(tmp_path, t
         number = int(re.search(r"\d+$", name.removesuffix(".png"))[0])
         true = shares_after_resizing(body_of(*path(number, 40))[0], 64, box) >= 0.5
         assert true.sum() > 100 and ((subject >= 0.5) & true).sum() / ((subject >= 0.5) | true).sum() > 0.75, name
+
+
+def test_no_room_for_whole_images_is_a_sentence(tmp_path, monkeypatch):
+    film(tmp_path / "walk.mp4", 12)
+    images = open_set(tmp_path, 16, framing=Framing(crop="moving")).dataset
+
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(OSError, match=r"cannot be kept in .*: No space left on device; TMPDIR can name another place"):
+        MovingSubjects(images)

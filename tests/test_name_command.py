@@ -95,6 +95,7 @@ def run(tmp_path_factory):
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_from_labels_to_a_table_of_joints(self, run, tmp_path, capsys):
         folder, figures = run
         few = tmp_path / "few"

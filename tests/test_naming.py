@@ -133,6 +133,7 @@ class TestLinear:
 
 
 class TestNetwork:
+    @pytest.mark.slow
     def test_it_learns_where_a_spot_is(self):
         """A bright spot on noise: after some steps, far nearer to it than the mean."""
         torch.manual_seed(0)
@@ -178,6 +179,7 @@ class TestNetwork:
 
 
 class TestNameJoints:
+    @pytest.mark.slow
     def test_all_labels_are_used_and_errors_are_of_images_left_out(self):
         steps = []
         named = name_joints(tiny().eval(), labelled(), QUICK, lambda: steps.append(1))

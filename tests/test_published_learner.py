@@ -93,6 +93,7 @@ def test_train_and_test_scripts(workplace):
     assert torch.equal(loaded.memory.codebook, model.memory.codebook)
 
 
+@pytest.mark.slow
 def test_training_moves_what_it_should_and_eval_does_not(workplace):
     args = small()
     before = PosePriorLearner(small()).state_dict()

@@ -33,6 +33,7 @@ def test_help_of_no_command_imports_torch():
     assert all(f"usage: ppl-fast {command}" in shown for command in COMMANDS)
 
 
+@pytest.mark.slow
 def test_names_are_imported_at_their_first_use():
     code = "import ppl_fast\nprint('torch' in sys.modules, 'PPL' in dir(ppl_fast))\nfrom ppl_fast import *\n"
     code += "print(len(set(ppl_fast.__all__) & set(globals())), ppl_fast.models.MODELS['ppl'] is PPL)"
@@ -42,6 +43,7 @@ def test_names_are_imported_at_their_first_use():
         ppl_fast.PPPL  # noqa: B018
 
 
+@pytest.mark.slow
 def test_ops_are_registered_where_torch_is_imported():
     code = "print(hasattr(torch.ops.ppl_fast, 'link_heatmap'), 'ppl_fast.models' in sys.modules)"
     assert printed(f"import torch, ppl_fast\n{code}") == "True False\n"
@@ -89,6 +91,7 @@ def test_words_of_an_option_are_joined_either_way(join, capsys, tmp_path):
         assert "option train.batch_size must be of type int, got none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_doctor_knows_the_operators_in_a_process_of_its_own():
     found = printed("from ppl_fast.cli import main\nassert main(['doctor']) == 0\n")
     assert "link_heatmap: auto uses" in found and "memory_attention: auto uses" in found

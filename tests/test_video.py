@@ -126,6 +126,7 @@ def test_truncated_videos_are_found(tmp_path, suffix):
         list(Video(path).frames())
 
 
+@pytest.mark.slow
 def test_missing_extra_names_the_command(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"")
     code = (

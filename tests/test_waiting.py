@@ -51,6 +51,7 @@ def test_nothing_is_set_once_torch_is_loaded(monkeypatch):
     assert not set(_waiting.POLICY) & os.environ.keys()
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_is_set_and_openmp_has_taken_it():
     free = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", *_waiting.POLICY)}
     command = [sys.executable, "-m", "ppl_fast.cli", "doctor"]

@@ -46,6 +46,7 @@ class MovingSubjects(Dataset[torch.Tensor]):
 
     Raises:
         NothingMovesError: something is found in none of its images.
+        OSError: there is no room for the whole images around crops.
         ImportError: scipy is not installed.
     """
 
@@ -122,16 +123,27 @@ class _Around(_Frames):
         shares = np.median(self._boxes[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1))
         self._side = int(np.clip(images.image_size / shares, images.image_size, LARGEST))
         with tempfile.TemporaryFile() as file:
-            self._pixels = np.memmap(file, np.uint8, "w+", shape=(len(rows), self._side, self._side, 3))
-        for place, image in enumerate(images.originals(rows, self._side)):
-            (left, top), size = self._placed(place)
-            beside = (top, self._side - size[1] - top), (left, self._side - size[0] - left), (0, 0)
-            reduced = image.resize((int(size[0]), int(size[1])), Image.Resampling.BILINEAR)
-            self._pixels[place] = np.pad(np.asarray(reduced), beside, mode="edge")
-            bar.update()
+            for place, image in enumerate(images.originals(rows, self._side)):
+                pixels = self._square(place, image)
+                try:
+                    file.write(pixels.tobytes())
+                    file.flush()
+                except OSError as error:
+                    raise OSError(
+                        f"the whole images around crops cannot be kept in {tempfile.gettempdir()}: {error.strerror}; "
+                        "TMPDIR can name another place"
+                    ) from error
+                bar.update()
+            self._pixels = np.memmap(file, np.uint8, "r", shape=(len(rows), *pixels.shape))
 
     def __getitem__(self, place: int) -> np.ndarray:
         return np.array(self._pixels[place])
+
+    def _square(self, place: int, image: Image.Image) -> np.ndarray:
+        (left, top), (width, height) = self._placed(place)
+        reduced = np.asarray(image.resize((int(width), int(height)), Image.Resampling.BILINEAR))
+        beside = (top, self._side - height - top), (left, self._side - width - left), (0, 0)
+        return np.pad(reduced, beside, mode="edge")
 
     def seen(self, place: int, mask: np.ndarray) -> np.ndarray:
         """The part of it in the crop, and in the image."""
