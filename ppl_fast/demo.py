@@ -70,6 +70,7 @@ def run_demo(
 
     Raises:
         ValueError, OSError: unusable arguments, or a run in `out` that was made with others.
+        RuntimeError: the process that trained AutoLink was lost.
     """
     run = Path(out)
     seed, steps, images, test_images, baseline_steps = map(plain, (seed, steps, images, test_images, baseline_steps))

@@ -52,6 +52,7 @@ class MovingSubjects(Dataset[torch.Tensor]):
 
     def __init__(self, images: ImageSet):
         self._size = images.image_size
+        side = _side(images) if images.cropped else 0
         self._packed: list[np.ndarray | None] = [None] * len(images)
         found, reaches = dict[str, Scenes](), list[float]()
         row_of = {name: row for row, name in enumerate(images.paths)}
@@ -61,8 +62,8 @@ class MovingSubjects(Dataset[torch.Tensor]):
             for clip, names in sorted(
                 by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
             ):
-                kind, stem = _Around if images.cropped else _Frames, PurePosixPath(clip).stem
-                frames = kind(images, [row_of[name] for name in names], bar)
+                rows, stem = [row_of[name] for name in names], PurePosixPath(clip).stem
+                frames = _Around(images, rows, side, bar) if images.cropped else _Frames(images, rows)
                 if not found.get(stem):
                     found[stem] = Scenes(frames)
                 for place, all_moved in _moved(frames, found[stem], bar):
@@ -96,7 +97,7 @@ class MovingSubjects(Dataset[torch.Tensor]):
 class _Frames:
     """Some images of a set as the model sees them, uint8 (S, S, 3)."""
 
-    def __init__(self, images: ImageSet, rows: list[int], bar: tqdm[NoReturn]):
+    def __init__(self, images: ImageSet, rows: list[int]):
         self.images, self.rows = images, rows
 
     def __len__(self) -> int:
@@ -111,19 +112,17 @@ class _Frames:
 
 
 class _Around(_Frames):
-    """The whole images around some crops, on a square of about as many pixels as let crops have the model's.
+    """The whole images around some crops, uint8 (side, side, 3).
 
     Beside them are their edges again, which the light changes as it does the image. They are decoded once, in order, to
     a temporary file.
     """
 
-    def __init__(self, images: ImageSet, rows: list[int], bar: tqdm[NoReturn]):
-        super().__init__(images, rows, bar)
-        self._boxes = np.asarray(images.boxes)
-        shares = np.median(self._boxes[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1))
-        self._side = int(np.clip(images.image_size / shares, images.image_size, LARGEST))
+    def __init__(self, images: ImageSet, rows: list[int], side: int, bar: tqdm[NoReturn]):
+        super().__init__(images, rows)
+        self._boxes, self._side = np.asarray(images.boxes), side
         with tempfile.TemporaryFile() as file:
-            for place, image in enumerate(images.originals(rows, self._side)):
+            for place, image in enumerate(images.originals(rows, side)):
                 pixels = self._square(place, image)
                 try:
                     file.write(pixels.tobytes())
@@ -134,7 +133,7 @@ class _Around(_Frames):
                         "TMPDIR can name another place"
                     ) from error
                 bar.update()
-            self._pixels = np.memmap(file, np.uint8, "r", shape=(len(rows), *pixels.shape))
+            self._pixels = np.memmap(file, np.uint8, "r", shape=(len(rows), side, side, 3))
 
     def __getitem__(self, place: int) -> np.ndarray:
         return np.array(self._pixels[place])
@@ -159,6 +158,12 @@ class _Around(_Frames):
         size = np.array(self.images.original_sizes[self.rows[place]])
         reduced = np.maximum(1, np.round(size * self._side / size.max())).astype(int)
         return (self._side - reduced) // 2, reduced
+
+
+def _side(images: ImageSet) -> int:
+    """Of the squares that whole images around crops are laid on: crops have about as many pixels as the model sees."""
+    shares = np.asarray(images.boxes)[:, 2:4].max(axis=1) / np.max(images.original_sizes, axis=1)
+    return int(np.clip(images.image_size / np.median(shares), images.image_size, LARGEST))
 
 
 def _moved(frames: _Frames, scenes: Scenes, bar: tqdm[NoReturn]) -> Iterator[tuple[int, np.ndarray]]:
