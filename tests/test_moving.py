@@ -1,4 +1,4 @@
-"""What moves before a static camera: the background that frames agree on, and what differs from it."""
+"""What moves before a static camera: what differs from the background that frames agree on."""
 
 import re
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ppl_fast.data import ImageFolder, make_figures, moving
 from ppl_fast.data.moving_subjects import MovingSubjects
+from ppl_fast.data.still import Background
 from ppl_fast.data.subjects import UNKNOWN, SubjectMasks
 
 
@@ -51,18 +52,8 @@ def test_a_subject_that_is_small_is_better_cropped(tmp_path):
     )
 
 
-def test_the_background_is_what_frames_agree_on():
-    """An animal that lies at one place in more than half of the frames, each time in another light, is none of it."""
-    rng = np.random.default_rng(0)
-    frames = np.full((30, 8, 8, 3), 100, np.uint8)
-    frames[:17, 2:5, 2:5] = rng.integers(150, 255, (17, 3, 3, 1))
-    frames = rng.permutation(frames)
-    assert np.median(frames, axis=0)[3, 3, 0] > 140
-    np.testing.assert_array_equal(moving.agreed(frames).pixels, 100)
-
-
 def test_a_shadow_is_no_animal():
-    still = moving.Background(np.full((32, 32, 3), (120, 100, 80), np.float32), 16.0)
+    still = Background(np.full((32, 32, 3), (120, 100, 80), np.float32), 16.0)
     frame = still.pixels.astype(np.uint8).copy()
     frame[20:28, 4:30] = (90, 75, 60)
     frame[4:20, 14:18] = (60, 100, 140)
@@ -73,7 +64,7 @@ def test_a_shadow_is_no_animal():
 
 def test_a_part_that_is_seen_apart_is_of_the_subject():
     """A paw in a mirror is; a speck is not, nor is either of the animal that a crop follows."""
-    still = moving.Background(np.full((32, 32, 3), 60, np.float32), 16.0)
+    still = Background(np.full((32, 32, 3), 60, np.float32), 16.0)
     frame = np.full((32, 32, 3), 60, np.uint8)
     frame[2:14, 4:24] = 200
     frame[20:26, 8:14] = 120
@@ -81,22 +72,6 @@ def test_a_part_that_is_seen_apart_is_of_the_subject():
     alone, all_parts = (moving.animal(frame, still, 0.4, 1, True, least_part=least) for least in (1.0, 0.05))
     assert alone[8, 10] and not alone[23, 10]
     assert all_parts[8, 10] and all_parts[23, 10] and not all_parts[28:30, 28:30].any()
-
-
-@pytest.mark.parametrize("times", [False, True])
-def test_a_lamp_that_changes_is_no_noise(times):
-    """It adds to all of the frame alike, or goes out, whereupon all of it is half as light."""
-    rng = np.random.default_rng(0)
-    room = rng.integers(40, 200, (32, 32, 3))
-    light = np.round(25 * np.sin(np.arange(40))).astype(int)[:, None, None, None]
-    lit = room * np.where(light > 0, 1, 0.5) if times else room + light
-    frames = np.clip(lit + rng.integers(-1, 2, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
-    still = moving.agreed(frames)
-    assert still.level == moving.LEAST_LEVEL and still.stays
-    off = (still.pixels - room * (still.pixels.mean() / room.mean() if times else 1)).reshape(-1, 3)
-    assert np.ptp(off, axis=0).max() < 5  # the same moment of the lamp everywhere
-    frames[7, 10:20, 10:20] = 255 - frames[7, 10:20, 10:20]
-    assert moving.animal(frames[7], still, 0.4, 1).sum() >= 60 and moving.animal(frames[8], still, 0.4, 1) is None
 
 
 @pytest.mark.parametrize("difficulty, told", [("lab", True), ("wild", False)])

@@ -1,18 +1,15 @@
 """An animal that moves before a static camera, found without labels: its boxes, and its pixels.
 
-The background is, pixel by pixel, what most of the frames spread over the video agree on. In every frame, what differs
-from it is the animal: the heaviest connected part. Its place is smoothed over time; the box's side is one for the whole
-clip, since the size of an animal does not change from frame to frame. It sees no animal that stays where it is for most
-of the video (that is background), and no more than one.
+In every frame, what differs from the background (`ppl_fast.data.still`) is the animal: the heaviest connected part. Its
+place is smoothed over time; the box's side is one for the whole clip, since the size of an animal does not change from
+frame to frame. It sees no animal that stays where it is all the time (that is background), and no more than one.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +18,7 @@ from PIL import Image
 from ppl_fast._extras import needing
 from ppl_fast.data.boxes import NOTHING
 from ppl_fast.data.selection import Thinning
+from ppl_fast.data.still import LEAST_SAMPLES, SAMPLES, Background, agreed, lamp
 from ppl_fast.options.footage import Selection
 
 with needing("finding what moves needs", "data"):
@@ -28,33 +26,15 @@ with needing("finding what moves needs", "data"):
 
 SIDE = 160  # pixels of the longer side that is looked at
 BLUR = 1.0  # pixels of noise that are looked past, at that side
-STEADY = 10.0  # grey levels of noise, above which the camera moves, or there are several backgrounds
-AGREED = 0.25  # share of the frames that the background is the mean of: those nearest to one another
 SHADOW = 0.5, 0.04  # light that a shadow leaves at least, and how much more of one colour than of another
-SAMPLES = 64  # frames that make the background
-LEAST_SAMPLES = 8
-LEAST_LEVEL, NOISES = 16.0, 6.0  # a difference counts from so many grey levels, and so many times the noise, on
 LEAST_AREA, LEAST_SHARE = 8, 2e-4  # pixels, and share of the frame, of an animal
 USUAL = 0.2, 8.0  # shares of the clip's median area, beyond which it is something else: a hand, or light
 JOINED = 2  # pixels between parts of one animal
-LAMP = 4  # each n-th pixel either way tells what a lamp does to all
 EXTENT = 95.0  # percentile of the extents over the clip that the side is made of
 SMOOTH = 0.1  # seconds
 
 Array = NDArray[np.float64]
 Size = tuple[int, int]
-
-
-class Background(NamedTuple):
-    """What does not move: (h, w, 3) in grey levels, and the level that a difference counts from."""
-
-    pixels: NDArray[np.float32]
-    level: float
-
-    @property
-    def stays(self) -> bool:
-        """Whether it does: else what differs from it is not what moves."""
-        return self.level <= NOISES * STEADY
 
 
 @dataclass(frozen=True)
@@ -91,50 +71,6 @@ def background(images: Iterable[Image.Image], size: Size | None = None) -> Backg
     if len(chosen) < LEAST_SAMPLES or len({held[place].shape for place in chosen}) > 1:
         return None
     return agreed(np.stack([held[place] for place in chosen]))
-
-
-def agreed(samples: NDArray[np.uint8] | NDArray[np.float32]) -> Background:
-    """The background of frames (n, h, w, 3): of each value the mean of the nearest to one another.
-
-    A median would take on the animal where it is in half of the frames. What a lamp does to a whole frame is taken off
-    before: it is no noise, and pixels would agree on different moments of it. Where too few values are known, and the
-    others NaN, the background is NaN.
-    """
-    count = max(2, math.ceil(AGREED * len(samples)))
-    steady = samples - lamp(samples, median(samples, 0).astype(np.float32))
-    ordered = np.sort(steady, axis=0)
-    widths = ordered[count - 1 :] - ordered[: len(samples) - count + 1]
-    first = np.where(np.isnan(widths), np.inf, widths).argmin(axis=0)
-    sums = np.concatenate([np.zeros_like(ordered[:1]), ordered.cumsum(axis=0)])
-    ends = (np.take_along_axis(sums, (first + step)[None], axis=0)[0] for step in (count, 0))
-    middle = np.subtract(*ends) / count
-    noise = 1.4826 * float(median(np.abs(steady - middle)))
-    return Background(middle, max(LEAST_LEVEL, NOISES * noise))
-
-
-def lamp(frames: NDArray[Any], still: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the light of frames (..., h, w, 3) adds to another (h, w, 3): to all of it alike, or so many times itself.
-
-    Whichever is nearer. The times are those of the brighter half: of what is dark, little more than noise is left.
-    """
-    seen, sparse = frames[..., ::LAMP, ::LAMP, :], still[::LAMP, ::LAMP]
-    added = median(seen - sparse, (-3, -2), keepdims=True)
-    light = sparse.sum(axis=2)
-    bright, one = light >= median(light), np.float32(1)
-    ratios = (seen[..., bright, :] + one) / (sparse[bright] + one)
-    times = median(ratios, -2, keepdims=True)[..., None, :, :] - one
-    both = added, times * (sparse + one)
-    off = (median(np.abs(seen - sparse - each), (-3, -2, -1), keepdims=True) for each in both)
-    return np.where(np.greater(*off), times * (still + one), added)
-
-
-def median(values: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """The median of what is not NaN, in the time of numpy's where nothing is."""
-    if values.dtype == np.uint8 or not np.isnan(values).any():
-        return np.median(values, axis=axis, keepdims=keepdims)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of what is nowhere known
-        return np.nanmedian(values, axis=axis, keepdims=keepdims)
 
 
 def small(image: Image.Image, size: Size | None = None) -> NDArray[np.uint8]:

@@ -17,8 +17,9 @@ from ppl_fast._files import readable
 from ppl_fast.data.box_files import Row
 from ppl_fast.data.boxes import NOTHING
 from ppl_fast.data.image_file import UNREADABLE, load_upright
-from ppl_fast.data.moving import LEAST_SAMPLES, SIDE, Background, background, boxes, tracked
+from ppl_fast.data.moving import SIDE, background, boxes, tracked
 from ppl_fast.data.order import by_clip
+from ppl_fast.data.still import LEAST_SAMPLES, Background
 from ppl_fast.data.video import Video
 
 NEAR = 0.25  # of a box's side, that an image's animal may be away from where it is in its frame

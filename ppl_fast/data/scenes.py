@@ -1,6 +1,6 @@
 """What is behind each image of a clip: a background that stays, one of several, or one that the camera shifts.
 
-One that stays is found by `ppl_fast.data.moving`. Where more than a few images do not agree with it, all are laid on
+One that stays is found by `ppl_fast.data.still`. Where more than a few images do not agree with it, all are laid on
 one of them, moved by whole pixels: those that agree with it there are of its scene, whose background is what they
 agree on, as wide as all of them together see. So one scene is found after the other.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_fast._extras import needing
-from ppl_fast.data.moving import LEAST_LEVEL, LEAST_SAMPLES, SAMPLES, Background, agreed, lamp
+from ppl_fast.data.still import LEAST_LEVEL, LEAST_SAMPLES, SAMPLES, Background, agreed, lamp
 
 with needing("finding what moves needs", "data"):
     from scipy import fft
