@@ -14,6 +14,7 @@ from PIL import Image
 
 from ppl_fast.data import ImageFolder, make_figures, moving
 from ppl_fast.data.moving_subjects import MovingSubjects
+from ppl_fast.data.order import video_of
 from ppl_fast.data.still import Background
 from ppl_fast.data.subjects import UNKNOWN, SubjectMasks
 
@@ -33,6 +34,27 @@ def test_what_moves_before_a_static_camera(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match="nothing moves"):
         MovingSubjects(ImageFolder(tmp_path / "black.png", 64))
+
+
+def test_each_folder_has_its_own_background(tmp_path):
+    """Whatever follows a dot in its name."""
+    for day, still in (("rat.day1", 90), ("rat.day2", 200)):
+        for i in range(12):
+            pixels = np.full((64, 64), still, np.uint8)
+            pixels[4 * i : 4 * i + 16, 20:36] = 250
+            (tmp_path / day).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / day / f"{i:02d}.png")
+    subjects = MovingSubjects(ImageFolder(tmp_path, 64))
+    assert "they have 2 backgrounds" in subjects.report
+    for i, found in enumerate(subjects):
+        assert found.sum() > 200 and found[0, 4 * (i % 12) : 4 * (i % 12) + 16, 20:36].sum() > 0.8 * found.sum()
+
+
+def test_a_folder_of_frames_is_of_the_one_video_of_its_name():
+    videos = ["videos/walk.mp4", "videos/m1.cropped.mp4", "a/cam.mp4", "b/cam.avi"]
+    assert video_of("labeled-data/walk", videos) == "videos/walk.mp4"
+    assert video_of("labeled-data/m1.cropped", videos) == "videos/m1.cropped.mp4"
+    assert video_of("labeled-data/cam", videos) is video_of("labeled-data/m1", videos) is video_of(".", videos) is None
 
 
 def test_what_is_far_larger_or_smaller_than_most_is_no_animal():

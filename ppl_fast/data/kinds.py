@@ -11,7 +11,7 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 # In a folder; what they hold is looked at, and any format that PyAV reads will do. These are the extensions of FFmpeg's
 # demuxers of films, and those of formats that it knows by their content alone; left out are sound, text and images, raw
-# pixels, which do not say how large they are, and what more often is something else (.dat, .txt, .v, .avs, .mod).
+# pixels, which do not say how large they are, and what more often is something else (.dat, .txt, .v, .avs).
 VIDEO_SUFFIXES = (
     ".264", ".265", ".266", ".3g2", ".3gp", ".amv", ".apv", ".asf", ".avc", ".avi", ".avs2", ".avs3", ".cdxl", ".dav",
     ".divx", ".dv", ".dvr-ms", ".evc", ".f4v", ".flm", ".flv", ".gif", ".h261", ".h264", ".h265", ".h266", ".h26l",

@@ -18,7 +18,7 @@ from ppl_fast.data.box_files import Row
 from ppl_fast.data.boxes import NOTHING
 from ppl_fast.data.image_file import UNREADABLE, load_upright
 from ppl_fast.data.moving import SIDE, background, boxes, tracked
-from ppl_fast.data.order import by_clip
+from ppl_fast.data.order import by_clip, video_of
 from ppl_fast.data.still import LEAST_SAMPLES, Background
 from ppl_fast.data.video import Video
 
@@ -69,13 +69,14 @@ def find(
             continue
         if still is None:
             raise ValueError(f"{name}: what moves cannot be told in a video of fewer than {LEAST_SAMPLES} frames")
-        stills[PurePosixPath(name).stem], of_videos[PurePosixPath(name).stem] = still, found
+        stills[name], of_videos[name] = still, found
         if name in beside:
             continue
         rows += [Row(name, number, box) for number, box in enumerate(found) if np.isfinite(box).all()]
         report.append(_line(name, "frames", found, [str(number) for number in range(len(found))]))
     for clip, names in sorted(by_clip(images).items()):
-        still = stills.get(PurePosixPath(clip).name) or background(_loaded(root, names, max_pixels))
+        video_name = video_of(clip, stills) or ""
+        still = stills.get(video_name) or background(_loaded(root, names, max_pixels))
         if still is None:
             raise ValueError(
                 f"{clip}: what moves cannot be told in {len(names)} images without {LEAST_SAMPLES} of one size; "
@@ -83,7 +84,7 @@ def find(
             )
         decoded: list[str] = []
         found = boxes(tracked(_loaded(root, names, max_pixels, decoded), still), None, turn)
-        in_frames = of_videos.get(PurePosixPath(clip).name, found[:0])
+        in_frames = of_videos.get(video_name, found[:0])
         unknown = _directed(found, decoded, in_frames) if turn else 0
         rows += [Row(name, None, box) for name, box in zip(decoded, found, strict=True) if np.isfinite(box).all()]
         report.append(_line(clip, "images", found, decoded))

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from ppl_fast._console import no_bar
 from ppl_fast.data.image_set import ImageSet
+from ppl_fast.data.kinds import VIDEO_SUFFIXES
 from ppl_fast.data.mask import shares_after_resizing
 from ppl_fast.data.moving import BLUR, JOINED, SIDE, animal, usual
-from ppl_fast.data.order import by_clip
+from ppl_fast.data.order import by_clip, video_of
 from ppl_fast.data.pixels import levels
 from ppl_fast.data.scenes import Scenes
 from ppl_fast.data.subjects import UNKNOWN, NothingMovesError
@@ -56,17 +57,15 @@ class MovingSubjects(Dataset[torch.Tensor]):
         self._packed: list[np.ndarray | None] = [None] * len(images)
         found, reaches = dict[str, Scenes](), list[float]()
         row_of = {name: row for row, name in enumerate(images.paths)}
+        clips = by_clip(images.paths)
+        videos = [clip for clip in clips if PurePosixPath(clip).suffix.lower() in VIDEO_SUFFIXES]
         looks = len(images) * (1 + images.cropped)
         with tqdm(total=looks, desc="what moves", unit="", leave=False, disable=no_bar()) as bar:
-            # Videos come before the folders of images that their backgrounds are of as well.
-            for clip, names in sorted(
-                by_clip(images.paths).items(), key=lambda each: not PurePosixPath(each[0]).suffix
-            ):
-                rows, stem = [row_of[name] for name in names], PurePosixPath(clip).stem
+            for clip in (*videos, *(clip for clip in clips if clip not in videos)):
+                rows = [row_of[name] for name in clips[clip]]
                 frames = _Around(images, rows, side, bar) if images.cropped else _Frames(images, rows)
-                if not found.get(stem):
-                    found[stem] = Scenes(frames)
-                for place, all_moved in _moved(frames, found[stem], bar):
+                scenes = found.get(video_of(clip, videos) or "") or found.setdefault(clip, Scenes(frames))
+                for place, all_moved in _moved(frames, scenes, bar):
                     moved = frames.seen(place, all_moved)
                     if not moved.any():
                         continue
