@@ -49,6 +49,16 @@ def tensor(
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
 
 
+def are_hidden(values: torch.Tensor) -> bool:
+    """Whether a look at values stalls a GPU's queue, breaks a compiled graph, or fails as under vmap."""
+    return (
+        values.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 def _matches(actual: torch.Size, shape: Shape) -> bool:
     if len(actual) != len(shape):
         return False

@@ -55,6 +55,11 @@ def test_files_of_videos_that_share_a_name():
     ]  # fmt: skip
 
 
+def test_two_videos_cannot_have_one_file():
+    with pytest.raises(ValueError, match=r"a\.mp4 and a\.mp4\.mkv would both be written to a\.mp4\.csv"):
+        files_of(Path("{}.csv"), ["a.mp4", "a.avi", "a.mp4.mkv"])
+
+
 def test_nothing_is_left_of_several_where_one_fails(clips, tmp_path):
     class Failing(Finder):
         def estimate(self, images, iterations=1):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_what_was_interrupted_goes_on_where_it_stopped(damaged, tmp_path, monkey
     write(estimate(Interrupted(), damaged, **options), csv=tmp_path / "whole.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert again.media.skipped == whole.media.skipped
+
+
+def test_poses_that_wait_hold_no_pictures(images, tmp_path):
+    """A whole image is megabytes, and thousands of poses wait for the next file."""
+    pictures, alive = [], []
+    for poses in estimate(Finder(), images, batch_size=2, keep=tmp_path / "kept", depth=0):
+        pictures.append(weakref.ref(poses.picture))
+        assert poses.image(0) is not None
+        alive.append(sum(each() is not None for each in pictures))
+    assert len(pictures) > 4 and max(alive) <= 2
 
 
 def test_poses_of_another_job_are_refused(images, tmp_path):

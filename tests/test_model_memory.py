@@ -6,6 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
+from ppl_fast.page.memory import recall
 
 
 def memory(**options):
@@ -67,6 +68,14 @@ def test_balanced_start_keeps_the_vectors_in_place():
 def test_prior_is_the_decoded_mean():
     m = memory()
     torch.testing.assert_close(m.prior(), m.decode(m.codebook.mean(1)[None])[0].detach())
+
+
+def test_poses_of_vectors_are_float32_under_autocast():
+    held = memory()
+    expected = held.prototype_poses(), recall(held, poses()).keypoints
+    with torch.autocast("cpu", torch.bfloat16):
+        found = held.prototype_poses(), recall(held, poses()).keypoints
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_reseeding_moves_idle_vectors_to_tokens():

@@ -33,8 +33,9 @@ class StandIn(Recorder):
             found = function()
             if not kept:
                 kept.append(found)
-            for old, new in zip(_flat(kept[0]), _flat(found), strict=True):
-                old.copy_(new)
+            with torch.inference_mode():  # as a GPU, which does not ask what tensors were made in
+                for old, new in zip(_flat(kept[0]), _flat(found), strict=True):
+                    old.copy_(new)
             return kept[0]
 
         return replay
@@ -94,6 +95,23 @@ def test_other_layouts_and_numbers_are_recorded_apart(fast):
         for number in range(3):
             assert torch.equal(graphs.estimate(images(count, number)), plain.estimate(images(count, number)))
     assert StandIn.records == MOST
+
+
+def test_a_graph_recorded_in_inference_mode_serves_outside_of_it_as_well(fast):
+    plain, graphs = fast
+    for number in range(4):
+        with torch.inference_mode(number < 2):
+            assert torch.equal(graphs.estimate(images(2, number)), plain.estimate(images(2, number)))
+    assert StandIn.records == 1 and graphs.estimate_rounds.replays == 3
+
+
+def test_what_is_autocast_is_recorded_apart(fast):
+    _, graphs = fast
+    for number in range(3):
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                graphs.estimate(images(2, number))
+    assert StandIn.records == 2 and graphs.estimate_rounds.replays == 4
 
 
 def test_wrong_images_are_refused_as_ever(fast):

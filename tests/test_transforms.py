@@ -47,6 +47,21 @@ def test_jvp_and_vjp_agree_with_the_kernels_gradients(op):
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
+def test_vmap_over_no_samples(op):
+    function, leaves = smooth_function(op)
+    mapped = torch.func.vmap(function)(*(leaf.new_empty((0, *leaf.shape)) for leaf in leaves))
+    assert [each.shape for each in mapped] == [(0, *each.shape) for each in function(*leaves)]
+
+
+def test_vmap_over_links():
+    keypoints, weights = torch.rand(4, 2), torch.rand(2)
+    links = torch.tensor([[[0, 1], [2, 3]], [[0, 2], [1, 3]]])
+    mapped = torch.func.vmap(lambda each: ppl_fast.link_heatmap(keypoints[None], weights, 8, 0.1, each))(links)
+    for row in range(2):
+        assert torch.equal(mapped[row], ppl_fast.link_heatmap(keypoints[None], weights, 8, 0.1, links[row]))
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_vmap_agrees_with_a_loop(op):
     function, leaves = smooth_function(op)
     stacked = tuple(torch.stack([leaf * factor for factor in (1.0, 0.7, 0.4)]) for leaf in leaves)

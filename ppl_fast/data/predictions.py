@@ -42,7 +42,8 @@ def csv_file(
 ) -> Iterator[Callable[..., None]]:
     """A function `append(files, keypoints, columns, also={})` that adds rows as `write_csv` takes them.
 
-    `also` has further numbers of every keypoint, (n, N) each, that follow its x and y; NaN leaves a cell empty.
+    `also` has further numbers of every keypoint, (n, N) each, that follow its x and y; NaN leaves a cell empty, and of
+    bool, 1 or 0 stands there.
 
     Args:
         path: the file to write, replaced whole when the block ends well.
@@ -63,9 +64,12 @@ def csv_file(
             keypoints, names = _checked(caller, files, keypoints, names)
             if first:
                 writer.writerow(["file", *columns, *(f"{name}_{what}" for name in names for what in ("x", "y", *also))])
-            numbers = np.concatenate([keypoints, *(np.asarray(each)[..., None] for each in also.values())], axis=2)
+            more = [np.asarray(each)[..., None] for each in also.values()]
+            numbers = np.concatenate([keypoints, *more], axis=2)
+            digits = [".3f", ".3f", *(".0f" if each.dtype == bool else ".3f" for each in more)] * numbers.shape[1]
             for *cells, points in zip(map(readable, files), *columns.values(), numbers, strict=True):
-                writer.writerow([*cells, *("" if np.isnan(value) else f"{value:.3f}" for value in points.ravel())])
+                shown = zip(points.ravel(), digits, strict=True)
+                writer.writerow([*cells, *("" if np.isnan(value) else format(value, spec) for value, spec in shown)])
 
         yield append
 
@@ -79,12 +83,13 @@ def write_coco(
     skeleton: Sequence[Sequence[int]] = (),
     category: str = "object",
 ) -> None:
-    """Write COCO keypoint JSON, one annotation an image, every keypoint marked visible, v = 2.
+    """Write COCO keypoint JSON, one annotation an image, its keypoints marked visible, v = 2.
 
     Args:
         path: the file to write, replaced whole.
         files: n names.
-        keypoints: (n, N, 2), (x, y) in pixels of the originals; an image with NaN has no annotation.
+        keypoints: (n, N, 2), (x, y) in pixels of the originals; one with NaN has v = 0,
+            and an image that has no other keypoint no annotation.
         sizes: n pairs (W, H) of the originals.
         names: N keypoint names; keypoint_00, keypoint_01, ... by default.
         skeleton: links as pairs of keypoint numbers counted from 0 (COCO's own count, from 1, is used in the file).

@@ -33,6 +33,9 @@ def files_of(pattern: Path, videos: Iterable[str]) -> dict[str | None, Path]:
     """The file of each video, and under None that of images beside them, for a path with {} in its name.
 
     In the place of {} is the video's name below its folder, without its suffix where that is of this video alone.
+
+    Raises:
+        ValueError: two of them would have one file.
     """
     videos = [*videos]
     stems = [str(PurePosixPath(name).with_suffix("")) for name in videos]
@@ -40,7 +43,12 @@ def files_of(pattern: Path, videos: Iterable[str]) -> dict[str | None, Path]:
         name: stem if [*stems, IMAGES].count(stem) == 1 else name for name, stem in zip(videos, stems, strict=True)
     }
     names[None] = IMAGES
-    return {name: pattern.parent / pattern.name.replace(MANY, readable(text)) for name, text in names.items()}
+    files = {name: pattern.parent / pattern.name.replace(MANY, readable(text)) for name, text in names.items()}
+    if len({*files.values()}) < len(files):
+        owners = {path: [str(name) for name in names if files[name] == path] for path in files.values()}
+        path, twice = next((path, owner) for path, owner in owners.items() if len(owner) > 1)
+        raise ValueError(f"{' and '.join(twice)} would both be written to {path}; rename one of them")
+    return files
 
 
 def _a_file_each(kind: str) -> Callable[[Format], Format]:

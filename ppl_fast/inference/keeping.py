@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -103,7 +103,7 @@ class Kept:
         count, end, done, last = 0, start, False, time.monotonic()
         try:
             for poses in batches:
-                waiting.append(poses)
+                waiting.append(replace(poses, picture=None))  # which holds the whole images of its batch
                 count, end = count + len(poses), poses.end
                 if count >= LARGEST or time.monotonic() - last >= SECONDS:
                     self._write(part, start, Piece(collect(waiting), end, False, _lost(source)), waiting)

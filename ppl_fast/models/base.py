@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_batchedtensor
 
 from ppl_fast import _check
 from ppl_fast.models import checkpoint, hub, registry
@@ -202,9 +201,7 @@ class KeypointModel(nn.Module):
         check_gathered(self, "estimate")
         if images.device != device:
             raise ValueError(f"{owner}: {name} must be on the model's device, {device}, got {images.device}")
-        # Looking at the values would stall a GPU's queue, break a compiled graph, and cannot be done under vmap.
-        hidden = torch.compiler.is_compiling() or is_batchedtensor(images)
-        if images.device.type == "cpu" and not hidden and images.numel():
+        if images.numel() and not _check.are_hidden(images):
             low, high = (value.item() for value in images.detach().aminmax())
             if not (low >= -RANGE and high <= RANGE):
                 raise ValueError(f"{owner}: {name} must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")

@@ -184,10 +184,11 @@ class HierarchicalMemory(nn.Module):
         check_gathered(self, "prototype_poses")
         means = self.codebook.mean(dim=1)
         poses = []
-        for bank, vectors in enumerate(self.codebook):
-            tokens = means.repeat(len(vectors), 1, 1)
-            tokens[:, bank] = vectors
-            poses.append(self.decode(tokens))
+        with no_autocast(means.device):
+            for bank, vectors in enumerate(self.codebook):
+                tokens = means.repeat(len(vectors), 1, 1)
+                tokens[:, bank] = vectors
+                poses.append(self.decode(tokens))
         return torch.stack(poses)
 
     @torch.no_grad()

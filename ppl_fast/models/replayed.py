@@ -40,7 +40,7 @@ class Replayed:
         given = [images] if visible is None else [images, visible]
         if is_followed() or any(not isinstance(each, Tensor) or each.device != self.device for each in given):
             return self.method(images, iterations, visible)
-        key = (iterations, *((each.shape, each.dtype, each.stride()) for each in given))
+        key = (iterations, *_autocast(self.device), *((each.shape, each.dtype, each.stride()) for each in given))
         with self.recorder.aside():
             if key not in self._graphs:
                 if key not in self._seen or len(self._graphs) == MOST:
@@ -57,12 +57,19 @@ class Replayed:
 
     def _recorded(self, given: list[Tensor], iterations: int) -> tuple[list[Tensor], Callable[[], Any] | None]:
         """Where a graph reads its arguments, and what replays it; None where no graph can hold the method."""
-        places = [torch.empty_like(each) for each in given]
+        with torch.inference_mode(False):  # later calls outside of it write to these as well
+            places = [torch.empty_like(each) for each in given]
         for place, each in zip(places, given, strict=True):
             place.copy_(each)
         visible = places[1] if len(places) > 1 else None
         otherwise = "images of this shape are estimated without a CUDA graph, as none can hold the model's"
         return places, self.recorder.attempt(lambda: self.method(places[0], iterations, visible), otherwise)
+
+
+def _autocast(device: torch.device) -> tuple[Hashable, ...]:
+    """What a graph that is recorded under autocast computes in."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return (torch.get_autocast_dtype(device.type),) if enabled else ()
 
 
 def _copied(result: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_fast.models import KeypointModel
-from ppl_fast.models.blocks import MixerLayer
+from ppl_fast.models.blocks import MixerLayer, no_autocast
 from ppl_fast.models.hierarchical_memory import HierarchicalMemory
 from ppl_fast.ops import memory_attention
 from ppl_fast.page.numbers import rounded, significant
@@ -30,8 +30,9 @@ def memory_of(model: KeypointModel) -> HierarchicalMemory | None:
 @torch.no_grad()
 def recall(memory: HierarchicalMemory, keypoints: Tensor) -> Recalled:
     """What the memory makes of poses (B, N, 2), xy in [-1, 1]."""
-    values, codes, _ = memory_attention(memory.encode(keypoints), memory.codebook)
-    held = memory.decode(values)
+    with no_autocast(memory.codebook.device):
+        values, codes, _ = memory_attention(memory.encode(keypoints), memory.codebook)
+        held = memory.decode(values)
     return Recalled(held, codes, (held - keypoints.to(held.dtype)).norm(dim=2) / 2)
 
 
