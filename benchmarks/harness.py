@@ -172,7 +172,7 @@ def resident():
     """A function that gives the peak resident memory of the block, in MB above what was there before."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
-    yield lambda: (_status("VmHWM") - before) / 1024
+    yield lambda: (_status("VmHWM") - before) * 1024 / 1e6
 
 
 def _status(field: str) -> int:

@@ -13,7 +13,7 @@ pytest.importorskip("PIL", reason="images need the data extra")
 from ppl_fast import PPL, AutoLink
 from ppl_fast.evaluation._calibration import fit, measure, surer_half
 from ppl_fast.inference import Calibration, collect, estimate, load_calibration
-from ppl_fast.inference.confidence import UNIFORM, digest, features, gather, uncalibrated
+from ppl_fast.inference.confidence import UNIFORM, digest, features, gather, in_pixels, uncalibrated
 from ppl_fast.models import KeypointModel
 from ppl_fast.models.checkpoint import CALIBRATION
 from ppl_fast.models.regressor import concentration
@@ -127,7 +127,8 @@ def test_a_calibration_tells_errors():
     assert (calibration.judge(worse)[1] >= calibration.judge(evidence)[1]).all()
     assert (calibration.judge(worse)[0] <= calibration.judge(evidence)[0]).all()
     sizes = np.full((400, 2), (60, 80))
-    np.testing.assert_allclose(calibration.judge(evidence, sizes)[1], calibration.judge(evidence)[1] * 50 * 2**0.5)
+    errors = calibration.judge(evidence)[1]
+    np.testing.assert_allclose(in_pixels(errors, sizes), errors * 50 * 2**0.5)
 
 
 def test_the_surer_half():

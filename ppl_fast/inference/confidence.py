@@ -141,19 +141,10 @@ class Calibration:
         """(n, N), the larger the less sure."""
         return features(evidence, self.names, self.usual, self.scale) @ self.weights + self.offsets
 
-    def judge(self, evidence: Evidence, sizes: Any = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Likelihoods and expected errors, (n, N) each.
-
-        Args:
-            evidence: as `gather` gives it.
-            sizes: (n, 2), (W, H) of the originals; the errors are then in their pixels, the root mean square of both
-                sides being what a fraction is of, and else fractions.
-        """
+    def judge(self, evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Likelihoods and expected errors, (n, N) each, of evidence as `gather` gives it; errors as fractions."""
         score = self.score(evidence)
-        errors = np.interp(score, self.scores, self.errors)
-        if sizes is not None:
-            errors = in_pixels(errors, sizes)
-        return np.interp(score, self.scores, self.likelihoods), errors
+        return np.interp(score, self.scores, self.likelihoods), np.interp(score, self.scores, self.errors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON, whole or not at all."""
