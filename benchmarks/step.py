@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from run import keep, parser_of
@@ -29,12 +30,25 @@ from ppl_fast import ExtendedPPL, _allocation  # noqa: E402
 from ppl_fast.options.demo import MODEL, TRAIN  # noqa: E402
 
 PUBLISHED, DEMO = "published, 128 x 128, batch 4", "demo, 64 x 64, batch 8"
-WAYS = {  # the model, the implementation, options of the model, and how many steps are timed in a process
-    f"{PUBLISHED}: formulas": (PUBLISHED, FORMULA, {}, 1),
-    f"{PUBLISHED}: ours": (PUBLISHED, "cpp", {}, 1),
-    f"{PUBLISHED}: ours, layers recomputed": (PUBLISHED, "cpp", {"recompute": "layers"}, 1),
-    f"{PUBLISHED}: ours, blocks recomputed": (PUBLISHED, "cpp", {"recompute": "blocks"}, 1),
-    f"{DEMO}: ours": (DEMO, "cpp", {}, 30),
+
+
+class Way(NamedTuple):
+    """What is timed: a model in an implementation, with options of the model; and how many steps in a process."""
+
+    model: str
+    name: str = "cpp"
+    options: dict = {}
+    steps: int = 1
+    precision: str = "float32"
+
+
+WAYS = {
+    f"{PUBLISHED}: formulas": Way(PUBLISHED, FORMULA),
+    f"{PUBLISHED}: ours": Way(PUBLISHED),
+    f"{PUBLISHED}: ours, bfloat16": Way(PUBLISHED, precision="bfloat16"),
+    f"{PUBLISHED}: ours, layers recomputed": Way(PUBLISHED, options={"recompute": "layers"}),
+    f"{PUBLISHED}: ours, blocks recomputed": Way(PUBLISHED, options={"recompute": "blocks"}),
+    f"{DEMO}: ours": Way(DEMO, steps=30),
 }
 GROUPS = {  # the first whose word the name of an operation has
     "convolutions": ("convolution", "conv2d", "Convolution"),
@@ -51,9 +65,9 @@ REST, PYTHON = "other operations", "Python and autograd"
 
 def stepper(way: str) -> Callable[[], object]:
     """What takes one step of a way."""
-    model, name, options, _ = WAYS[way]
+    model, name, options, _, precision = WAYS[way]
     if model == PUBLISHED:
-        return Subject(name, ModelWorkload(4, options)).step
+        return Subject(name, ModelWorkload(4, options), precision=precision).step
     torch.manual_seed(0)
     small = ExtendedPPL(**MODEL).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     small.progressed(0.3)  # of a training: a phase in which links are withheld
@@ -71,10 +85,11 @@ def stepper(way: str) -> Callable[[], object]:
 
 def measured(way: str) -> dict:
     """The medians of a step in this process, in ms, and its peak memory above the model, in MB."""
-    if WAYS[way][0] == PUBLISHED:
-        gate(Subject(WAYS[way][1], TINY), "training step", TINY)
-    step, count = stepper(way), WAYS[way][3]
-    if WAYS[way][1] != FORMULA:
+    model, name, _, count, precision = WAYS[way]
+    if model == PUBLISHED:
+        gate(Subject(name, TINY, precision=precision), "training step", TINY)
+    step = stepper(way)
+    if name != FORMULA:
         _allocation.keep_freed()  # as training does
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
@@ -91,7 +106,7 @@ def measured(way: str) -> dict:
 
 def shares(way: str) -> dict[str, float]:
     """What a step's time goes to, by group, as shares of it."""
-    step, count = stepper(way), WAYS[way][3]
+    step, count = stepper(way), WAYS[way].steps
     step()
     kinds = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=kinds) as profile, torch.profiler.record_function("steps"):

@@ -52,7 +52,7 @@ def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, 
     expected = layer(x)
     assert not taken  # of three channels
     torch.testing.assert_close(expected, nn.Conv2d.forward(layer, upsample2x(x)))
-    monkeypatch.setattr(resizing, "WIDE", 3)
+    monkeypatch.setitem(resizing.WIDE, torch.float64, 3)
     found = layer(x)
     assert len(taken) == 1
     torch.testing.assert_close(found, expected)
@@ -61,14 +61,27 @@ def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, 
     assert torch.autograd.gradgradcheck(layer, x[:1, :, :2, :2].detach().requires_grad_())
 
 
-def test_doubling_comes_first_for_halves_and_inside_of_compilers_and_transforms(monkeypatch):
-    """Their sums of nine would be rounded nine times; who fuses or writes down knows the plain operations."""
-    monkeypatch.setattr(resizing, "WIDE", 3)
+@pytest.mark.parametrize("cast", [False, True])
+def test_products_in_bfloat16_are_nearly_as_near(cast, monkeypatch):
+    layer, x = DoublingConv2d(64, 32), torch.randn(2, 64, 16, 16)
+    exact = copy.deepcopy(layer).double()(x.double())
+
+    def off():
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            found = layer(x) if cast else copy.deepcopy(layer).bfloat16()(x.bfloat16())
+        assert found.dtype == torch.bfloat16
+        return (found - exact).square().mean().sqrt()
+
+    convolved = off()
+    monkeypatch.setitem(resizing.WIDE, torch.bfloat16, 64)
+    assert convolved < off() < 2 * convolved
+
+
+def test_doubling_comes_first_inside_of_compilers_and_transforms(monkeypatch):
+    """Who fuses or writes down knows the plain operations."""
+    monkeypatch.setitem(resizing.WIDE, torch.float32, 3)
     monkeypatch.setattr(resizing, "doubled", None)
     layer, x = DoublingConv2d(3, 5), torch.randn(2, 3, 4, 6)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(x).dtype == torch.bfloat16
-    copy.deepcopy(layer).bfloat16()(x.bfloat16())
     torch.compile(layer, backend="eager", fullgraph=True)(x)
     torch.func.vmap(layer)(x.unsqueeze(1))
     torch.export.export(layer, (x,))

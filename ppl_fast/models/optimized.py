@@ -24,8 +24,8 @@ def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = 
     """A copy of a model that estimates the same keypoints faster, but for rounding, and does nothing else.
 
     A BatchNorm and a mean of 2 x 2 that follow a convolution become part of it, on a GPU the kernels of halving
-    convolutions are averaged once, on a CPU in float32 convolutions that follow a bilinear doubling are multiplied
-    before it, activations overwrite what they act on, images lie channels last, and the pose prior and the weights of
+    convolutions are averaged once, on a CPU wide convolutions that follow a bilinear doubling are multiplied before
+    it, activations overwrite what they act on, images lie channels last, and the pose prior and the weights of
     the links are kept. `optimized` of the copy says how often.
 
     Args:
@@ -63,8 +63,7 @@ def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = 
             _fold(module, done)
             if dtype:
                 _narrow(module, dtype, done)
-            else:
-                _double(module, done)
+            _double(module, done)
     if dtype:
         for module in fast.modules():
             if isinstance(module, nn.Conv2d):
