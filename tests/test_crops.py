@@ -112,6 +112,7 @@ def test_overlays_of_images_without_an_animal_are_the_images(tmp_path):
     assert [row for row in csv.reader((tmp_path / "a.csv").open()) if row[0] == "4.png"] == [["4.png", "", "", "", ""]]
 
 
+@pytest.mark.slow
 def test_a_damaged_video_has_no_boxes_and_stops_no_others(footage, tmp_path):
     (tmp_path / "walk.mp4").write_bytes((footage / "walk.mp4").read_bytes())
     (tmp_path / "cut.mp4").write_bytes((footage / "walk.mp4").read_bytes()[:9000])
@@ -204,7 +205,7 @@ class Bright(torch.nn.Module):
         return torch.stack([(weights.sum(dim) * at).sum(-1) / weights.sum((2, 3)) for dim in (2, 3)], dim=2)
 
 
-@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("turn", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_poses_come_back_in_pixels_of_the_full_frame(footage, turn, tmp_path):
     poses = collect(estimate(Bright(), footage, framing=Framing(crop="moving", turn=turn), batch_size=7))
     assert len(poses) == COUNT and np.isnan(poses.keypoints[list(EMPTY)]).all()
@@ -243,6 +244,7 @@ def test_a_run_keeps_its_boxes_and_shows_them(footage, tmp_path, capsys):
     np.testing.assert_allclose(np.array(rows[0][3:], float), expected.ravel(), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_boxes_from_a_file_are_named_anew_for_other_images(footage, tmp_path, capsys):
     write_boxes(tmp_path / "boxes.csv", [Row("walk.mp4", None, np.array([80, 60, 100, 100, 0.0]))])
     run_steps(footage, tmp_path / "run", 1, crop=str(tmp_path / "boxes.csv"), every=20)

@@ -89,8 +89,16 @@ SEVERAL = (
 )
 
 
+LARGE = "soft-many-tokens-and-prototypes"
+
+
 @pytest.mark.parametrize(
-    ("op", "case"), [p for p in every() if any(name in p.values[1].name for name in SEVERAL)]
+    ("op", "case"),
+    [
+        pytest.param(*p.values, id=p.id, marks=[pytest.mark.slow] * (p.values[1].name == LARGE))
+        for p in every()
+        if any(name in p.values[1].name for name in SEVERAL)
+    ],
 )  # a race shows as a result that depends on the order of threads
 def test_no_result_depends_on_the_order_of_threads(op, case):
     results = []

@@ -74,6 +74,7 @@ def published():
 
 
 @needs_golden
+@pytest.mark.slow
 def test_the_formula_gives_the_published_values(published):
     model, arrays = published
     with torch.no_grad():

@@ -75,6 +75,7 @@ def test_what_is_handed_over_is_taken_in_order_and_its_errors_come_back():
     assert len(taken) <= 1 and not threads()  # what waits is dropped
 
 
+@pytest.mark.slow
 def test_reading_model_and_writing_go_on_at_once(tmp_path, monkeypatch):
     """Each sleeps, so that one after the other takes three times as long; which time it is shows in the waits."""
     pause, count = 0.03, 12

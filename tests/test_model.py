@@ -167,7 +167,8 @@ def test_channels_last_and_float64_agree_with_the_plain_model():
         torch.testing.assert_close(other.loss.float(), plain.loss, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # torch's own, on importing inductor
 def test_compiled_training_step_agrees_with_eager(backend):
     images, results = pictures(), []

@@ -149,6 +149,7 @@ class TestPictures:
             assert len(first) <= share + 30 and first == second and first.startswith("data:image/jpeg;base64,")
         assert len(Encoder(10)(noise)) > 10  # the last step serves whatever comes
 
+    @pytest.mark.slow
     def test_a_page_of_many_large_pictures_stays_below_ten_megabytes(self, run, tmp_path):
         rng = np.random.default_rng(0)
         (tmp_path / "large").mkdir()

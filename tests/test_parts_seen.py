@@ -123,6 +123,7 @@ def test_overlays_where_nothing_is_seen_have_no_labels(tmp_path, names):
     assert same == {"a": False, "b": True}
 
 
+@pytest.mark.slow
 def test_a_page_shows_the_full_frames_and_leaves_out_those_without_an_animal(run, tmp_path):
     (tmp_path / "clips").mkdir()
     film(tmp_path / "clips" / "walk.mp4", count=40, empty=range(8, 20))

@@ -96,6 +96,7 @@ def test_a_module_inside_of_itself(tmp_path, published_class, monkeypatch):
         PPL.from_published(tmp_path / "x.pth")
 
 
+@pytest.mark.slow
 def test_damaged_pickles_end_in_one_sentence(tmp_path):
     torch.save({"state_dict": small_ppl(), "hyper_parameters": argparse.Namespace(**PUBLISHED)}, tmp_path / "a.pth")
     torch.save(small_ppl(), tmp_path / "b.pth")

@@ -33,6 +33,7 @@ def seen(room, row, column, number):
     return image
 
 
+@pytest.mark.slow
 def test_figures_before_several_shifted_backgrounds(tmp_path):
     make_figures(tmp_path / "set", 150, size=64, difficulty="studio", masks=tmp_path / "masks")
     images = ImageFolder(tmp_path / "set", 64)

@@ -129,6 +129,7 @@ def test_old_checkpoints_are_pruned(images, tmp_path):
     assert sorted(os.listdir(tmp_path / "run/checkpoints")) == ["step_0000004", "step_0000005"]
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_and_change_nothing(images, tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need the viz extra")
     pytest.importorskip("tensorboard", reason="TensorBoard is part of the train extra")

@@ -26,6 +26,7 @@ from ppl_fast.training.signals import PASSED_ON, StopSignals
 LR = 1e-4
 SAME = {"occlude_input": 0.0, "mask_ratio": 0.0, "reseed_after": 0}
 STILL = SAME | {"memory_decay": 1.0}  # nor does the memory move between two parts
+pytestmark = pytest.mark.slow
 
 
 def digest(tensors) -> str:

@@ -180,6 +180,7 @@ def test_a_run_in_the_folder_of_its_images(tmp_path, capsys):
     assert "10 images in" in shown and "runs/mine/ (a training run)" in shown and "no longer holds" not in shown
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf8(tmp_path, capsys):
     folder = draw_images(tmp_path / "images")
     try:
