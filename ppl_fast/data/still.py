@@ -21,7 +21,7 @@ with needing("finding what moves needs", "data"):
 
 SAMPLES = 64  # frames that make the background
 LEAST_SAMPLES = 8
-AGREED = 0.25  # share of the frames that the background is the mean of: those nearest to one another
+AGREED = 0.25  # share of the frames whose values nearest to one another tell the noise
 KINDS = 3  # of pixels at one place, beside what most of the frames agree on
 UNCOVERED = 1 / 16  # share of the frames in which what rests is away
 LEAST_RESTING = 8  # pixels of what rests
@@ -47,7 +47,7 @@ class Background(NamedTuple):
 
 
 def agreed(samples: NDArray[np.uint8] | Levels) -> Background:
-    """The background of frames (n, h, w, 3): of each value the mean of the nearest to one another.
+    """The background of frames (n, h, w, 3): of each pixel the mean of the most frames that are near one of them.
 
     A median would take on the animal where it is in half of the frames. What a lamp does to a whole frame is taken off
     before: it is no noise, and pixels would agree on different moments of it. Where too few values are known, and the
