@@ -85,12 +85,12 @@ def stepper(way: str) -> Callable[[], object]:
 
 def measured(way: str) -> dict:
     """The medians of a step in this process, in ms, and its peak memory above the model, in MB."""
-    model, name, _, count, precision = WAYS[way]
+    model, name, options, count, precision = WAYS[way]
     if model == PUBLISHED:
-        gate(Subject(name, TINY, precision=precision), "training step", TINY)
+        tiny = ModelWorkload(TINY.batch, TINY.options | options)
+        gate(Subject(name, tiny, precision=precision), "training step", tiny)
     step = stepper(way)
-    if name != FORMULA:
-        _allocation.keep_freed()  # as training does
+    _allocation.keep_freed()  # as training does; the formulas too
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     wall, processor = [], []

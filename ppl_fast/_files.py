@@ -83,12 +83,27 @@ def locked(path: str | os.PathLike[str], sentence: str) -> Iterator[None]:
             removed = not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino
             if removed and attempt + 1 < ATTEMPTS:
                 continue  # who held it has just ended
+            _held.add(file)
             try:
                 yield
             finally:
+                _held.remove(file)
                 with suppress(OSError):  # Windows removes no open file
                     path.unlink(missing_ok=True)
             return
+
+
+_held: set[TextIO] = set()
+
+
+def _let_go() -> None:
+    """In a process that was forked: it has the locks too, and would keep them when the one that took them is killed."""
+    for file in _held:
+        os.close(file.fileno())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:

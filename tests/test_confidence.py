@@ -13,9 +13,9 @@ pytest.importorskip("PIL", reason="images need the data extra")
 from ppl_fast import PPL, AutoLink
 from ppl_fast.evaluation._calibration import fit, measure, surer_half
 from ppl_fast.inference import Calibration, collect, estimate, load_calibration
-from ppl_fast.inference.confidence import UNIFORM, digest, features, gather, in_pixels, uncalibrated
+from ppl_fast.inference.confidence import UNIFORM, features, gather, in_pixels, uncalibrated
 from ppl_fast.models import KeypointModel
-from ppl_fast.models.checkpoint import CALIBRATION
+from ppl_fast.models.checkpoint import CALIBRATION, digest_of_weights
 from ppl_fast.models.regressor import concentration
 
 SMALL = {"num_keypoints": 4, "image_size": 32, "translator": "light", "translator_base": 4, "translator_levels": 3}
@@ -149,7 +149,7 @@ def saved(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert load_calibration(tmp_path, 5) is None
     fitted = fit(simulated(0), {"whole": {"error": 0.1}})
-    Calibration(**{**vars(fitted), "model": digest(tmp_path)}).save(tmp_path / CALIBRATION)
+    Calibration(**{**vars(fitted), "model": digest_of_weights(tmp_path)}).save(tmp_path / CALIBRATION)
     return tmp_path
 
 

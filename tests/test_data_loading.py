@@ -1,6 +1,11 @@
 """Training batches: order, flips and references are a function of (seed, step) and of nothing else."""
 
+import os
+import signal
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +149,34 @@ def test_references_need_clips():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         steps(1, **arguments)
+
+
+TERMINATED = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+from test_data_loading import Numbered, training_loader
+from ppl_fast.training.signals import StopSignals
+batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
+with StopSignals() as stop:
+    next(batches)
+    print("ready", flush=True)
+    while not stop.received:
+        next(batches)
+    for _ in range(20):  # more than were under way
+        next(batches)
+print(stop.received)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing tells here whom a signal comes from")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_leaves_those_that_load_at_work(number):
+    """As `timeout` and a terminal send it: the step is finished, and needs images."""
+    command = [sys.executable, "-c", TERMINATED.format(here=str(Path(__file__).parent))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout.readline() == "ready\n"
+        os.killpg(run.pid, number)
+        assert run.communicate(timeout=60)[0] == f"{number.name}\n" and run.returncode == 0
 
 
 def test_numbers_of_numpy():

@@ -154,16 +154,23 @@ class TestCommand:
     def test_suggested_frames_lie_by_video(self, run, tmp_path, capsys):
         """As in labeled-data of a project: a frame without its video could not be found again."""
         pytest.importorskip("av", reason="videos need the video extra")
-        for name, size in (("walk.mp4", (48, 32)), ("run.mp4", (32, 48))):
+        for name, size in (
+            ("walk.mp4", (48, 32)),
+            ("run.mp4", (32, 48)),
+            ("a/cam.mp4", (40, 32)),
+            ("b/cam.mp4", (32, 40)),
+        ):
             encode(tmp_path / "videos" / name, count=5, size=size)
         few = tmp_path / "few"
         make_figures(few, 4, size=32, seed=5)
-        options = ["--network", "false", "--suggest", "10", "--of", tmp_path / "videos", "--out", tmp_path / "next"]
+        options = ["--network", "false", "--suggest", "18", "--of", tmp_path / "videos", "--out", tmp_path / "next"]
         assert main(["name", *map(str, (run[0], few, *options))]) == 0
         written = sorted(path.relative_to(tmp_path / "next").as_posix() for path in (tmp_path / "next").rglob("*.png"))
         assert len(written) > 4 and str(len(written)) + " images worth" in capsys.readouterr().out
-        assert all(re.fullmatch(r"labeled-data/(walk|run)/\d{3}_00000[0-4].png", name) for name in written), written
-        assert {name.split("/")[1] for name in written} == {"walk", "run"}
+        assert all(
+            re.fullmatch(r"labeled-data/(walk|run|a_cam.mp4|b_cam.mp4)/\d{3}_00000[0-4].png", name) for name in written
+        ), written
+        assert {name.split("/")[1] for name in written} == {"walk", "run", "a_cam.mp4", "b_cam.mp4"}
 
     @pytest.mark.parametrize(
         ("options", "sentence"),

@@ -12,6 +12,7 @@ from ppl_fast.naming import (
     JointNetwork,
     JointNetworks,
     Labelled,
+    NamedJoints,
     Schedule,
     fitting,
     forms,
@@ -109,22 +110,6 @@ class TestLinear:
         joints[7] += 100
         fitted = linear.fit(points, joints, everywhere(joints))
         assert np.abs(fitted.left_out[:, 7] - joints[7]).min() > 50
-
-    def test_folds_leave_each_sample_out_once(self):
-        assert np.bincount(linear.fold_numbers(20, 0)).tolist() == [2] * 10
-        assert np.bincount(linear.fold_numbers(50, 1)).tolist() == [10] * 5
-        assert (linear.fold_numbers(50, 0) != linear.fold_numbers(50, 1)).any()
-
-    def test_enough_clips_are_left_out_whole(self):
-        clips = [f"videos/{number % 6}" for number in range(30)]
-        for folds in (None, 5):
-            found = linear.fold_numbers(30, 0, folds, clips)
-            assert sorted(np.bincount(found)) == [5, 5, 5, 5, 10]
-            assert all(
-                len({fold for fold, clip in zip(found, clips, strict=True) if clip == name}) == 1 for name in clips
-            )
-        few = ["a", "b", "c", "d"] * 5
-        assert np.array_equal(linear.fold_numbers(20, 1, None, few), linear.fold_numbers(20, 1))
 
     def test_weights_by_errors(self):
         found = linear.weights(np.array([[1.0, 1.0, np.nan, np.nan], [1.0, 1.1, 1.0, np.nan]]))
@@ -229,6 +214,9 @@ class TestNameJoints:
         named = name_joints(tiny().eval(), few, QUICK)
         assert named.report["joints"]["tail"]["error"] is None and named.report["joints"]["tail"]["labels"] == 0
         assert np.isfinite(named(pictures(2), points_of(2, 5))).all()
+        assert named.shares[1] == 0  # nor does a network that never saw it count
+        likelihood, error = named.judged(np.ones((2, 5)), np.zeros((2, 5)))
+        assert (likelihood[:, 1] == 0).all() and (error[:, 1] == 1).all() and (error[:, 0] < 1).all()
 
     @pytest.mark.slow
     def test_networks_that_learn_side_by_side_are_those_of_one_process(self):
@@ -270,6 +258,18 @@ class TestOnDisk:
             load_joints(tmp_path, tiny(num_keypoints=4))
         with pytest.raises(ValueError, match="its networks are not this model's: size mismatch"):
             load_joints(tmp_path, tiny(regressor_base=8))
+
+    def test_joints_named_for_other_weights_are_refused(self, tmp_path):
+        model = tiny()
+        model.save_pretrained(tmp_path)
+        self.named().save(tmp_path)
+        assert load_joints(tmp_path, model).names == NAMES
+        tiny(seed=1).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="named for other weights than those beside it; name them anew"):
+            load_joints(tmp_path, tiny())
+        NamedJoints.first(["nose"], [], 5).save(tmp_path)  # those of a training, whatever it has learned since
+        tiny().save_pretrained(tmp_path)
+        assert load_joints(tmp_path, model).are_keypoints
 
     def test_a_network_of_other_joints_is_refused(self, tmp_path):
         self.named().save(tmp_path)

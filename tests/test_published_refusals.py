@@ -96,6 +96,19 @@ def test_a_module_inside_of_itself(tmp_path, published_class, monkeypatch):
         PPL.from_published(tmp_path / "x.pth")
 
 
+def test_names_inside_of_one_another_stay_short(tmp_path, published_class, monkeypatch):
+    """In a pickle such a name stands once; written out at every level it would take gigabytes."""
+    published = pickled_module(published_class, small_ppl().to_published())
+    module, name = published.memory, "n" * 2000
+    for _ in range(8):
+        module.add_module(name, torch.nn.Identity())
+        module = getattr(module, name)
+    torch.save(published, tmp_path / "x.pth")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="is no name of a module, got 6010 characters"):
+        PPL.from_published(tmp_path / "x.pth")
+
+
 @pytest.mark.slow
 def test_damaged_pickles_end_in_one_sentence(tmp_path):
     torch.save({"state_dict": small_ppl(), "hyper_parameters": argparse.Namespace(**PUBLISHED)}, tmp_path / "a.pth")

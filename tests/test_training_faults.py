@@ -1,6 +1,7 @@
 """What stops a training run: each fault is one sentence, and what was saved stays."""
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ pytest.importorskip("accelerate", reason="training needs the train extra")
 
 from tiny import draw_images, run_steps
 
+from ppl_fast import ExtendedPPL
 from ppl_fast.training import TrainConfig
 from ppl_fast.training.checkpoint import list_checkpoints
 
@@ -79,6 +81,25 @@ def test_full_disk_keeps_the_last_checkpoint(images, tmp_path):
     assert (run / "model/model.safetensors").read_bytes() == (
         tmp_path / "straight/model/model.safetensors"
     ).read_bytes()
+
+
+def test_a_last_save_that_was_cut_short_is_completed(images, tmp_path, monkeypatch):
+    run, save = tmp_path / "run", ExtendedPPL.save_pretrained
+
+    def cut(model, directory):
+        if Path(directory) == run / "model":
+            raise OSError(28, "No space left on device")
+        save(model, directory)
+
+    run_steps(images, run, 3)
+    before = (run / "model/model.safetensors").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="--resume continues"):
+        patch.setattr(ExtendedPPL, "save_pretrained", cut)
+        run_steps(images, run, 6, resume=True)
+    assert (run / "model/model.safetensors").read_bytes() == before
+    run_steps(images, run, 6, resume=True)
+    after = (run / "model/model.safetensors").read_bytes()
+    assert after == (run / "checkpoints/step_0000006/model.safetensors").read_bytes() != before
 
 
 def test_existing_directories_are_not_overwritten(images, finished, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -91,6 +92,22 @@ def test_a_lock_is_held_by_one_alone(tmp_path):
     with locked(tmp_path / "lock", "taken"):
         assert (tmp_path / "lock").exists()
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here, which would have the lock too")
+def test_a_forked_process_keeps_no_lock_of_one_that_was_killed(tmp_path):
+    """One that loads images outlives a trainer by seconds."""
+    code = (
+        "import os, signal, sys; from ppl_fast._files import locked\n"
+        "with locked(sys.argv[1], 'taken'):\n"
+        "    if os.fork(): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    print('alone', flush=True); sys.stdin.read(); os._exit(0)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout.readline() == "alone\n" and killed.wait(60) == -signal.SIGKILL
+        with locked(tmp_path / "lock", "taken"):
+            killed.stdin.close()
 
 
 def test_another_process_that_ended_in_between_is_noticed(images, six, tmp_path, monkeypatch):

@@ -26,7 +26,8 @@ class LearningSet:
     Attributes:
         train: what a model is trained on, its labels unread.
         fit: labelled images (data set, labels) that the regression is fitted on.
-        judged: labelled images that nobody has trained or fitted on.
+        judged: labelled images that nothing was fitted on, nor trained; but of a project, its videos, which are trained
+            on without labels, may show the same moments.
         masks: folders of masks of the images to train on and of those to judge by; None where there are none.
     """
 

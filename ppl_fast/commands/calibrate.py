@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> int:
 
     with needing("ppl-fast calibrate needs", "data"):
         from ppl_fast.evaluation import calibrate
-    from ppl_fast.inference.confidence import WITHIN, digest
-    from ppl_fast.models.checkpoint import CALIBRATION
+    from ppl_fast.inference.confidence import WITHIN
+    from ppl_fast.models.checkpoint import CALIBRATION, digest_of_weights
     from ppl_fast.training.run import find_model
 
     model = ready_model(options.run, options)
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     assert opened.labels is not None
     counts = {"batch_size": options.batch_size, "max_missing_share": options.max_missing_share}
     found = calibrate(model, opened.dataset, opened.labels, **counts)
-    replace(found, model=digest(beside)).save(beside / CALIBRATION)
+    replace(found, model=digest_of_weights(beside)).save(beside / CALIBRATION)
     print(f"of {found.frames} labelled images, each half judged by what the other half taught:")
     for kind, what in (("whole", "whole"), ("told", "half hidden, told"), ("hidden", "half hidden, not told")):
         each = found.held_out[kind]

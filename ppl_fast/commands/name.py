@@ -165,11 +165,13 @@ def _suggest(model: LinkModel, named: NamedJoints, options: Any) -> None:
     )
     rows = suggested(keypoints, unsure, named.labelled, options.suggest)
     folder = Path(options.out) / FOLDER
+    videos = sorted({name.parent for name in map(PurePosixPath, images.paths) if not name.suffix})  # walk.mp4/000012
+    stems = [video.stem for video in videos]
+    of = {video: video.stem if stems.count(video.stem) == 1 else "_".join(video.parts) for video in videos}
     with filling(folder) as filled:
         for rank, row in enumerate(rows):
             name = PurePosixPath(images.paths[row])
-            of_video = not name.suffix  # walk.mp4/000012
-            clip = filled / (name.parent.stem if of_video else Path(options.of).resolve().name)
+            clip = filled / of.get(name.parent, Path(options.of).resolve().name)
             clip.mkdir(exist_ok=True)
             images.original(int(row)).save(clip / f"{rank:03d}_{name.with_suffix('.png').name}")
         clips = sorted(path.name for path in filled.iterdir())

@@ -1,5 +1,8 @@
 """Training batches whose order is a pure function of the seed and the step."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
@@ -180,4 +183,23 @@ def training_loader(
         num_workers=workers,
         pin_memory=_devices.loads_from_pinned_memory(),
         generator=torch.Generator().manual_seed(seed),  # else starting the loader draws from the global generator
+        worker_init_fn=_heed_the_parent_alone,
     )
+
+
+def _heed_the_parent_alone(_worker: int) -> None:
+    """In a process that loads images: leave to its parent what signals to all of them mean, and end when that says so.
+
+    The parent finishes its step and needs images for it; torch ends a process by SIGTERM, and takes one that ends of
+    another's for an accident.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_parent, daemon=True).start()
+
+
+def _wait_for_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -6,6 +6,7 @@ regression that was fitted on other frames, whole ones; its error is the distanc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ppl_fast._extras import needing
 from ppl_fast.evaluation._labelled import Split, labelled_split
 from ppl_fast.evaluation._occlusion import occlude
 from ppl_fast.evaluation._ridge import fit_ridge
+from ppl_fast.evaluation.folds import fold_numbers
 from ppl_fast.inference.confidence import WITHIN, Calibration, features, gather
 from ppl_fast.inference.estimation import read
 from ppl_fast.inference.masks import PASSES
@@ -60,9 +62,10 @@ def calibrate(
     split, _ = labelled_split(dataset, labels, "calibrate", max_missing_share)
     if len(split) < FEWEST:
         raise ValueError(f"calibrate: labels must be of at least {FEWEST} images, got {len(split)}")
-    judged = judge(model, split, batch_size=batch_size, progress=progress)
-    rows = np.random.default_rng(0).permutation(len(split))
-    halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    clips = split.clips(dataset)
+    judged = judge(model, split, clips, batch_size=batch_size, progress=progress)
+    half = fold_numbers(len(split), 0, 2, clips)
+    halves = np.flatnonzero(half == 0), np.flatnonzero(half == 1)
     checks = [measure(fit(part(judged, one)), part(judged, other)) for one, other in (halves, halves[::-1])]
     held_out = {
         kind: {name: float(np.mean([check[kind][name] for check in checks])) for name in checks[0][kind]}
@@ -71,7 +74,9 @@ def calibrate(
     return fit(judged, held_out)
 
 
-def judge(model: KeypointModel, split: Split, *, batch_size: int = 32, progress: bool = False) -> Judged:
+def judge(
+    model: KeypointModel, split: Split, clips: Sequence[str] = (), *, batch_size: int = 32, progress: bool = False
+) -> Judged:
     """Evidence and errors on labelled frames: whole; half hidden and told so; half hidden and not told."""
     found: dict[str, list[tuple[np.ndarray, dict[str, np.ndarray]]]] = {"whole": [], "told": [], "hidden": []}
     device, first, passes = device_of(model), 0, PASSES if model.iterative else 1
@@ -86,7 +91,7 @@ def judge(model: KeypointModel, split: Split, *, batch_size: int = 32, progress:
             found[kind].append((keypoints.detach().cpu().double().numpy(), evidence))
         first += len(batch)
     points = {kind: np.concatenate([keypoints for keypoints, _ in parts]) for kind, parts in found.items()}
-    belongs = _targets(points["whole"], split.joints, split.visible)
+    belongs = _targets(points["whole"], split.joints, split.visible, clips)
     return {
         kind: (
             {name: np.concatenate([evidence[name] for _, evidence in parts]) for name in parts[0][1]},
@@ -154,12 +159,12 @@ def part(judged: Judged, rows: np.ndarray) -> Judged:
     }
 
 
-def _targets(keypoints: np.ndarray, joints: np.ndarray, visible: np.ndarray) -> np.ndarray:
+def _targets(keypoints: np.ndarray, joints: np.ndarray, visible: np.ndarray, clips: Sequence[str]) -> np.ndarray:
     """Where each keypoint belongs, (n, N, 2) in [0, 1], by the frame's joints and a map fitted on other frames."""
     shown = visible[..., None]
     mean = np.where(shown, joints, 0).sum(axis=0) / np.maximum(shown.sum(axis=0), 1)
     filled = 2 * np.where(shown, joints, mean) - 1
-    folds = np.random.default_rng(0).permutation(len(joints)) % FOLDS
+    folds = fold_numbers(len(joints), 0, FOLDS, clips)
     found = np.empty_like(keypoints)
     for fold in range(FOLDS):
         held = folds == fold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -44,6 +45,10 @@ class Split:
             if not isinstance(subset.dataset, Subset):
                 return [dataset[row] for row in rows]
             subset = subset.dataset
+
+    def clips(self, dataset: Any) -> list[str]:
+        """Which clip each of them is of, by the folders of the data set's paths."""
+        return [str(PurePosixPath(name).parent) for name in self.beside(dataset.paths)]
 
     def part(self, rows: slice) -> Split:
         """Some of them, in order."""

@@ -7,7 +7,6 @@ an expected error and to a likelihood; docs/confidence.md says how they are fitt
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import write_text
-from ppl_fast.models.checkpoint import CALIBRATION, WEIGHTS
+from ppl_fast.models.checkpoint import CALIBRATION, digest_of_weights
 
 if TYPE_CHECKING:
     from ppl_fast.models import KeypointModel
@@ -186,21 +185,12 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
             raise ValueError(f"it has {len(found.offsets)} keypoints, the model {keypoints}")
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"calibration {path} is damaged: {error}; make it anew by ppl-fast calibrate") from error
-    if found.model != digest(directory):
+    if found.model != digest_of_weights(directory):
         raise ValueError(
             f"calibration {path} is of other weights than those beside it; make it anew by ppl-fast calibrate, or "
             "remove it"
         )
     return found
-
-
-def digest(directory: Path) -> str:
-    """Of a model's weights."""
-    found = hashlib.sha256()
-    with open(directory / WEIGHTS, "rb") as file:
-        while part := file.read(1 << 20):
-            found.update(part)
-    return found.hexdigest()
 
 
 def features(

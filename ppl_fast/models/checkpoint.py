@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -38,6 +39,15 @@ def save(
     with replacing(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_config(directory, architecture, config)
+
+
+def digest_of_weights(directory: Path) -> str:
+    """Of the weights in a model's directory, for what lies beside them and is of them alone."""
+    found = hashlib.sha256()
+    with open(directory / WEIGHTS, "rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def write_config(directory: Path, architecture: str, config: dict[str, Any]) -> None:

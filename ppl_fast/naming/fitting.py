@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from ppl_fast._side_by_side import side_by_side
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
+from ppl_fast.evaluation.folds import by_clips, fold_numbers
 from ppl_fast.inference import predict
 from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
-from ppl_fast.naming.linear import LinearMap, by_clips, fold_numbers
+from ppl_fast.naming.linear import LinearMap
 from ppl_fast.naming.named import NamedJoints
 from ppl_fast.naming.network import JointNetwork, JointNetworks, Schedule, predicted, trained
 
@@ -71,7 +71,7 @@ class Labelled:
         """
         split, notes = labelled_split(dataset, labels, owner, max_missing_share)
         images = torch.stack([split.images[i] for i in range(len(split))])
-        clips = [str(PurePosixPath(name).parent) for name in split.beside(dataset.paths)]
+        clips = split.clips(dataset)
         return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton, clips), notes
 
 
@@ -111,6 +111,7 @@ def name_joints(
     if schedule is not None:
         network, left_out = _networks(model, labelled, schedule, advanced, processes)
         shares = linear.weights(np.stack([_by_joint(each, labelled) for each in (fitted.left_out, left_out)]))[1]
+        shares[~labelled.shown.any(axis=0)] = 0  # of these a network knows nothing either
         blended = np.where(shares[:, None] > 0, blended + shares[:, None] * (left_out - blended), blended)
     return NamedJoints(
         names=list(labelled.names),

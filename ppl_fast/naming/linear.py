@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_fast.evaluation import joint_errors, mean_over
+from ppl_fast.evaluation.folds import fold_numbers
 from ppl_fast.naming import forms
 from ppl_fast.naming.forms import FORMS, Array
 
-LEAST_CLIPS = 5  # from which on each is left out whole
 TURNS = 2  # of cross-validation, each with other folds
 SHARPNESS = 0.1  # a form whose error is larger than the best one's by this share of it weighs 1 / e of it
 
@@ -87,29 +87,6 @@ def weights(errors: Array) -> Array:
     excess = (known - best) / (SHARPNESS * np.maximum(best, 1e-9))
     share = np.exp(-excess)
     return np.asarray(share / share.sum(axis=0))
-
-
-def fold_numbers(count: int, turn: int, folds: int | None = None, clips: Sequence[str] = ()) -> NDArray[np.int64]:
-    """Which fold each of `count` samples is in: of ten by default where they are few, else of five.
-
-    Frames of one clip resemble one another, and what has learned from some of them errs little on the others. Where
-    there are enough clips, each is left out whole, so that errors are those on a clip that nobody has labelled.
-
-    Args:
-        count: n.
-        turn: other folds in each.
-        folds: how many; None for the default.
-        clips: n, which clip each sample is of; none if that is not known.
-    """
-    folds = min(count, folds or (10 if count <= 20 else 5))
-    names, clip = np.unique(clips, return_inverse=True) if by_clips(clips) else (range(count), np.arange(count))
-    dealt = np.random.default_rng(turn).permutation(len(names)) % min(len(names), folds)
-    return np.asarray(dealt[clip])
-
-
-def by_clips(clips: Sequence[str]) -> bool:
-    """Whether there are enough clips to leave out whole ones."""
-    return len(set(clips)) >= LEAST_CLIPS
 
 
 def _left_out(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppl_fast._documents import read_json
 from ppl_fast._files import replacing, write_text
-from ppl_fast.models.checkpoint import JOINTS, JOINTS_REPORT
+from ppl_fast.models.checkpoint import JOINTS, JOINTS_REPORT, WEIGHTS, digest_of_weights
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.models.weights import safetensors
 from ppl_fast.naming.forms import Array
@@ -98,14 +98,15 @@ class NamedJoints:
 
     @property
     def left_out(self) -> tuple[Array, Array]:
-        """By joint (J,): the share of images left out that it was right in, and its error there; 1 and 0 if unknown."""
-        of = [self.report.get("joints", {}).get(name, {}) for name in self.names]
-        found = [[each.get(key) for each in of] for key in ("within", "error")]
-        within, errors = (
-            np.array([unknown if value is None else value for value in values], dtype=np.float64)
-            for values, unknown in zip(found, (1.0, 0.0), strict=True)
-        )
-        return within, errors
+        """By joint (J,): the share of images left out that it was right in, and its error there.
+
+        0 and 1, all of the image, where labels never told; 1 and 0 where no map was fitted, which could err.
+        """
+        if not self.report:
+            return np.ones(len(self.names)), np.zeros(len(self.names))
+        of = [self.report["joints"].get(name, {}) for name in self.names]
+        within, errors = (np.array([each.get(key) for each in of], dtype=np.float64) for key in ("within", "error"))
+        return np.nan_to_num(within), np.nan_to_num(errors, nan=1.0)
 
     def disagreement(self, images: Tensor, keypoints: NDArray[np.float64]) -> Array:
         """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""
@@ -131,6 +132,8 @@ class NamedJoints:
         with replacing(directory / JOINTS) as temporary:
             safetensors().torch.save_file(tensors, temporary)
         content = {"names": self.names, "skeleton": self.skeleton, "report": self.report}
+        if not self.are_keypoints and (directory / WEIGHTS).is_file():
+            content["model"] = digest_of_weights(directory)
         write_text(directory / JOINTS_REPORT, json.dumps(content, indent=2) + "\n")
 
 
@@ -147,7 +150,7 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
         model: the one that the joints were named for.
 
     Raises:
-        ValueError: a broken file, or one that was made for another model; it is named.
+        ValueError: a broken file, or one that was made for another model or other weights; it is named.
     """
     directory = Path(directory)
     if not has_joints(directory):
@@ -156,9 +159,14 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
         content = read_json(directory / JOINTS_REPORT)
         names = [str(name) for name in content["names"]]
         skeleton = [(int(a), int(b)) for a, b in content["skeleton"]]
-        report = dict(content["report"])
+        report, model_digest = dict(content["report"]), content.get("model")
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{directory / JOINTS_REPORT}: no named joints ({type(error).__name__}: {error})") from error
+    if model_digest and (directory / WEIGHTS).is_file() and model_digest != digest_of_weights(directory):
+        raise ValueError(
+            f"{directory / JOINTS_REPORT}: joints named for other weights than those beside it; name them anew by "
+            "ppl-fast name, or remove it"
+        )
     try:
         tensors = safetensors().torch.load_file(directory / JOINTS)
         arrays = {name: tensors.pop(name).double().numpy() for name in ("slope", "offset", "shares", "labelled")}

@@ -21,6 +21,7 @@ from ppl_fast.published.layouts import LAYOUTS, VGG, layout_of
 from ppl_fast.published.pickles import Held, StandIn
 
 OWN = "ppl_fast."  # starts the names of our own classes
+LONGEST = 4096  # characters of a module's name
 
 
 class Checkpoint(NamedTuple):
@@ -243,6 +244,8 @@ def _walk(where: str, root: StandIn) -> tuple[dict[str, Any], list[dict[str, Any
     fields, seen, waiting = [], set(), [("", root)]
     while waiting:
         prefix, module = waiting.pop(0)
+        if len(prefix) > LONGEST:  # a pickle holds a name once, however often it is in others
+            raise ValueError(f"{where}: {short(prefix)} is no name of a module, got {len(prefix)} characters")
         if not isinstance(module, StandIn) or id(module) in seen:
             raise ValueError(f"{where}: {short(prefix)} is no module, or is inside of itself or there twice")
         seen.add(id(module))

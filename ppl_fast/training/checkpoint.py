@@ -5,6 +5,7 @@ optimizer.safetensors (AdamW's moments by parameter name) and state.json (the st
 Random numbers need no state: the trainer seeds every step by its number.
 """
 
+import filecmp
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from ppl_fast._files import new_folder, write_text
 from ppl_fast._messages import short
 from ppl_fast.models import KeypointModel
 from ppl_fast.models.blocks import spare_biases
+from ppl_fast.models.checkpoint import WEIGHTS
 from ppl_fast.models.weights import check_finite, check_kind, read_tensors
 
 _STEP_PREFIX = "step_"
@@ -79,6 +81,13 @@ def save_checkpoint(
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def complete(run: Path, checkpoint: Path, model: KeypointModel) -> None:
+    """Write RUN/model where it is not the checkpoint's, as a save that was cut short between both leaves it."""
+    kept, own = (folder / WEIGHTS for folder in (run / "model", checkpoint))
+    if not kept.is_file() or not filecmp.cmp(kept, own, shallow=False):
+        model.save_pretrained(run / "model")
 
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -16,7 +16,7 @@ from ppl_fast.data.image_set import ImageSet
 from ppl_fast.models import MODELS, KeypointModel
 from ppl_fast.models.blank import check_trainable
 from ppl_fast.options import migration, registry
-from ppl_fast.training.checkpoint import load_optimizer
+from ppl_fast.training.checkpoint import complete, load_optimizer
 from ppl_fast.training.config import OF_THE_MACHINE, TrainConfig, write_config
 from ppl_fast.training.joints import TrainingLabels, teach
 from ppl_fast.training.pictures import check_drawing, keep_boxes, keep_subjects
@@ -110,10 +110,13 @@ def train(
             tell(f"note: TensorBoard takes no names that are not UTF-8, so {run} gets no events of it")
         if checkpoint:
             tell(_gone_on(trainer, checkpoint, state["images"], data))
+        main = accelerator.is_main_process
         if trainer.step >= train_config.steps:
             tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
+            if main and checkpoint:
+                with claimed(run, resume, checkpoint):
+                    complete(run, checkpoint, trainer.bare_model)
             return trainer.trained()
-        main = accelerator.is_main_process
         with claimed(run, resume, checkpoint) if main else nullcontext():
             tracker = _begin(trainer, str(data), labels) if main else None
             again = shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"])

@@ -84,7 +84,7 @@ function startMemory() {
   byId("memory-means").addEventListener("click", () => choose(() => -1));
   byId("memory-random").addEventListener("click", () => choose((b) => Math.floor(Math.random() * codes[b].length)));
   const picture = byId("memory-picture");
-  if (page.poses) picture.addEventListener("click", () => choose((b) => currentPicture().codes[b]));
+  if (page.poses) picture.addEventListener("click", () => choose((b) => currentPicture()?.codes[b] ?? -1));
   else picture.remove();
   gain.addEventListener("change", draw);
   redraws.push(draw);

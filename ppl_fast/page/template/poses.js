@@ -26,7 +26,8 @@ function startPoses() {
   });
   if (iterations > 1) about.push(`${iterations} passes of inference`);
   byId("poses-about").textContent = about.join("; ");
-  clip.append(...clips.map(({ name }, c) => element("option", { value: c }, name)));
+  const empty = (c) => !pictures.some((picture) => picture.clip === c);
+  clip.append(...clips.map(({ name }, c) => element("option", { value: c, disabled: empty(c) }, name)));
   if (clips.length < 2) byId("clip-control").remove();
 
   const state = { here: [], index: 0, measure: measures[0], parts: JOINTS || KEYPOINTS };
@@ -167,7 +168,7 @@ function drawPicture(picture, { measure, parts }) {
 
 function drawTrack(levels, { measure, parts }) {
   const svg = byId("track");
-  const top = Math.max(...levels.map((value) => value ?? 0)) || 1;
+  const top = Math.max(0, ...levels.map((value) => value ?? 0)) || 1;
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${levels.length} 100`);
   const bars = levels.map((value, i) => (value === null ? "" : `M${i},100v${(-94 * value) / top}h1V100z`));
