@@ -17,9 +17,9 @@ from ppl_fast.cli import main
 from ppl_fast.data import ImageFolder
 from ppl_fast.export import FORMATS, Estimator, export, int8
 from ppl_fast.inference import Calibration
-from ppl_fast.inference.confidence import digest, gather
+from ppl_fast.inference.confidence import gather
 from ppl_fast.models import AutoLink
-from ppl_fast.models.checkpoint import CALIBRATION
+from ppl_fast.models.checkpoint import CALIBRATION, digest_of_weights
 from ppl_fast.naming import JointNetwork, JointNetworks, NamedJoints
 from ppl_fast.naming.linear import LinearMap
 from ppl_fast.options.export import SUFFIXES
@@ -105,7 +105,7 @@ def run(tmp_path_factory):
     model.save_pretrained(folder)
     visible = torch.rand(8, 1, 32, 32) > 0.3
     calibration, joints = ramp(model, pictures(8), visible), joints_of(model)
-    replace(calibration, model=digest(folder)).save(folder / CALIBRATION)
+    replace(calibration, model=digest_of_weights(folder)).save(folder / CALIBRATION)
     joints.save(folder)
     return folder, model, calibration, joints
 

@@ -21,9 +21,8 @@ from test_export import joints_of, ramp
 from tiny import fails, run_steps
 
 from ppl_fast.cli import main
-from ppl_fast.inference.confidence import digest
 from ppl_fast.models import card, hub, load_pretrained
-from ppl_fast.models.checkpoint import CALIBRATION, JOINTS, JOINTS_REPORT
+from ppl_fast.models.checkpoint import CALIBRATION, JOINTS, JOINTS_REPORT, digest_of_weights
 from ppl_fast.page.sending import fill
 from ppl_fast.training import load_framing
 from ppl_fast.training.config import read_config
@@ -71,7 +70,7 @@ def run(tmp_path_factory, photos):
     trained = load_pretrained(out / "model")
     visible = torch.rand(8, 1, 32, 32) > 0.3
     calibration = ramp(trained, pictures(8), visible)
-    vars(calibration)["model"] = digest(out / "model")
+    vars(calibration)["model"] = digest_of_weights(out / "model")
     calibration.save(out / "model" / CALIBRATION)
     joints = joints_of(trained)
     vars(joints)["map"].slope.resize((6, 2, 3, 2), refcheck=False)
