@@ -1,5 +1,6 @@
 """What moves before a static camera: what differs from the background that frames agree on."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -61,6 +62,39 @@ def test_what_is_far_larger_or_smaller_than_most_is_no_animal():
     areas = np.array([100.0, 120, 90, 700, np.nan, 110, 5000, 9])
     assert moving.usual(areas).tolist() == [True, True, True, True, False, True, False, False]
     assert not moving.usual(np.full(3, np.nan)).any() and moving.usual(np.empty(0)).shape == (0,)
+
+
+def swimming(turning: np.ndarray, speed=3.0) -> tuple[moving.Track, np.ndarray]:
+    """A fish that bends where it turns, seen as round there and as turned the other way; and how it heads."""
+    heading = np.cumsum(turning)
+    centre = np.cumsum(speed * np.stack([np.cos(heading), np.sin(heading)], axis=1), axis=0)
+    round_ = np.abs(turning) > 0.2
+    seen = np.where(round_, -heading, heading)
+    axis = np.where(round_, 0.05, 0.7)[:, None] * np.stack([np.cos(2 * seen), np.sin(2 * seen)], axis=1)
+    count = len(turning)
+    return moving.Track(centre, np.full(count, 20.0), np.full(count, 200.0), axis), heading
+
+
+def test_a_box_leads_the_way_that_the_animal_moves_after_each_bend():
+    turning = np.zeros(400)
+    for bend in (50, 120, 130, 300):
+        turning[bend : bend + 8] = math.pi / 8
+    track, heading = swimming(turning)
+    track.centre[200:280] = track.centre[200]  # it rests, and goes on
+    track.centre[280:] += track.centre[279] - track.centre[280]
+    angles = moving.boxes(track, 25.0, turn=True)[:, 4]
+    wrong = np.cos(angles - heading) < 0
+    assert wrong.sum() < 25 and not wrong[np.convolve(turning, np.ones(13), "same") == 0].any()
+
+
+@pytest.mark.parametrize("steps, turns", [(10, False), (60, True)])
+def test_a_few_steps_backwards_are_no_turn(steps, turns):
+    track, _ = swimming(np.zeros(200))
+    pace = np.where(np.arange(200) // 1 < 100, 3.0, -3.0)
+    pace[100 + steps :] = 3.0
+    track.centre[:, 0] = np.cumsum(pace)
+    turned = np.cos(moving.boxes(track, 25.0, turn=True)[:, 4]) < 0
+    assert turned[105 : 95 + steps].any() == turns and not turned[:90].any() and not turned[-20:].any()
 
 
 def test_a_subject_that_is_small_is_better_cropped(tmp_path):

@@ -18,7 +18,7 @@ from PIL import Image
 from ppl_fast._extras import needing
 from ppl_fast.data.boxes import NOTHING
 from ppl_fast.data.selection import Thinning
-from ppl_fast.data.still import LEAST_SAMPLES, SAMPLES, Background, agreed, lamp
+from ppl_fast.data.still import LEAST_LEVEL, LEAST_SAMPLES, SAMPLES, Background, agreed, apart, lamp, shifted
 from ppl_fast.options.footage import Selection
 
 with needing("finding what moves needs", "data"):
@@ -30,8 +30,10 @@ SHADOW = 0.5, 0.04  # light that a shadow leaves at least, and how much more of 
 LEAST_AREA, LEAST_SHARE = 8, 2e-4  # pixels, and share of the frame, of an animal
 USUAL = 0.2, 8.0  # shares of the clip's median area, beyond which it is something else: a hand, or light
 JOINED = 2  # pixels between parts of one animal
+SHAKEN = 0.125  # share of the frames in which a camera that is moved a little is off
 EXTENT = 95.0  # percentile of the extents over the clip that the side is made of
 SMOOTH = 0.1  # seconds
+TURN = 4.0  # halves of its length that a body thin as a line moves backwards before it is taken for turned
 
 Array = NDArray[np.float64]
 Size = tuple[int, int]
@@ -70,7 +72,10 @@ def background(images: Iterable[Image.Image], size: Size | None = None) -> Backg
     chosen = thinning.chosen()
     if len(chosen) < LEAST_SAMPLES or len({held[place].shape for place in chosen}) > 1:
         return None
-    return agreed(np.stack([held[place] for place in chosen]))
+    samples = [held[place].astype(np.float32) for place in chosen]
+    steady = [shifted(samples[len(samples) // 2], each, LEAST_LEVEL) for each in samples]
+    shaken = sum(one is not other for one, other in zip(samples, steady, strict=True)) >= SHAKEN * len(samples)
+    return agreed(np.stack(steady if shaken else samples))._replace(shaken=shaken)
 
 
 def small(image: Image.Image, size: Size | None = None) -> NDArray[np.uint8]:
@@ -112,7 +117,7 @@ def boxes(track: Track, rate: float | None, turn: bool) -> Array:
         if rate is not None:
             centre, axis = (_smoothed(values, rate) for values in (centre, axis))
         found[part, :2], found[part, 2:4] = centre, side
-        found[part, 4] = _directions(axis, centre if rate is not None else None) if turn else 0.0
+        found[part, 4] = _directions(axis, None if rate is None else centre, side / 2) if turn else 0.0
     return found
 
 
@@ -152,9 +157,9 @@ def animal(
         least_part: share of the heaviest part's weight from which other parts count as well.
     """
     behind = still.pixels + lamp(pixels, still.pixels)
-    change = pixels - behind
-    red, green, blue = np.moveaxis(np.abs(change), 2, 0)
-    strength = np.maximum(np.maximum(red, green), blue)
+    strength = apart(pixels, behind)
+    if still.shaken:  # a clock in the picture stays where it is, wherever the camera looks
+        strength = np.minimum(strength, apart(pixels, shifted(pixels, behind, still.level)))
     differs = strength > still.level
     if not shadow:
         light = (pixels + 1.0) / (behind + 1.0)
@@ -185,15 +190,41 @@ def _smoothed(values: Array, rate: float) -> Array:
     return np.asarray(ndimage.gaussian_filter1d(steady, max(SMOOTH * rate, 1e-3), axis=0, mode="nearest"))
 
 
-def _directions(axis: Array, centre: Array | None) -> Array:
-    """(n,) angles in radians of the body's axis, which has no front: it moves on frame by frame, the way that it moves.
+def _directions(axis: Array, centre: Array | None, reach: float) -> Array:
+    """(n,) angles in radians of the body's axis, which has no front: it leads the way that the animal moves.
 
     Without time, it points right.
+
+    Args:
+        axis: as of `Track`.
+        centre: (n, 2); None without time.
+        reach: half of the body's length, in pixels.
     """
     angles = np.arctan2(axis[:, 1], axis[:, 0]) / 2
     if centre is None:
         return angles
     angles = np.unwrap(angles, period=math.pi)
     ahead = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    forward = (np.diff(centre, axis=0) * ahead[1:]).sum()
-    return angles + math.pi if forward < 0 else angles
+    moved = np.diff(centre, axis=0, prepend=centre[:1])
+    length = np.hypot(axis[:, 0], axis[:, 1])
+    price = TURN * np.minimum(length, np.concatenate([length[:1], length[:-1]]))
+    return angles + np.where(_forwards((moved * ahead).sum(axis=1) / reach, price), 0, math.pi)
+
+
+def _forwards(gain: Array, price: Array) -> NDArray[np.bool_]:
+    """(n,) whether each frame counts as it is: of all choices, the one that gains most.
+
+    Args:
+        gain: (n,), of a frame as it is; the other way round, it loses as much.
+        price: (n,), where a frame is not as the one before.
+    """
+    best, changes = (0.0, 0.0), np.zeros((len(gain), 2), bool)  # as it is, and the other way round
+    for number, (own, lost) in enumerate(zip(gain.tolist(), price.tolist(), strict=True)):
+        turned = best[1] - lost, best[0] - lost
+        changes[number] = turned[0] > best[0], turned[1] > best[1]
+        best = max(best[0], turned[0]) + own, max(best[1], turned[1]) - own
+    found, round_about = np.zeros(len(gain), bool), best[1] > best[0]
+    for number in reversed(range(len(gain))):
+        found[number] = not round_about
+        round_about ^= bool(changes[number, int(round_about)])
+    return found

@@ -29,16 +29,27 @@ OUTLINE = 2  # pixels around it that are neither
 FAINT = 0.5  # of the one outline, that the other is at most
 LEAST_LEVEL, NOISES = 16.0, 6.0  # a difference counts from so many grey levels, and so many times the noise, on
 STEADY = 10.0  # grey levels of noise, above which the camera moves, or there are several backgrounds
+SOFT = 5.0, 1.5  # pixels that edges are blurred by where it is told how far a camera is off
+STEPS, EXACT = 8, 0.02  # at most, each of which tells more exactly, and pixels
+MOST_OFF = 8.0  # pixels that a camera is off
+SPARED, LEAST_SPARED = 0.2, 5e-3  # of the pixels that differ, and of all, that no longer do where a camera was off
 LAMP = 4  # each n-th pixel either way tells what a lamp does to all
 
 Levels = NDArray[np.float32]
 
 
 class Background(NamedTuple):
-    """What does not move: (h, w, 3) in grey levels, and the level that a difference counts from."""
+    """What does not move.
+
+    Attributes:
+        pixels: (h, w, 3) in grey levels.
+        level: that a difference counts from.
+        shaken: whether the camera is a little off now and then.
+    """
 
     pixels: Levels
     level: float
+    shaken: bool = False
 
     @property
     def stays(self) -> bool:
@@ -122,15 +133,11 @@ def _replace(pixels: Levels, other: Levels, part: NDArray[np.bool_]) -> None:
     around = ndimage.binary_dilation(part, iterations=OUTLINE)
     rim = part & ~ndimage.binary_erosion(part, border_value=1)
     outside = pixels[_nearest(~around)]
-    outlines = [float(median(_apart(each, outside)[rim])) for each in (other, pixels)]
+    outlines = [float(median(apart(each, outside)[rim])) for each in (other, pixels)]
     if outlines[0] < FAINT * outlines[1]:
         inside = other[_nearest(part)]
-        nearer = around & (_apart(other, inside) < _apart(pixels, inside))
+        nearer = around & (apart(other, inside) < apart(pixels, inside))
         pixels[nearer] = other[nearer]
-
-
-def _apart(one: Levels, other: Levels) -> Levels:
-    return np.abs(one - other).max(axis=2)  # NaN where either is
 
 
 def _nearest(part: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
@@ -152,6 +159,35 @@ def lamp(frames: NDArray[Any], still: NDArray[np.float32]) -> NDArray[np.float32
     both = added, times * (sparse + one)
     off = (median(np.abs(seen - sparse - each), (-3, -2, -1), keepdims=True) for each in both)
     return np.where(np.greater(*off), times * (still + one), added)
+
+
+def shifted(frame: NDArray[np.uint8] | Levels, behind: Levels, level: float) -> Levels:
+    """The background (h, w, 3) as a camera sees it that is a little off; as it is where hardly less differs then.
+
+    By what the edges of both tell (Lucas and Kanade), first the coarse ones, of which those that differ by more than a
+    level count less.
+    """
+    off = np.zeros(2)
+    for soft in SOFT:
+        seen, own = (ndimage.gaussian_filter(each.mean(axis=2, dtype=np.float32), soft) for each in (frame, behind))
+        for _ in range(STEPS):
+            moved = ndimage.shift(own, off, order=1, mode="nearest")
+            slopes, change = np.stack(np.gradient(moved)).reshape(2, -1), (moved - seen).ravel()
+            weighted = slopes * np.minimum(1, level / np.maximum(np.abs(change), 1e-6)) ** 2
+            step = np.linalg.lstsq(weighted @ slopes.T, weighted @ change, rcond=1e-6)[0]
+            off = np.clip(off + step, -MOST_OFF, MOST_OFF)
+            if np.abs(step).max() < EXACT:
+                break
+    found = ndimage.shift(behind, (*off, 0), order=1, cval=math.nan)
+    found = np.where(np.isnan(found), frame, found)  # what came into sight is as it is
+    differs, less = ((apart(frame, each) > level).mean() for each in (behind, found))
+    return found if differs - less > max(SPARED * differs, LEAST_SPARED) else behind
+
+
+def apart(one: Any, other: Levels) -> Levels:
+    """How far two images (h, w, 3) are from one another, (h, w), in the colour in which they are farthest."""
+    red, green, blue = np.moveaxis(np.abs(one - other), 2, 0)
+    return np.maximum(np.maximum(red, green), blue)  # NaN where either is
 
 
 def median(values: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
