@@ -33,6 +33,11 @@ def no_bar() -> bool | None:
     return True if sys.stderr is None else None
 
 
+def between_bars() -> float:
+    """What tqdm takes as `mininterval`, in seconds: a file keeps all states of a bar, of which a terminal shows one."""
+    return 0.1 if sys.stderr is not None and sys.stderr.isatty() else 30.0
+
+
 class _Lasting:
     """A stream whose text no encoding stops, and whose loss stops no work: what nobody reads is dropped."""
 

@@ -119,6 +119,10 @@ def test_a_damaged_video_has_no_boxes_and_stops_no_others(footage, tmp_path):
     dataset = open_set(tmp_path, 16, framing=Framing(crop="moving"), max_bad_share=0.5).dataset
     assert len(dataset) == 68 and [name for name, _ in dataset.skipped] == ["cut.mp4"]
     assert "cut.mp4: nothing is found in it: " in dataset.report()
+    with pytest.raises(
+        ValueError, match=r"boxes for none of the images and videos in .*; cut.mp4: nothing is found in"
+    ):
+        open_set(tmp_path / "cut.mp4", 16, framing=Framing(crop="moving"))
 
 
 def test_files_of_boxes(tmp_path):
@@ -177,7 +181,7 @@ def test_boxes_of_coco(tmp_path):
         ("a.json", "[1]", "list indices"),
         ("a.json", '{"annotations": []}', "lacks 'images'"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1]}]}', "a bbox must be four numbers"),
-        ("none.csv", None, "No such file"),
+        ("none.csv", None, "there is none; the word moving stands for what moves"),
     ],
 )
 def test_what_is_no_file_of_boxes(tmp_path, name, text, sentence):
@@ -237,8 +241,11 @@ def test_a_run_keeps_its_boxes_and_shows_them(footage, tmp_path, capsys):
     np.testing.assert_allclose(
         again.box("walk.mp4/000000", SIZE), moving_views(footage, turn=True).box("walk.mp4/000000", SIZE), rtol=1e-5
     )
-    assert main(["estimate", str(out), str(footage / "walk.mp4"), "--out", str(tmp_path / "poses.csv")]) == 0
-    assert "an animal moves in 68 of 80 frames" in capsys.readouterr().out
+    files = ["--out", str(tmp_path / "poses.csv"), "--boxes", str(tmp_path / "seen.csv")]
+    assert main(["estimate", str(out), str(footage / "walk.mp4"), *files]) == 0
+    told = capsys.readouterr().out
+    assert "an animal moves in 68 of 80 frames" in told and "wrote 68 boxes to" in told
+    assert (tmp_path / "seen.csv").read_bytes() == (out / "boxes.csv").read_bytes()
     rows = list(csv.reader((tmp_path / "poses.csv").open()))[1:]
     expected = collect(estimate(model, footage, framing=load_framing(out))).keypoints[0]
     np.testing.assert_allclose(np.array(rows[0][3:], float), expected.ravel(), atol=2e-3)

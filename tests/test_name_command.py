@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -117,6 +118,27 @@ class TestCommand:
         measured = json.loads((folder / "evaluation.json").read_text())["named"]
         assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
 
+    def test_suggestions_leave_the_joints_that_are_by_these_labels(self, run, tmp_path, capsys):
+        """Networks take minutes, and no labels have come since."""
+        few, folder = tmp_path / "few", tmp_path / "run"
+        make_figures(few, 6, size=32, seed=5)
+        shutil.copytree(run[0], folder)
+        begin = ["name", str(folder), str(few), "--steps", "2"]
+        suggest = ["--suggest", "2", "--of", str(run[1]), "--out", str(tmp_path / "next"), "--network", "false"]
+        assert main(begin) == 0 and "wrote" in capsys.readouterr().out
+        before = (folder / "joints.safetensors").read_bytes()
+        assert main([*begin, *suggest]) == 0 and "are by these labels, and stay" in capsys.readouterr().out
+        assert (folder / "joints.safetensors").read_bytes() == before
+        make_figures(tmp_path / "more", 7, size=32, seed=6)
+        assert main(["name", str(folder), str(tmp_path / "more"), *suggest[:-2], "--steps", "1"]) == 0
+        assert (folder / "joints.safetensors").read_bytes() != before
+
+    def test_one_clip_tells_little_of_others(self):
+        known = replace(labelled(), clips=["walk.mp4"] * 12)
+        assert "all labels are of one clip" in table(name_joints(tiny().eval(), known, None).report)
+        other = replace(known, clips=["walk.mp4"] * 11 + ["run.mp4"])
+        assert "of one clip" not in table(name_joints(tiny().eval(), other, None).report)
+
     def test_says_where_joints_follow_the_animal_and_tell_nothing_of_its_pose(self, monkeypatch):
         """Keypoints at the animal's place alone, of a pose that turns: far better than the mean pose, and useless."""
         rng = np.random.default_rng(4)
@@ -125,7 +147,8 @@ class TestCommand:
         monkeypatch.setattr("ppl_fast.naming.fitting.predict", lambda *_, **__: place + np.zeros((1, 5, 1)))
         report = name_joints(tiny(), Labelled(pictures(30), joints, np.ones((30, 3), bool), NAMES), None).report
         assert report["error"] < 0.5 * report["mean_pose"] and 0.06 < report["placed_mean_pose"] < 0.08
-        assert "where it is, not how it stands" in table(report)
+        assert "where it is, not how it stands. Where it is small" in table(report)
+        assert "not how it stands. See in the run's boxes.png" in table(report, cropped=True)
         assert "not how it stands" not in table(report | {"error": 0.8 * report["placed_mean_pose"]})
 
     def test_errors_are_those_on_clips_that_nobody_labelled(self, monkeypatch):

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ppl_fast._extras import needing
 from ppl_fast._files import is_stream, readable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ppl_fast.inference import Calibration, Estimation
     from ppl_fast.models import KeypointModel
+    from ppl_fast.options.footage import Framing
 
 DESCRIPTION = """Estimate the keypoints of every image and every frame of every video in a folder, or of one of them, in
 pixels of the originals. Damaged files are named and have no rows, up to --max-bad-share of them."""
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         workers=options.workers,
         max_bad_share=options.max_bad_share,
         max_pixels=options.max_pixels,
-        framing=framing_for(options),
+        framing=_framing(options),
         progress=True,
         depth=options.ahead,
         keep=kept,
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
     unsure = uncalibrated if confidence is True else ""
     for report in filter(None, (poses.media.report, poses.masks and poses.masks.report, unsure)):
         print(report, file=words)
+    _write_boxes(options.boxes, poses, words)
     count = write(poses, **{"coco": options.coco, "overlay": options.overlay, options.format: options.out})
     if kept is not None:
         shutil.rmtree(kept)
@@ -92,6 +94,22 @@ def main(arguments: list[str]) -> int:
     if options.overlay:
         print(f"wrote overlays to {readable(options.overlay)}", file=words)
     return 0
+
+
+def _framing(options: Any) -> "Framing":
+    """What is seen of images, which must be parts where their boxes are to be written."""
+    framing = framing_for(options)
+    if options.boxes and framing.crop is None:
+        raise ValueError("--boxes writes those that a run looks into, and this one sees whole images; see train --crop")
+    return framing
+
+
+def _write_boxes(out: str | None, poses: "Estimation", words: TextIO) -> None:
+    from ppl_fast.data.box_files import write_boxes
+
+    if out:
+        write_boxes(out, poses.media.boxes)
+        print(f"wrote {len(poses.media.boxes)} boxes to {readable(out)}", file=words)
 
 
 def _several(out: str, poses: "Estimation") -> list[Path]:
@@ -155,9 +173,16 @@ def _parser() -> "ArgumentParser":
         "--ahead", type=int, default=2, help="batches decoded ahead of the model, and waiting to be written behind it"
     )
     ahead.rare = True
-    add_crop(parser)
+    _add_boxes(parser)
     add_compute(parser)
     return parser
+
+
+def _add_boxes(parser: "ArgumentParser") -> None:
+    """Which parts of images are seen, and where they are written."""
+    add_crop(parser)
+    where = "CSV file to write the boxes to that were looked into, as --crop takes it"
+    parser.add_argument("--boxes", type=str | None, default=None, metavar="FILE", help=where)
 
 
 def _add_rounds(parser: "ArgumentParser") -> None:
@@ -230,4 +255,4 @@ def _check_outputs(options: Any, source: Path) -> None:
     overlay = options.overlay if film or picture else None
     if overlay and film:
         check_written(overlay)
-    check_outputs(options.out, options.coco, overlay, folder=None if overlay else options.overlay)
+    check_outputs(options.out, options.coco, options.boxes, overlay, folder=None if overlay else options.overlay)

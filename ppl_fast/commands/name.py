@@ -65,16 +65,32 @@ def main(arguments: list[str]) -> int:
         notes.append("the run was trained with labels: where these are among them, errors are larger than they seem")
     for note in notes:
         print(f"note: {note}")
-    schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
-    steps = steps_of(len(labelled), schedule)
-    with _bar(steps) as bar:
-        named = name_joints(model, labelled, schedule, bar.update, _processes(model, steps))
-    print(table(named.report))
-    named.save(folder)
-    print(f"wrote {folder / 'joints.safetensors'} and joints.json: estimate now gives these joints too")
+    named = _by_these(labelled, folder, model) if options.suggest else None
+    if named is None:
+        schedule = Schedule(steps=options.steps, seed=options.seed) if options.network else None
+        steps = steps_of(len(labelled), schedule)
+        with _bar(steps) as bar:
+            named = name_joints(model, labelled, schedule, bar.update, _processes(model, steps))
+        named.save(folder)
+        told = f"wrote {folder / 'joints.safetensors'} and joints.json: estimate now gives these joints too"
+    else:
+        told = f"the joints in {folder} are by these labels, and stay; without --suggest they are named anew"
+    print(table(named.report, labelled.cropped))
+    print(told)
     if options.suggest:
         _suggest(model, named, options)
     return 0
+
+
+def _by_these(labelled: Labelled, folder: Path, model: LinkModel) -> NamedJoints | None:
+    """The joints that a run has, if they are by these labels and for these weights."""
+    from ppl_fast.naming import load_joints
+
+    try:
+        named = load_joints(folder, model)
+    except ValueError:
+        return None
+    return named if named is not None and named.report.get("labels") == labelled.digest else None
 
 
 def _processes(model: LinkModel, steps: int) -> int:
@@ -106,13 +122,14 @@ def _labelled(options: Any, image_size: int) -> tuple[Labelled, list[str]]:
 def _bar(steps: int) -> Any:
     from tqdm import tqdm
 
-    from ppl_fast._console import no_bar
+    from ppl_fast._console import between_bars, no_bar
 
-    return tqdm(total=steps, desc="networks", unit="step", disable=no_bar() if steps else True)
+    hidden = bool(no_bar()) or not steps
+    return tqdm(total=steps, desc="networks", unit="step", disable=hidden, mininterval=between_bars())
 
 
-def table(report: dict[str, Any]) -> str:
-    """The errors on images left out, joint by joint, the mean pose's beside."""
+def table(report: dict[str, Any], cropped: bool = False) -> str:
+    """The errors on images left out, joint by joint, the mean pose's beside; of parts of images or of whole ones."""
     width = max(len(name) for name in (*report["joints"], "all joints")) + 2
     lines = [f"{'joint':<{width}}{'labels':>7}{'error':>9}{'+-':>8}{'mean pose':>11}{'network':>9}"]
     for name, each in report["joints"].items():
@@ -135,11 +152,14 @@ def table(report: dict[str, Any]) -> str:
     elif report["error"] is not None and report["error"] > 0.9 * report["mean_pose"]:
         lines.append("note: hardly better than the mean pose: label more images, or train the run for longer")
     elif report["error"] is not None and report["error"] > 0.9 * (report["placed_mean_pose"] or math.inf):
+        small = "Where it is small in the frame, or turns, train with --crop moving and --crop-turn true; else"
+        boxes = "See in the run's boxes.png whether the boxes hold the animal, and turn with it; then train"
         lines.append(
             f"note: hardly better than one pose put at the animal's place ({report['placed_mean_pose']:.4f}): they "
-            "tell where it is, not how it stands. Where it is small in the frame, or turns, train with --crop moving "
-            "and --crop-turn true; else for longer, or label more images"
+            f"tell where it is, not how it stands. {boxes if cropped else small} for longer, or label more images"
         )
+    if report.get("folders") == 1:
+        lines.append("note: all labels are of one clip, and errors on other ones may be several times as large")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from ppl_fast._files import readable, replacing
 from ppl_fast._messages import short
 from ppl_fast.data.boxes import Box
 from ppl_fast.data.names import pair
+from ppl_fast.options.footage import MOVING
 
 COLUMNS = ("file", "frame", "x", "y", "width", "height", "angle")
 NEEDED = ("file", "x", "y", "width", "height")
@@ -53,6 +54,8 @@ def read_boxes(path: str | os.PathLike[str]) -> list[Row]:
         raise ValueError(f"{path} is no valid file of boxes: it lacks {error}") from error
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError):
+            reason = f"there is none; the word {MOVING} stands for what moves"
         raise ValueError(f"{path} is no valid file of boxes: {reason}") from error
 
 

@@ -92,7 +92,8 @@ def views_of(
         rows, report = read_boxes(framing.crop), []
     of_images, of_videos = matched(rows, images, videos)
     if not of_images and not of_videos:
-        raise ValueError(f"{framing.crop} has boxes for none of the images and videos in {root}")
+        why = "".join(f"; {line}" for line in report)
+        raise ValueError(f"{framing.crop} has boxes for none of the images and videos in {root}{why}")
     if framing.crop != MOVING:
         of = [f"{len(of_images)} of {len(images)} images"] * bool(images)
         of += [f"frames of {len(of_videos)} of {len(videos)} videos"] * bool(videos)

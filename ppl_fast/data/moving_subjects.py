@@ -78,9 +78,10 @@ class MovingSubjects(Dataset[torch.Tensor]):
         if (count := sum(map(len, found.values()))) > 1:
             self.report += f"; they have {count} backgrounds"
         if (reach := np.median(reaches)) < SMALL:
+            then = "its boxes are too large" if images.cropped else "--crop moving lets the model see it large"
             self.report += (
                 f"\nwhat moves reaches over {reach:.0%} of the image's side: if that is the whole subject, it is too "
-                "small to tell its parts apart, and --crop moving lets the model see it large"
+                f"small to tell its parts apart, and {then}"
             )
 
     def __len__(self) -> int:

@@ -109,7 +109,8 @@ def labelled_split(
             f"{argument} must name images of {prefix}dataset, got none in common "
             f"(an image: {dataset.paths[0]}, a label: {labels.files[0] if len(labels) else 'none'})"
         )
-    notes = _unmatched(dataset.paths, labels, positions, rows, owner, max_missing_share, of)
+    cropped = getattr(dataset, "cropped", False)
+    notes = _unmatched(dataset.paths, labels, positions, rows, owner, max_missing_share, of, cropped)
     found, sizes = labels.select(rows), np.asarray(dataset.original_sizes, np.float64)[positions]
     keypoints, scaled = _at_size(found, sizes, argument, of)
     notes += scaled
@@ -136,6 +137,7 @@ def _unmatched(
     owner: str,
     max_missing_share: float,
     of: str,
+    cropped: bool,
 ) -> list[str]:
     """How many labels found no image, and how many images no label; too many of the former are an error."""
     matched, named = set(rows.tolist()), set(positions.tolist())
@@ -143,7 +145,8 @@ def _unmatched(
     bare = [path for position, path in enumerate(paths) if position not in named]
     notes = []
     if lost:
-        text = f"{len(lost)} of {len(labels)} {of}labels name no image, such as {readable(lost[0])}"
+        unseen = ", or one that shows no animal" * cropped
+        text = f"{len(lost)} of {len(labels)} {of}labels name no image{unseen}, such as {readable(lost[0])}"
         if len(lost) > max_missing_share * len(labels):
             raise ValueError(f"{owner}: {text}; at most a share of {max_missing_share:g} may")
         notes.append(text)

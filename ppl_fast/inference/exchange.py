@@ -59,7 +59,7 @@ def _a_file_each(kind: str) -> Callable[[Format], Format]:
         @contextmanager
         def opened(path: Path, schema: Schema) -> Iterator[Write]:
             if MANY not in path.name:
-                _one_track(kind, schema)
+                _one_track(kind, schema, path.suffix)
                 with one(path, schema) as write:
                     yield write
                 return
@@ -213,11 +213,11 @@ def _whole(schema: Schema) -> Iterator[tuple[Write, Callable[[], Poses]]]:
     yield write, lambda: collect(parts)
 
 
-def _one_track(kind: str, schema: Schema) -> None:
+def _one_track(kind: str, schema: Schema, suffix: str) -> None:
     if schema.moving and not schema.single:
         raise ValueError(
             f"{kind} files hold one video, or images alone, got a folder with videos; for a file each give a name with "
-            f"{MANY} in it, as poses/{MANY}.csv"
+            f"{MANY} in it, as poses/{MANY}{suffix}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from ppl_fast.inference.frames import Frames
 from ppl_fast.inference.sources import Images, Losses, Source
 
 if TYPE_CHECKING:
+    from ppl_fast.data.box_files import Row
+    from ppl_fast.data.framing import Views
     from ppl_fast.data.loading import Pictures
     from ppl_fast.data.shards import Shard
     from ppl_fast.data.video import Video
@@ -32,12 +35,14 @@ class Media:
         losses: what was left out, and may be; what is found while iterating comes to it. None where none may be.
         report: what was found, in a few lines fit for printing.
         root: the folder or file, where the source is one.
+        boxes: that are looked into, of images and videos; none where all is seen.
     """
 
     parts: list[Source]
     losses: Losses | None = None
     report: str = ""
     root: Path | None = None
+    boxes: Sequence[Row] = ()
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -127,7 +132,7 @@ def _open_files(
         video = Video(root, max_pixels)
         views = views_of(framing, root.parent, [], videos, max_pixels, keep=True)
         report = "\n".join(views.report) if views else ""
-        return Media([Frames(video, image_size, views=views)], report=report, root=root)
+        return Media([Frames(video, image_size, views=views)], None, report, root, _boxes(views))
     opened, skipped = open_videos(videos, max_pixels)
     kinds = [kind for kind, files in (("images", images), ("videos", videos)) if files]
     losses = Losses(" and ".join(kinds), len(images) + len(videos), max_bad_share, skipped)
@@ -147,7 +152,11 @@ def _open_files(
         losses.check()
         parts += [Images(dataset, workers, losses=losses)] if len(dataset) else []
     parts += [Frames(video, image_size, name, losses, views) for name, video in opened.items()]
-    return Media(parts, losses, "\n".join(lines), root)
+    return Media(parts, losses, "\n".join(lines), root, _boxes(views))
+
+
+def _boxes(views: Views | None) -> Sequence[Row]:
+    return () if views is None else views.rows or ()
 
 
 def _open_shards(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast._digest import digest
 from ppl_fast._side_by_side import side_by_side
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.evaluation.folds import by_clips, fold_numbers
@@ -48,6 +49,7 @@ class Labelled:
         names: J.
         skeleton: bones, pairs of joint numbers.
         clips: n, which video or folder each is of; none if that is not known.
+        cropped: whether the images are parts of larger ones.
     """
 
     images: Tensor
@@ -56,6 +58,7 @@ class Labelled:
     names: Sequence[str]
     skeleton: Sequence[tuple[int, int]] = ()
     clips: Sequence[str] = ()
+    cropped: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,8 +74,13 @@ class Labelled:
         """
         split, notes = labelled_split(dataset, labels, owner, max_missing_share)
         images = torch.stack([split.images[i] for i in range(len(split))])
-        clips = split.clips(dataset)
-        return cls(images, split.joints * 2 - 1, split.visible, labels.names, labels.skeleton, clips), notes
+        joints, clips = split.joints * 2 - 1, split.clips(dataset)
+        return cls(images, joints, split.visible, labels.names, labels.skeleton, clips, dataset.cropped), notes
+
+    @property
+    def digest(self) -> str:
+        """Of images and labels, which tells those that joints were named by from others."""
+        return digest([self.images, self.joints, self.shown, list(self.names)])
 
 
 def name_joints(
@@ -190,7 +198,9 @@ def _report(labelled: Labelled, blended: Array, fitted: linear.Fitted, shares: A
         "placed_mean_pose": _number(_placed_mean_pose(labelled)),
     }
     clips = len(set(labelled.clips)) if by_clips(labelled.clips) else None
-    return {"images": len(labelled), "clips": clips, **everywhere, "joints": joints}
+    folders = len(set(labelled.clips)) or None
+    about = {"images": len(labelled), "labels": labelled.digest, "folders": folders, "clips": clips}
+    return {**about, **everywhere, "joints": joints}
 
 
 def _placed_mean_pose(labelled: Labelled) -> float:

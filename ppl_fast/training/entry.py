@@ -113,16 +113,21 @@ def train(
         main = accelerator.is_main_process
         if trainer.step >= train_config.steps:
             tell(f"all {train_config.steps} steps are done; a larger number of steps goes on from here")
-            if main and checkpoint:
-                with claimed(run, resume, checkpoint):
-                    complete(run, checkpoint, trainer.bare_model)
-            return trainer.trained()
+            return _completed(trainer, run, resume, checkpoint if main else None)
         with claimed(run, resume, checkpoint) if main else nullcontext():
             tracker = _begin(trainer, str(data), labels) if main else None
             again = shlex.join(["ppl-fast", "train", str(data), "--out", str(run), "--resume"])
             trainer.fit(again, tracker)
         tell(f"trained to step {trainer.step}; model, log and pictures are in {run}")
         return trainer.trained()
+
+
+def _completed(trainer: Trainer, run: Path, resume: bool, checkpoint: Path | None) -> KeypointModel:
+    """The model of a run that has no steps left, after its last save, if that was cut short, has been completed."""
+    if checkpoint is not None:
+        with claimed(run, resume, checkpoint):
+            complete(run, checkpoint, trainer.bare_model)
+    return trainer.trained()
 
 
 def _gone_on(trainer: Trainer, checkpoint: Path, images: str, data: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ppl_fast import _allocation, _devices
-from ppl_fast._console import no_bar, say
+from ppl_fast._console import between_bars, no_bar, say
 from ppl_fast.data import training_loader
 from ppl_fast.data.image_set import ImageSet
 from ppl_fast.data.loading import Pictures
@@ -118,7 +118,7 @@ class Trainer:
             _allocation.keep_freed()
         with (
             StopSignals(accelerator.num_processes > 1) as stop,
-            tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden) as bar,
+            tqdm(total=config.steps, initial=self.step, unit="step", disable=hidden, mininterval=between_bars()) as bar,
         ):
             try:
                 self._loop(loader, bar, stop)
