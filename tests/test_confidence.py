@@ -199,6 +199,7 @@ def test_frames_are_told_apart_by_their_mean():
     assert above(np.array([[0.5, 0.7], [0.1, 0.1]]), np.array([[0.2, 0.2], [0.6, 0.6]])) == (1 + 0.5) / 4
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, capsys, monkeypatch):
     pytest.importorskip("jsonargparse", reason="the command line needs the train extra")
     pytest.importorskip("accelerate", reason="training needs the train extra")

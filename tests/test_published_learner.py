@@ -106,6 +106,7 @@ def test_training_moves_what_it_should_and_eval_does_not(workplace):
     assert all(torch.equal(value.cpu(), after[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_state_dict_has_vgg_once_it_is_loaded(workplace, vgg):
     model = PosePriorLearner(small())
     assert not any(key.startswith("vgg_loss.") for key in model.state_dict())
@@ -127,6 +128,7 @@ def test_without_vgg_weights(tmp_path, monkeypatch):
         PosePriorLearner(small())(pictures(2))
 
 
+@pytest.mark.slow
 def test_state_dicts_load_into_each_other():
     model, other = PosePriorLearner(small()), PosePriorLearner(small(num_parts=5))
     with torch.no_grad():
