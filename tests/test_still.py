@@ -56,6 +56,14 @@ def test_an_animal_that_rests_in_two_lights_is_no_background():
     np.testing.assert_array_equal(agreed(frames).pixels, 120)
 
 
+def test_what_passes_beside_what_rests_is_no_background():
+    """Both are brighter at times: a body that rests and what is behind it, and a wall that arms are raised before."""
+    frames = np.full((64, 48, 48, 3), 150, np.uint8)
+    frames[:50, 18:40, 16:30] = 60
+    frames[20:32, 8:18, 12:34] = 225
+    np.testing.assert_array_equal(agreed(frames).pixels, 150)
+
+
 def test_what_always_stays_is_background():
     """A thing with an outline that is never away; and one that is away for a moment alone."""
     frames = np.full((64, 32, 32, 3), 120, np.uint8)

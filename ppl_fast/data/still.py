@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 
 with needing("finding what moves needs", "data"):
-    from scipy import ndimage
+    from scipy import ndimage, sparse
+    from scipy.sparse import csgraph
 
 SAMPLES = 64  # frames that make the background
 LEAST_SAMPLES = 8
@@ -120,12 +121,29 @@ def _uncover(pixels: Levels, steady: Levels, level: float) -> None:
         other, count = _most(left, level)
         change = other - pixels
         two = (count >= max(2, UNCOVERED * len(steady))) & (np.abs(change) > level).any(axis=2)
-        lighter = change.sum(axis=2) > 0
-        for side in (lighter, ~lighter):  # where something rests and where it passes are apart, though side by side
-            parts, number = ndimage.label(ndimage.binary_opening(two & side))
-            for part in (parts == each for each in range(1, number + 1)):
-                if part.sum() >= LEAST_RESTING:
-                    _replace(pixels, other, part)
+        for part in _parts(two, pixels, other, level):
+            if part.sum() >= LEAST_RESTING:
+                _replace(pixels, other, part)
+
+
+def _parts(two: NDArray[np.bool_], pixels: Levels, other: Levels, level: float) -> list[NDArray[np.bool_]]:
+    """Connected parts of what is of two kinds, in which the other kind is lighter throughout, or darker.
+
+    From each pixel to the next one of both goes on. So where something rests and where it passes are apart, though side
+    by side: both change there.
+    """
+    places = np.arange(two.size).reshape(two.shape)
+    pairs, lighter = [], (other - pixels).sum(axis=2) > 0
+    for one, next_ in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        alike = [apart(each[one], each[next_]) <= level for each in (pixels, other)]
+        joined = two[one] & two[next_] & (lighter[one] == lighter[next_]) & (alike[0] | alike[1])
+        pairs.append(np.stack([places[one][joined], places[next_][joined]]))
+    ends = np.concatenate(pairs, axis=1)
+    graph = sparse.coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(two.size,) * 2)
+    _, labels = csgraph.connected_components(graph, directed=False)
+    counts = np.bincount(labels)
+    parts = (labels.reshape(two.shape) == label for label in np.flatnonzero(counts >= LEAST_RESTING))
+    return [ndimage.binary_opening(part) for part in parts]
 
 
 def _replace(pixels: Levels, other: Levels, part: NDArray[np.bool_]) -> None:
