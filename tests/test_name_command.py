@@ -115,6 +115,7 @@ class TestCommand:
         assert main(["evaluate", str(folder), str(few), "--occlusion-images", "0"]) == 0
         printed = capsys.readouterr().out
         assert "named joints, as ppl-fast name has kept them" in printed
+        assert "note: of images that named joints were learned from, their error is smaller" in printed
         measured = json.loads((folder / "evaluation.json").read_text())["named"]
         assert measured["per_joint"].keys() >= {"left_hand", "head"} and 0 < measured["value"] < 1
 

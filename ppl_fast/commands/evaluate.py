@@ -80,6 +80,8 @@ def main(arguments: list[str]) -> int:
     results = _measure(models, options, masks)
     metrics = side_by_side(results) if len(results) > 1 else next(iter(results.values()))
     print(table(metrics))
+    if any(joints is not None for _, joints in models.values()):
+        print("note: of images that named joints were learned from, their error is smaller than it will be on others")
     write_text(out, json.dumps(metrics, indent=2) + "\n")
     print(f"wrote {out}")
     if masks:
