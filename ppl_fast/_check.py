@@ -49,14 +49,14 @@ def tensor(
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
 
 
+def is_traced() -> bool:
+    """Whether tensors may be fake now, or are recorded or mapped over."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def are_hidden(values: torch.Tensor) -> bool:
     """Whether a look at values stalls a GPU's queue, breaks a compiled graph, or fails as under vmap."""
-    return (
-        values.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return values.device.type != "cpu" or torch.compiler.is_compiling() or is_traced()
 
 
 def _matches(actual: torch.Size, shape: Shape) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 
-from ppl_fast._files import readable
+from ppl_fast._files import lead_nowhere, readable
 
 GONE = (errno.EPIPE, errno.EIO)  # a pipe that nobody reads any more, a terminal that was closed
 
@@ -68,9 +68,7 @@ class _Lasting:
                 error.filename = error.filename or "the output"  # a disk may be full where many files are written
                 raise
             # What is still in the stream's buffer goes there too, when Python ends.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            lead_nowhere(self._stream.fileno())
 
 
 @contextmanager

@@ -93,13 +93,20 @@ def locked(path: str | os.PathLike[str], sentence: str) -> Iterator[None]:
             return
 
 
+def lead_nowhere(descriptor: int) -> None:
+    """Let go of an open file without its number, which whoever has it may still write to and close."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 _held: set[TextIO] = set()
 
 
 def _let_go() -> None:
     """In a process that was forked: it has the locks too, and would keep them when the one that took them is killed."""
     for file in _held:
-        os.close(file.fileno())
+        lead_nowhere(file.fileno())
 
 
 if hasattr(os, "register_at_fork"):

@@ -69,16 +69,14 @@ def _mapped(overload: torch._ops.OpOverload) -> type[torch.autograd.Function]:
 
         @classmethod
         def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
-            count = max(1, info.batch_size)  # of no samples, one of zeros tells the shapes
-
-            def one(argument: torch.Tensor, dim: int, i: int) -> torch.Tensor:
-                rest = argument.shape[:dim] + argument.shape[dim + 1 :]
-                return argument.select(dim, i) if info.batch_size else argument.new_zeros(rest)
+            given = [*zip(arguments, in_dims, strict=True)]
+            if not info.batch_size:  # one sample of zeros tells the shapes
+                given = [(a if d is None else a.new_zeros((*a.shape[:d], 1, *a.shape[d + 1 :])), d) for a, d in given]
 
             def sample(i: int) -> list[Any]:
-                return [a if d is None else one(a, d, i) for a, d in zip(arguments, in_dims, strict=True)]
+                return [a if d is None else a.select(d, i) for a, d in given]
 
-            outputs = [cls.apply(*sample(i)) for i in range(count)]  # type: ignore[no-untyped-call]
+            outputs = [cls.apply(*sample(i)) for i in range(info.batch_size or 1)]  # type: ignore[no-untyped-call]
             if isinstance(outputs[0], torch.Tensor):
                 return torch.stack(outputs)[: info.batch_size], 0
             stacked = tuple(torch.stack(parts)[: info.batch_size] for parts in zip(*outputs, strict=True))

@@ -246,6 +246,8 @@ def test_a_run_keeps_its_boxes_and_shows_them(footage, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "an animal moves in 68 of 80 frames" in told and "wrote 68 boxes to" in told
     assert (tmp_path / "seen.csv").read_bytes() == (out / "boxes.csv").read_bytes()
+    assert main(["estimate", str(out), str(footage / "walk.mp4"), *files[:3], files[1]]) == 2
+    assert "--boxes must be another file than --out" in capsys.readouterr().err
     rows = list(csv.reader((tmp_path / "poses.csv").open()))[1:]
     expected = collect(estimate(model, footage, framing=load_framing(out))).keypoints[0]
     np.testing.assert_allclose(np.array(rows[0][3:], float), expected.ravel(), atol=2e-3)

@@ -240,14 +240,14 @@ def _check_outputs(options: Any, source: Path) -> None:
     from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.writers import check_paths
 
-    paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay")}
+    paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay", "boxes")}
     if options.resume and options.overlay:
         raise ValueError("--resume keeps poses and no images, which --overlay needs; leave one of them out")
     if options.resume and is_stream(options.out):
         raise ValueError(f"--resume needs a file for --out, beside which to keep poses, got {options.out}")
     if options.coco and options.format == "coco":
         raise ValueError("--coco writes what --format coco writes to --out; give one of them")
-    kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay"}
+    kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay", "--boxes": "csv"}
     outputs = {name: Path(path) for name, path in paths.items() if path}
     check_paths(source, outputs, alone=source.is_file() and kind_of(source) != "other", kinds=kinds)
     film = source.is_file() and kind_of(source) == "video"

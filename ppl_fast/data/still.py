@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ppl_fast._extras import needing
 
 with needing("finding what moves needs", "data"):
-    from scipy import ndimage, sparse
-    from scipy.sparse import csgraph
+    from scipy import ndimage
+    from scipy.sparse import coo_array, csgraph
 
 SAMPLES = 64  # frames that make the background
 LEAST_SAMPLES = 8
@@ -139,7 +139,7 @@ def _parts(two: NDArray[np.bool_], pixels: Levels, other: Levels, level: float) 
         joined = two[one] & two[next_] & (lighter[one] == lighter[next_]) & (alike[0] | alike[1])
         pairs.append(np.stack([places[one][joined], places[next_][joined]]))
     ends = np.concatenate(pairs, axis=1)
-    graph = sparse.coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(two.size,) * 2)
+    graph = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(two.size,) * 2)
     _, labels = csgraph.connected_components(graph, directed=False)
     counts = np.bincount(labels)
     parts = (labels.reshape(two.shape) == label for label in np.flatnonzero(counts >= LEAST_RESTING))

@@ -126,7 +126,7 @@ def _open_files(
     if packed := packing(root):
         inside = PackedImages(packed, image_size, framing=framing, keep=True, **limits)
         lost = Losses("images", len(inside) + len(inside.skipped), max_bad_share, inside.skipped)
-        return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root)
+        return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root, _boxes(inside.views))
     images, videos, others = find_media(root)
     if root.is_file() and videos:
         video = Video(root, max_pixels)
@@ -167,7 +167,7 @@ def _open_shards(
     inside = ShardedImages(shards, image_size, spec=spec, framing=framing, keep=True, **limits)
     lost = Losses("images", len(inside) + len(inside.skipped), limits["max_bad_share"], inside.skipped)
     root = Path(spec) if os.path.exists(spec) else None
-    return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root)
+    return Media([Images(inside, workers, losses=lost)], lost, inside.report(), root, _boxes(inside.views))
 
 
 def _size(image_size: int | None) -> int:

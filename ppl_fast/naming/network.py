@@ -119,8 +119,8 @@ def trained(
         schedule: see there.
         advanced: called after each step.
     """
-    devices = [images.device] if images.is_cuda else []
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    seeded = range(torch.cuda.device_count())  # all, by `manual_seed`
+    with torch.random.fork_rng(seeded), torch.enable_grad():
         torch.manual_seed(schedule.seed)
         network = JointNetwork.beside(model, joints.shape[1]).train()
         optimizer = torch.optim.AdamW(network.parameters(), schedule.lr, betas=(0.9, 0.99), fused=True)

@@ -168,7 +168,7 @@ def default_links(num_keypoints: int, device: torch.device | str | None = None) 
 def _links(num_keypoints: int, device: torch.device) -> Tensor:
     if torch.compiler.is_compiling():  # a tensor made while tracing must not outlive the trace
         return default_links(num_keypoints, device)
-    if _is_traced():
+    if _check.is_traced():
         return default_links(num_keypoints, device)
     if (cached := _cached_links.get((num_keypoints, device))) is not None:
         return cached
@@ -180,11 +180,6 @@ def _links(num_keypoints: int, device: torch.device) -> Tensor:
         torch.accelerator.synchronize(device)  # later calls may be on other streams
     _cached_links[num_keypoints, device] = links
     return links
-
-
-def _is_traced() -> bool:
-    """Whether tensors may be fake now, or are recorded."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check_links(links: Tensor, num_keypoints: int, device: torch.device) -> Tensor:
