@@ -156,8 +156,8 @@ import os, signal, sys
 sys.path.insert(0, {here!r})
 from test_data_loading import Numbered, training_loader
 from ppl_fast.training.signals import StopSignals
-batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
-with StopSignals() as stop:
+with StopSignals() as stop:  # first, as a run has it: those that load inherit it, and may be at their beginning still
+    batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
     next(batches)
     print("ready", flush=True)
     while not stop.received:
