@@ -69,7 +69,11 @@ def stepper(way: str) -> Callable[[], object]:
     """What takes one step of a way."""
     model, name, options, _, precision, _ = WAYS[way]
     if model == PUBLISHED:
-        return Subject(name, ModelWorkload(4, options), precision=precision).step
+        subject = Subject(name, ModelWorkload(4, options), precision=precision)
+        if name != FORMULA:  # as `ppl-fast train` has them
+            subject.model.to(memory_format=torch.channels_last)
+            subject.images = subject.images.contiguous(memory_format=torch.channels_last)
+        return subject.step
     torch.manual_seed(0)
     small = ExtendedPPL(**MODEL).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     small.progressed(0.3)  # of a training: a phase in which links are withheld

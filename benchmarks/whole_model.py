@@ -18,8 +18,8 @@ from op_tester import assert_close
 from torch import Tensor, nn
 
 import ppl_fast
+from ppl_fast.models import resizing
 from ppl_fast.models.perceptual import PerceptualLoss
-from ppl_fast.models.resizing import WIDE
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 FORMULA, LAID_OUT = "formula", "formula, channels last"  # beside the names of backends
@@ -177,7 +177,7 @@ def gate(subject: Subject, task: str, workload: ModelWorkload, device="cpu") -> 
     A small model's doublings go the ways that those of the whole width go.
     """
     width = workload.options.get("width", 1.0)
-    with patch.dict(WIDE, {dtype: width * channels for dtype, channels in WIDE.items()}):
+    with patch.object(resizing, "WIDE", width * resizing.WIDE):
         wanted, actual = expected(task, workload, device), subject.results(task)
     assert wanted.keys() == actual.keys()
     for key, value in actual.items():

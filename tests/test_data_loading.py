@@ -152,16 +152,20 @@ def test_bad_arguments(arguments, message):
 
 
 TERMINATED = """
-import os, signal, sys
+import os, signal, sys, time
 sys.path.insert(0, {here!r})
 from test_data_loading import Numbered, training_loader
+from ppl_fast.data import loading
 from ppl_fast.training.signals import StopSignals
-with StopSignals() as stop:  # first, as a run has it: those that load inherit it, and may be at their beginning still
-    batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
-    next(batches)
+heed = loading._heed_the_parent_alone
+loading._heed_the_parent_alone = lambda worker: (time.sleep({late}), heed(worker))
+batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
+with StopSignals() as stop:
+    if not {late}:
+        next(batches)
     print("ready", flush=True)
     while not stop.received:
-        next(batches)
+        time.sleep(0.01)
     for _ in range(20):  # more than were under way
         next(batches)
 print(stop.received)
@@ -170,9 +174,10 @@ print(stop.received)
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing tells here whom a signal comes from")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_processes_leaves_those_that_load_at_work(number):
+@pytest.mark.parametrize("late", [0, 1], ids=["at work", "just begun"])
+def test_a_signal_to_all_processes_leaves_those_that_load_at_work(number, late):
     """As `timeout` and a terminal send it: the step is finished, and needs images."""
-    command = [sys.executable, "-c", TERMINATED.format(here=str(Path(__file__).parent))]
+    command = [sys.executable, "-c", TERMINATED.format(here=str(Path(__file__).parent), late=late)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
         assert run.stdout.readline() == "ready\n"
         os.killpg(run.pid, number)

@@ -43,43 +43,55 @@ def test_halving_convolution_pools_its_weight_contiguous(layout, monkeypatch):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("bias", [True, False])
-def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, monkeypatch):
-    layer, x = DoublingConv2d(3, 5).double(), torch.randn(2, 3, 4, 7, dtype=torch.float64)
+@pytest.mark.parametrize("width", [1, 7, 9])
+def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, width, monkeypatch):
+    layer, x = DoublingConv2d(16, 5).double(), torch.randn(2, 16, 4, width, dtype=torch.float64)
     layer.bias = layer.bias if bias else None
     layer, x = layer.to(memory_format=layout), x.contiguous(memory_format=layout).requires_grad_()
-    taken, double = [], resizing.doubled
-    monkeypatch.setattr(resizing, "doubled", lambda *given: taken.append(given) or double(*given))
+    taken, double, by_products = [], resizing.doubled, resizing._doubled_by_products
+    monkeypatch.setattr(resizing, "doubled", lambda *given: taken.append("doubled") or double(*given))
+    monkeypatch.setattr(resizing, "_doubled_by_products", lambda x: taken.append("by products") or by_products(x))
     expected = layer(x)
-    assert not taken  # of three channels
+    assert not taken  # of 16 channels
     torch.testing.assert_close(expected, nn.Conv2d.forward(layer, upsample2x(x)))
-    monkeypatch.setitem(resizing.WIDE, torch.float64, 3)
+    monkeypatch.setattr(resizing, "WIDE", 16)
     found = layer(x)
-    assert len(taken) == 1
+    assert taken == ["doubled", "by products"][: 1 if width == 9 else 2]
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(y.sin().sum(), (x, *layer.parameters())) for y in (found, expected)]
     torch.testing.assert_close(*gradients)
-    assert torch.autograd.gradgradcheck(layer, x[:1, :, :2, :2].detach().requires_grad_())
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected)
+    assert taken.count("doubled") == 2 and taken.count("by products") == (width != 9)
+
+
+def test_the_second_derivative_of_a_doubling_after_the_products(monkeypatch):
+    monkeypatch.setattr(resizing, "WIDE", 4)
+    layer = DoublingConv2d(4, 2).double()
+    assert torch.autograd.gradgradcheck(layer, torch.randn(1, 4, 2, 2, dtype=torch.float64).requires_grad_())
 
 
 @pytest.mark.parametrize("cast", [False, True])
-def test_products_in_bfloat16_are_nearly_as_near(cast, monkeypatch):
-    layer, x = DoublingConv2d(64, 32), torch.randn(2, 64, 16, 16)
+@pytest.mark.parametrize(("size", "factor"), [(16, 1.4), (40, 2)])
+def test_products_in_bfloat16_are_nearly_as_near(cast, size, factor, monkeypatch):
+    """By matrices a sum is rounded once; in passes, which sides of more than half of the channels have, each of it."""
+    layer, x = DoublingConv2d(64, 32), torch.randn(2, 64, size, size)
     exact = copy.deepcopy(layer).double()(x.double())
 
-    def off():
+    def off(wide):
+        monkeypatch.setattr(resizing, "WIDE", wide)
         with torch.autocast("cpu", torch.bfloat16, enabled=cast):
             found = layer(x) if cast else copy.deepcopy(layer).bfloat16()(x.bfloat16())
         assert found.dtype == torch.bfloat16
         return (found - exact).square().mean().sqrt()
 
-    convolved = off()
-    monkeypatch.setitem(resizing.WIDE, torch.bfloat16, 64)
-    assert convolved < off() < 2 * convolved
+    convolved, multiplied = off(65), off(64)
+    assert convolved != multiplied < factor * convolved
 
 
 def test_doubling_comes_first_inside_of_compilers_and_transforms(monkeypatch):
     """Who fuses or writes down knows the plain operations."""
-    monkeypatch.setitem(resizing.WIDE, torch.float32, 3)
+    monkeypatch.setattr(resizing, "WIDE", 3)
     monkeypatch.setattr(resizing, "doubled", None)
     layer, x = DoublingConv2d(3, 5), torch.randn(2, 3, 4, 6)
     torch.compile(layer, backend="eager", fullgraph=True)(x)

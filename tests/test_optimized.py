@@ -6,8 +6,8 @@ from model_cases import pictures, tiny
 from torch import nn
 
 import ppl_fast
-from ppl_fast.models import PPL, AutoLink, KeypointModel, optimize
-from ppl_fast.models.resizing import WIDE, DoublingConv2d, Halve, HalvingConv2d
+from ppl_fast.models import PPL, AutoLink, KeypointModel, optimize, resizing
+from ppl_fast.models.resizing import DoublingConv2d, Halve, HalvingConv2d
 
 AUTOLINK = {"num_keypoints": 5, "detector_size": 32, "detector_base": 4, "detector_levels": 3, "translator": "light"}
 MODELS = {
@@ -75,7 +75,7 @@ def test_doubling_after_the_products_gives_the_same(name, monkeypatch):
     model = trained(name)
     images, rounds = images_of(model), 2 if model.iterative else 1
     expected = model.estimate_rounds(images, rounds)
-    monkeypatch.setitem(WIDE, torch.float32, 1)
+    monkeypatch.setattr(resizing, "WIDE", 1)
     fast = optimize(model)
     doublings = sum(isinstance(module, DoublingConv2d) for module in model.modules())
     assert doublings and f"{doublings} doublings after the products" in fast.optimized

@@ -1,5 +1,6 @@
 """Training batches whose order is a pure function of the seed and the step."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -177,7 +178,7 @@ def training_loader(
             f"got a {type(dataset).__name__} without clips"
         )
     batches = _Shuffle(len(dataset), batch_size, seed, start_step, flip, rank, world_size, clips)
-    return DataLoader(
+    return _Loader(
         _Flipped(dataset, figures),
         batch_sampler=batches,
         num_workers=workers,
@@ -187,6 +188,25 @@ def training_loader(
     )
 
 
+# What a process that loads images leaves to its parent: SIGTERM only where it is told whom one comes from.
+_LEFT = {signal.SIGINT} if hasattr(signal, "pthread_sigmask") else set()
+_LEFT |= {signal.SIGTERM} if hasattr(signal, "sigwaitinfo") else set()
+
+
+class _Loader(DataLoader[Any]):
+    """One whose processes begin with signals held back, until `_heed_the_parent_alone` knows what to do with them."""
+
+    def __iter__(self) -> Any:
+        # a server that forks the processes, and all of others, would keep the mask that it was started with
+        if not (self.num_workers and _LEFT) or multiprocessing.get_start_method() == "forkserver":
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _heed_the_parent_alone(_worker: int) -> None:
     """In a process that loads images: leave to its parent what signals to all of them mean, and end when that says so.
 
@@ -194,7 +214,7 @@ def _heed_the_parent_alone(_worker: int) -> None:
     another's for an accident.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
+    if signal.SIGTERM in _LEFT:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_the_parent, daemon=True).start()
 

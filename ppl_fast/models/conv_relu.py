@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_fast import _devices
 from ppl_fast._selftest import no_modes
@@ -21,40 +21,37 @@ TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 2e-2}  # of the largest value;
 _right: dict[tuple[torch.device, torch.dtype], bool] = {}
 
 
-def conv_relu(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """(B, C, H, W) -> ReLU of the convolution, which has a bias, stride 1 and frozen weights.
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, C, H, W) -> ReLU of the convolution by a frozen (O, C, 3, 3) and its (O,), padded by one.
 
     Where cuDNN does both, what is not a number becomes 0.
     """
     if x.device.type != "cuda" or is_followed():
-        return F.relu(layer(x), inplace=True)
+        return F.relu(F.conv2d(x, weight, bias, padding=1), inplace=True)
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     if not _serves(x.device, dtype):
-        return F.relu(layer(x), inplace=True)
-    assert layer.bias is not None
+        return F.relu(F.conv2d(x, weight, bias, padding=1), inplace=True)
     with no_autocast(x.device):
-        weights = layer.weight.to(dtype), layer.bias.to(dtype)
-        cut: Tensor = _ConvRelu.apply(x.to(dtype), *weights, layer.padding)  # type: ignore[no-untyped-call]
+        cut: Tensor = _ConvRelu.apply(x.to(dtype), weight.to(dtype), bias.to(dtype))  # type: ignore[no-untyped-call]
     return cut
 
 
 class _ConvRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
-        cut = torch.cudnn_convolution_relu(x, weight, bias, (1, 1), padding, (1, 1), 1)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        cut = torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
         ctx.save_for_backward(x, weight, cut)
-        ctx.padding = padding
         return cut
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, cut = ctx.saved_tensors
         let_through = torch.ops.aten.threshold_backward(grad, cut, 0)
         of_input, _, _ = torch.ops.aten.convolution_backward(
-            let_through, x, weight, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), 1, (True, False, False)
+            let_through, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, False, False)
         )
-        return of_input, None, None, None
+        return of_input, None, None
 
 
 def _serves(device: torch.device, dtype: torch.dtype) -> bool:

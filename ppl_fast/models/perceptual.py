@@ -34,6 +34,11 @@ PIECE, PIECE_ELSEWHERE = {"cpu": 1}, 16  # images whose maps are there at a time
 LAYOUT = re.compile(r"(?:(?:.*\.)?(?:features|blocks\.\d+)\.)?(\d+)\.(weight|bias)")
 
 
+Weights = list[list[tuple[Tensor, Tensor]]]  # by stage and convolution
+
+PART = 1 << 16  # numbers of a map that a CPU's thread compares at a time: they stay in its core's cache
+
+
 class PerceptualLoss(nn.Module):
     """Sum over four VGG stages of the mean absolute difference between the features of two image batches.
 
@@ -79,34 +84,37 @@ class PerceptualLoss(nn.Module):
             return loss
         return self.distance(images, targets)
 
-    def distance(self, images: Tensor, targets: Tensor) -> Tensor:
+    def weights(self) -> Weights:
+        """Weights and biases by stage, in autocast's dtype and as convolutions want them; for many passes, once.
+
+        Autocast keeps no cast of what has no gradient, and oneDNN lays the weights out anew.
+        """
+        layers: Any = self.stages
+        return [[_weights(layer) for layer in stage] for stage in layers]
+
+    def distance(self, images: Tensor, targets: Tensor, weights: Weights | None = None) -> Tensor:
         """As `forward`, by autograd."""
+        weights = weights or self.weights()
         with torch.no_grad():
-            wanted = self.features(targets)
-        found = self.features(images)
+            wanted = self.features(targets, weights)
+        found = self.features(images, weights)
         first, *others = (_distance(a, b) for a, b in zip(found, wanted, strict=True))
         lost = images.detach().float().sum() * 0  # not a number where an image is none: `conv_relu` makes 0 of those
         return sum(others, first) + lost
 
-    def features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor, weights: Weights | None = None) -> list[Tensor]:
         """The four feature maps of images (B, 3, H, W) in [-1, 1], seen at 224 x 224."""
+        weights = weights or self.weights()
         x = ((images + 1) / 2 - self.mean) / self.std
         x = F.interpolate(laid_out(x), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         maps = []
-        for number in range(len(self.stages)):
+        for stage in weights:
             if self.recompute and x.requires_grad:
-                found, x = checkpoint(self._stage, number, x, use_reentrant=False, preserve_rng_state=False)
+                found, x = checkpoint(_stage, stage, x, use_reentrant=False, preserve_rng_state=False)
             else:
-                found, x = self._stage(number, x)
+                found, x = _stage(stage, x)
             maps.append(found)
         return maps
-
-    def _stage(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The map that is compared, and what the next stage sees of it."""
-        layers: Any = self.stages[number]
-        for layer in layers:
-            x = conv_relu(layer, x)
-        return x, F.max_pool2d(x, 2) if number + 1 < len(self.stages) else x
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor], source: str = "state dict") -> None:
@@ -135,6 +143,22 @@ class PerceptualLoss(nn.Module):
                 parameter.copy_(value)
 
 
+def _weights(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    assert layer.bias is not None
+    kind, weight = layer.weight.device.type, layer.weight
+    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+        return laid_out(weight.to(dtype)), layer.bias.to(dtype)
+    return laid_out(weight), layer.bias
+
+
+def _stage(weights: list[tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The map that is compared, and what a next stage sees of it."""
+    for weight, bias in weights:
+        x = conv_relu(x, weight, bias)
+    return x, F.max_pool2d(x, 2)
+
+
 class _AtOnce(torch.autograd.Function):
     """A `PerceptualLoss`, which keeps the gradient in place of the maps that it comes from."""
 
@@ -142,10 +166,11 @@ class _AtOnce(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, targets: Tensor, loss: PerceptualLoss) -> Tensor:
         count, size = PIECE.get(images.device.type, PIECE_ELSEWHERE), len(images)
         total, gradient = images.new_zeros((), dtype=torch.float32), torch.empty_like(images)
+        weights = loss.weights()
         for first in range(0, size, count):
             with torch.enable_grad():
                 piece = images[first : first + count].detach().requires_grad_()
-                value = loss.distance(piece, targets[first : first + count]) * (len(piece) / size)
+                value = loss.distance(piece, targets[first : first + count], weights) * (len(piece) / size)
             gradient[first : first + count] = torch.autograd.grad(value, piece)[0]
             total = total + value.detach()
         ctx.save_for_backward(gradient)
@@ -159,7 +184,7 @@ class _AtOnce(torch.autograd.Function):
 
 
 def _distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """The mean absolute difference of two maps in float32; what `wanted` holds is given up for the differences."""
+    """The mean absolute difference of two maps in float32; what `wanted` holds is given up for the gradient."""
     if is_followed() or not (found.requires_grad and torch.is_grad_enabled()):
         return wanted.float().sub_(found.float()).abs().mean()
     mean: Tensor = _Distance.apply(found, wanted)  # type: ignore[no-untyped-call]
@@ -167,21 +192,32 @@ def _distance(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 class _Distance(torch.autograd.Function):
-    """`_distance` in the passes over memory that it needs; autograd takes more."""
+    """`_distance` in the passes over memory that it needs, which on a CPU is each part of the maps once."""
 
     @staticmethod
     def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
-        # A wider map would leave of a difference of 0 its own rounding, whose sign is the gradient.
-        difference = wanted.float().sub_(found.float() if found.dtype == torch.float64 else found)
-        ctx.save_for_backward(difference)
-        ctx.dtype = found.dtype
-        return difference.abs().mean()
+        found, wanted = (maps.contiguous(memory_format=torch.channels_last) for maps in (found, wanted))
+        signs = wanted if wanted.dtype == found.dtype else torch.empty_like(found)
+        numbers = PART * torch.get_num_threads() if found.device.type == "cpu" else found.numel()
+        sums = []
+        for part, of_wanted, of_signs in zip(*(_flat(x).split(numbers) for x in (found, wanted, signs)), strict=True):
+            # A wider map would leave of a difference of 0 its own rounding, whose sign is the gradient.
+            difference = of_wanted.float().sub_(part.float() if part.dtype == torch.float64 else part)
+            sums.append(difference.abs().sum())
+            of_signs.copy_(difference.sgn_())
+        ctx.save_for_backward(signs)
+        return torch.stack(sums).sum() / found.numel()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (difference,) = ctx.saved_tensors
-        return difference.sgn().mul_(grad / -difference.numel()).to(ctx.dtype), None
+        (signs,) = ctx.saved_tensors
+        return signs * (grad / -signs.numel()).to(signs.dtype), None
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """The numbers of maps (B, C, H, W), channels last, as they lie in memory."""
+    return maps.permute(0, 2, 3, 1).view(-1)
 
 
 def _watched(images: Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -24,16 +23,16 @@ def upsample2x(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-# Input channels from which on `products` pay on a CPU: of half as many they take as long or longer.
-WIDE = {torch.float32: 256, torch.float64: 256, torch.bfloat16: 512}
+WIDE = 64  # input channels from which on `products` pay on a CPU
+MULTIPLIED = torch.float32, torch.float64, torch.bfloat16  # dtypes that it takes products of as fast as convolutions
 
 
 class DoublingConv2d(nn.Conv2d):
     """A bilinear doubling followed by a 3 x 3 convolution.
 
     Doubling acts on every channel alike, and so may follow the nine products of a convolution: a quarter of them. Each
-    is then doubled and shifted, which costs passes over memory that do not grow with input channels. Taken on a CPU,
-    where there are many of these. In bfloat16 each product is rounded, and the result 1.5 times as far off.
+    is then doubled and shifted, which costs what does not grow with input channels. Taken on a CPU, where there are
+    many of these.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -43,7 +42,7 @@ class DoublingConv2d(nn.Conv2d):
         """Whether the products are better taken before the doubling, by device, size, and dtype that is computed in."""
         cast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if cast else self.weight.dtype
-        return self.weight.device.type == "cpu" and self.in_channels >= WIDE.get(dtype, math.inf)
+        return self.weight.device.type == "cpu" and self.in_channels >= WIDE and dtype in MULTIPLIED
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
@@ -64,8 +63,10 @@ def products(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
 def doubled(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """(B, inputs, H, W) -> (B, outputs, 2H, 2W), by `products` of a convolution."""
     # A matrix product: torch convolves a kernel of 1 x 1 by other means on one thread, at half of its speed.
-    taps = F.linear(laid_out(x).permute(0, 2, 3, 1), kernel, bias).permute(0, 3, 1, 2)
-    return _doubled_along(_doubled_along(taps, 2), 3)
+    taps = F.linear(laid_out(x).permute(0, 2, 3, 1), kernel, bias)
+    if x.shape[1] >= 2 * max(x.shape[2:]) and (taps.requires_grad or taps.dtype == torch.bfloat16):
+        return _doubled_by_products(taps)
+    return _doubled_along(_doubled_along(taps.permute(0, 3, 1, 2), 2), 3)
 
 
 def _doubled_along(taps: Tensor, dim: int) -> Tensor:
@@ -78,6 +79,56 @@ def _doubled_along(taps: Tensor, dim: int) -> Tensor:
     middle.narrow(dim, 1, rest).add_(before.narrow(dim, 0, rest))
     middle.narrow(dim, 0, rest).add_(after.narrow(dim, 1, rest))
     return middle
+
+
+def _doubled_by_products(taps: Tensor) -> Tensor:
+    """(B, H, W, 9 O) -> (B, O, 2H, 2W), as `_doubled_along` twice, by matrices that are mostly zeros.
+
+    The backward is two more products in place of many passes over memory, and in bfloat16 a sum is rounded once. The
+    zeros grow with the sides, and without a backward passes are faster in float32.
+    """
+    batch, height, width = taps.shape[:3]
+    outputs = taps.shape[3] // 9
+    by_row = taps.view(batch, height, width, 3, 3, outputs).permute(0, 3, 1, 2, 4, 5)
+    rows = _mapped(by_row.reshape(batch * 3 * height, width * 3, outputs), _doubling(width, taps).flatten(1))
+    rows = rows.view(batch, 3 * height, 2 * width * outputs)
+    columns = _mapped(rows, _doubling(height, taps).mT.flatten(1))
+    return columns.view(batch, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+
+
+def _doubling(size: int, like: Tensor) -> Tensor:
+    """(2 * size, size, 3): what each of three stacks along a dimension gives to their sum, doubled and shifted."""
+    doubled = like.new_zeros(2 * size + 2, size)
+    doubled[1:-1] = F.interpolate(torch.eye(size)[None], scale_factor=2, mode="linear")[0].T
+    return doubled.unfold(0, 3, 1)
+
+
+def _mapped(x: Tensor, matrix: Tensor) -> Tensor:
+    """(N, J, O), by (I, J) -> (N, I, O)."""
+    mapped: Tensor = _Mapped.apply(x, matrix)  # type: ignore[no-untyped-call]
+    return mapped
+
+
+CACHED = 1 << 19  # bytes: half of what a core has
+
+
+class _Mapped(torch.autograd.Function):
+    """One matrix times each of a batch. Torch copies it for each; here there are as many copies as stay in cache."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(matrix)
+        count = max(1, min(CACHED // matrix.nbytes, len(x)))
+        copies = matrix.expand(count, -1, -1).contiguous()
+        mapped = x.new_empty(len(x), len(matrix), x.shape[2])
+        for part, into in zip(x.split(count), mapped.split(count), strict=True):
+            torch.bmm(copies[: len(part)], part, out=into)
+        return mapped
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (matrix,) = ctx.saved_tensors
+        return _mapped(grad, matrix.mT.contiguous()), None
 
 
 class Halve(nn.AvgPool2d):
