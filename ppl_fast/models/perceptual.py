@@ -69,6 +69,7 @@ class PerceptualLoss(nn.Module):
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
