@@ -33,7 +33,9 @@ def train(*arguments):
 )
 def test_the_small_preset_is_the_demos_model(images, tmp_path, capsys, architecture, kind):
     train(images, "--out", tmp_path / "run", "--preset", "small", *architecture, *QUICK, "--num-keypoints", "5")
-    assert "options of the preset small: image_size 64, thickness 0.005" in capsys.readouterr().out
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("options of the preset small"))
+    assert "small: image_size 64, thickness 0.005" in said and "that config.yaml in the run has" in said
+    assert "masks auto" in said and "memory_decay" not in said and len(said) < 250
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     expected = SMALL[kind.architecture]
     assert config["architecture"] == kind.architecture and config["model"]["num_keypoints"] == 5

@@ -72,9 +72,13 @@ def test_two_models_side_by_side(ppl, autolink, figures, tmp_path, capsys):
         first = lines.index(next(line for line in lines if line[:2] == [measure, "PPL"]))
         assert lines[first][2] == f"{metrics[measure]['value']:.4f}"
         assert lines[first + 1][:2] == ["AutoLink", f"{beside[measure]['value']:.4f}"]
-    row = next(line for line in lines if line[:3] == ["blocks", "50%", "PPL"])
-    assert row[3:6] == [f"{error:.4f}" for error in metrics["occlusion"]["rows"][0]["rounds"]]
-    assert lines[lines.index(row) + 1] == ["AutoLink", f"{beside['occlusion']['rows'][0]['rounds'][0]:.4f}"]
+    rows = [number for number, line in enumerate(lines) if line[:3] == ["blocks", "50%", "PPL"]]
+    for row, measure in zip(rows, ("ridge", "rounds", "pck"), strict=True):  # of 30 images least squares overfits
+        assert lines[row][3:6] == [f"{error:.4f}" for error in metrics["occlusion"]["rows"][0][measure]]
+        assert lines[row + 1] == ["AutoLink", f"{beside['occlusion']['rows'][0][measure][0]:.4f}"]
+    measures = [line[0] for line in lines if line[1:2] == ["PPL"]]
+    assert metrics["leading"] == "ridge" and measures.index("ridge") < measures.index("regression")
+    assert "predicted by the ridge regression" in metrics["pck"]["protocol"]
     assert "0 rounds   1 round  2 rounds" in shown
     for name, result in (("PPL", metrics), ("AutoLink", beside)):  # 6 and 4 keypoints: the protocols differ
         assert f"    {name}: {result['regression']['protocol']}" in shown

@@ -150,12 +150,15 @@ class TestEvaluateModel:
         for name in ("regression", "ridge", "matching", "pck", "limb_share", "occlusion"):
             assert metrics[name]["protocol"]
         assert metrics["ridge"]["value"] < 1e-4 and "notes" not in metrics  # 40 images, 4 coefficients
+        assert metrics["leading"] == "regression" and "by the regression" in metrics["pck"]["protocol"]
 
     def test_few_labels_are_said(self):
         folder = DotFolder(20)
         metrics = evaluation.evaluate_model(DotFinder(), folder, folder.labels(), masks=(), progress=False)
         (note,) = metrics["notes"]
-        assert note.startswith("16 training images are few for 4 coefficients a coordinate") and "read ridge" in note
+        assert note.startswith("16 training images are few for 4 coefficients a coordinate: ")
+        assert "ridge comes first" in note
+        assert metrics["leading"] == "ridge" and "by the ridge regression" in metrics["pck"]["protocol"]
 
     def test_the_protocol_rules_fit_regression_mean_pose_pck_and_occlusion(self):
         folder = DotFolder(400)

@@ -177,7 +177,7 @@ def table(metrics: dict[str, Any]) -> str:
     lines = [f"{images['train']} training and {images['test']} test images: {metrics['split']}"]
     lines += [f"note: {note}" for note in metrics.get("notes", ())] + [""]
     lines.append(f"{'measure':<14}{'model' * (width > 0):<{width}}{'value':>10}{'baseline':>10}")
-    for measure in SCORES:
+    for measure in dict.fromkeys(("named", metrics.get("leading", "regression"), *SCORES)):
         scores = {name: result[measure] for name, result in models.items() if measure in result}
         for name, score in scores.items():
             baseline = f"{score['baseline']:10.4f}  ({score['baseline_name']})" if "baseline" in score else ""
@@ -185,16 +185,19 @@ def table(metrics: dict[str, Any]) -> str:
             lines.append(f"{label:<14}{name:<{width}}{score['value']:10.4f}{baseline}")
         lines += _protocols(scores)
     hidden = {name: result["occlusion"] for name, result in models.items() if "occlusion" in result}
-    return "\n".join(lines + (_occlusion_table(hidden, width) if hidden else []))
+    by_ridge = metrics.get("leading") == "ridge"
+    return "\n".join(lines + (_occlusion_table(hidden, width, by_ridge) if hidden else []))
 
 
-def _occlusion_table(hidden: dict[str, dict[str, Any]], width: int) -> list[str]:
+def _occlusion_table(hidden: dict[str, dict[str, Any]], width: int, by_ridge: bool) -> list[str]:
     rounds = max(len(result["clean_rounds"]) for result in hidden.values())
     headings = "".join(f"{r} round".rjust(10) if r == 1 else f"{r} rounds".rjust(10) for r in range(rounds))
     first = next(iter(hidden.values()))
     blocks = [("hidden: error", "rounds", "clean_rounds")]
     if all("clean_ridge" in result for result in hidden.values()):
-        blocks += [("by ridge", "ridge", "clean_ridge"), (f"PCK@{first['threshold']:g}", "pck", "clean_pck")]
+        blocks = [("least squares", *blocks[0][1:])] if by_ridge else blocks
+        blocks.insert(0 if by_ridge else 1, ("hidden: ridge" if by_ridge else "by ridge", "ridge", "clean_ridge"))
+        blocks.append((f"PCK@{first['threshold']:g}", "pck", "clean_pck"))
     lines = []
     for title, key, clean in blocks:
         lines += ["", f"{title:<14}{'':<{width}}{headings}" + f"{'recovered':>12}" * (key == "rounds")]

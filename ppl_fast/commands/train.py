@@ -34,6 +34,8 @@ line win. A run's own config.yaml is such a file.
 The same command again with --resume goes on from the newest checkpoint, or begins where there is none yet.
 Several processes, on GPUs or on the CPU: torchrun --nproc_per_node 2 -m ppl_fast.cli train ..."""
 
+MANY = 12  # options; of more, some are told
+
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
     options = parse(parser, arguments)
     used = {name.partition(".")[2]: value for name, value in begins.items() if options[name] == value}
     if used:
-        print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in used.items()))
+        print(f"{title}: {_told(used, extension(architecture))}")
 
     import torch
 
@@ -90,6 +92,15 @@ def main(arguments: list[str]) -> int:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return EXIT_INTERRUPTED if stopped else 0
+
+
+def _told(used: dict[str, Any], architecture: str) -> str:
+    """Options and their values as text; of many, those of every day."""
+    options = (*fields(CONFIGS[architecture]), *fields(TrainConfig))
+    everyday = {item.name for item in options if item.metadata["everyday"]} & {*used}
+    many = len(used) > MANY and everyday
+    told = ", ".join(f"{name} {value}" for name, value in used.items() if not many or name in everyday)
+    return f"{told}, and {len(used) - len(everyday)} that config.yaml in the run has, too" if many else told
 
 
 def _parser(architecture: str, begun: dict[str, Any]) -> ArgumentParser:

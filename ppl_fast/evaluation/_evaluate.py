@@ -81,7 +81,8 @@ def evaluate_model(
 
     Returns:
         JSON-able metrics: "split" (text), "notes" (texts, where labels and images do not fit together), "iterations",
-        "images", "regression", "ridge", "matching", "pck", and where measurable "named", "limb_share",
+        "images", "leading" ("ridge" where labels are too few for least squares, else "regression"), "regression",
+        "ridge", "matching", "pck" (by the leading one), and where measurable "named", "limb_share",
         "subject_share" and "occlusion"; each score is `Score.as_dict` with the protocol in it.
 
     Raises:
@@ -100,10 +101,11 @@ def evaluate_model(
     fitted = fit_regression(train_keypoints, train.joints, train.visible, **fit_options)
     sides = {key: protocol[key] for key in ("swap", "norm") if key in protocol}
     penalised = fit_ridge(train_keypoints, train.joints, train.visible, **sides)
-    scores = _scores(train_keypoints, train, test_keypoints, test, (fitted, penalised), threshold, protocol)
-    if len(train) < FEW * len(fitted.coefficients):
-        few = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
-        notes = [*notes, f"{few}: least squares (regression, pck) overfits; read ridge"]
+    few = len(train) < FEW * len(fitted.coefficients)
+    scores = _scores(train_keypoints, train, test_keypoints, test, (fitted, penalised), threshold, protocol, few)
+    if few:
+        count = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
+        notes = [*notes, f"{count}: least squares (regression) overfits; ridge comes first, and pck is by ridge"]
     if joints is not None and set(joints.names) & set(train_labels.names):
         parts, first, device = [], 0, device_of(model)
         for _, batch in read(Images(test.images, workers, "named joints"), batch_size, progress):
@@ -119,7 +121,7 @@ def evaluate_model(
         masks_of = torch.cat(test.beside(subjects)).numpy()
         scores["subject_share"] = subject_share(test_keypoints, masks_of)
     metrics: dict[str, Any] = {"split": split} | ({"notes": notes} if notes else {}) | {"iterations": iterations}
-    metrics["images"] = {"train": len(train), "test": len(test)}
+    metrics |= {"images": {"train": len(train), "test": len(test)}, "leading": "ridge" if few else "regression"}
     metrics |= {name: score.as_dict(train_labels.names) for name, score in scores.items()}
     if masks:
         some = test.part(slice(occlusion_images))
@@ -162,8 +164,9 @@ def _scores(
     fits: tuple[RegressionMap, RegressionMap],
     threshold: float,
     protocol: Mapping[str, Any],
+    few: bool,
 ) -> dict[str, Score]:
-    """The protocols that need keypoints alone, each with the mean pose as baseline."""
+    """The protocols that need keypoints alone, each with the mean pose as baseline; pck by ridge for few labels."""
     swap, norm = protocol.get("swap"), protocol.get("norm", "l2")
     mean = fit_mean_pose(train.joints, train.visible, swap=swap, norm=norm)
     everywhere = np.broadcast_to(mean, test.joints.shape)
@@ -174,7 +177,7 @@ def _scores(
         return pck(predicted, joints, threshold, shown)
 
     fitted, penalised = fits
-    near = correct(fitted(test_keypoints))
+    near = correct((penalised if few else fitted)(test_keypoints))
     measured = {key: value for key, value in protocol.items() if key != "intercept"}
     regressed = regression(
         train_keypoints,
@@ -188,6 +191,7 @@ def _scores(
         **protocol,
     )
     sides = ", left and right swapped per image where that fits better" if swap else ""
+    by = "ridge regression" if few else "regression"
     return {
         "regression": regressed,
         "ridge": ridge(
@@ -198,7 +202,7 @@ def _scores(
         ),
         "pck": replace(
             near,
-            protocol=f"{near.protocol}; predicted by the regression fitted on the training images{sides}",
+            protocol=f"{near.protocol}; predicted by the {by} fitted on the training images{sides}",
             baseline=correct(everywhere).value,
         ),
     }
