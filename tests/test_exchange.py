@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -229,13 +230,17 @@ def test_suffixes_of_other_formats_are_refused(images, tmp_path, outputs, senten
 
 
 @pytest.mark.parametrize(("kind", "name"), [("dlc", "p.csv"), ("sleap", "p.h5")])
-def test_a_folder_of_videos_is_no_single_track(clips, tmp_path, kind, name):
-    suffix = name[1:]
-    with pytest.raises(
-        ValueError, match=f"{kind} files hold one video, or images alone, got a folder with videos.*{suffix}$"
-    ):
+def test_a_folder_of_videos_is_no_single_track_but_for_one(clips, tmp_path, kind, name):
+    sentence = f"{kind} files hold one video, or images alone, got a folder of more.*{name[1:]}$"
+    with pytest.raises(ValueError, match=sentence):
         write(estimate(Finder(), clips), **{kind: tmp_path / name})
     assert not [*tmp_path.iterdir()]
+    video = next(path for path in sorted(clips.iterdir()) if path.suffix == ".mp4")
+    (tmp_path / "one").mkdir()
+    shutil.copy(video, tmp_path / "one")
+    count = write(estimate(Finder(), tmp_path / "one"), **{kind: tmp_path / name})
+    assert count == write(estimate(Finder(), video), **{kind: tmp_path / f"alone{name}"})
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"alone{name}").read_bytes() or name.endswith(".h5")
 
 
 def test_the_command(images, tmp_path, capsys):

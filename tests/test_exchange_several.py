@@ -11,6 +11,7 @@ pytest.importorskip("jsonargparse", reason="the command line needs the train ext
 from inference_cases import Finder
 from model_cases import tiny
 from test_exchange import read_dlc
+from tiny import fails
 
 from ppl_fast.cli import main
 from ppl_fast.inference import collect, estimate, write
@@ -45,6 +46,10 @@ def test_the_command_names_the_files(clips, tmp_path, capsys):
     )
     told = capsys.readouterr().out
     assert "5 keypoints to 3 files, one a video" in told and "{}" not in told and told.count(".csv") == 3
+    with pytest.MonkeyPatch.context() as patch:  # it is refused before a video is opened
+        patch.setattr("ppl_fast.inference.media.open_source", None)
+        command = "estimate", tmp_path / "run", clips, "--out", tmp_path / "p.csv", "--format", "dlc"
+        assert "got a folder of more; for a file each give a name with {}" in fails(capsys, *command)
 
 
 def test_files_of_videos_that_share_a_name():

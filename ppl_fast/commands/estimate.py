@@ -236,9 +236,11 @@ def _confidence(options: Any, model: "KeypointModel") -> "bool | Calibration":
 
 def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
+    from ppl_fast.data.clips import find_media
     from ppl_fast.data.kinds import kind_of
     from ppl_fast.data.video_writer import check_written
-    from ppl_fast.inference.writers import check_paths
+    from ppl_fast.inference.exchange import check_one_track
+    from ppl_fast.inference.writers import EACH, check_paths
 
     paths = {f"--{name}": getattr(options, name) for name in ("out", "coco", "overlay", "boxes")}
     if options.resume and options.overlay:
@@ -250,6 +252,9 @@ def _check_outputs(options: Any, source: Path) -> None:
     kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay", "--boxes": "csv"}
     outputs = {name: Path(path) for name, path in paths.items() if path}
     check_paths(source, outputs, alone=source.is_file() and kind_of(source) != "other", kinds=kinds)
+    if options.format in EACH and source.is_dir():
+        images, videos, _ = find_media(source)
+        check_one_track(options.format, bool(videos) and len(videos) + bool(images) > 1, Path(options.out))
     film = source.is_file() and kind_of(source) == "video"
     picture = source.is_file() and Path(options.overlay or "").suffix.lower() == ".png"
     overlay = options.overlay if film or picture else None

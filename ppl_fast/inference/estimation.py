@@ -108,7 +108,8 @@ class Estimation(Iterator[Poses]):
     def schema(self) -> Schema:
         """What all poses have in common, for those who write them."""
         videos = tuple(part.name for part in self.media.parts if isinstance(part, Frames))
-        whole: dict[str, Any] = {"moving": self.media.moving, "single": self.media.single, "videos": videos}
+        whole: dict[str, Any] = {name: getattr(self.media, name) for name in ("moving", "single", "several")}
+        whole["videos"] = videos
         joints = self._posing.joints
         if joints is not None:
             bones = np.array(joints.skeleton, dtype=np.int64).reshape(-1, 2)

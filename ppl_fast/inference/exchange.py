@@ -59,7 +59,7 @@ def _a_file_each(kind: str) -> Callable[[Format], Format]:
         @contextmanager
         def opened(path: Path, schema: Schema) -> Iterator[Write]:
             if MANY not in path.name:
-                _one_track(kind, schema, path.suffix)
+                check_one_track(kind, schema.several, path)
                 with one(path, schema) as write:
                     yield write
                 return
@@ -75,7 +75,7 @@ def _a_file_each(kind: str) -> Callable[[Format], Format]:
                         last.close()
                         target = folder / files[video].relative_to(path.parent)
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        own = replace(schema, moving=video is not None, single=True)
+                        own = replace(schema, moving=video is not None, single=True, several=False)
                         current, append = video, last.enter_context(one(target, own))
                     append(poses)
 
@@ -213,11 +213,12 @@ def _whole(schema: Schema) -> Iterator[tuple[Write, Callable[[], Poses]]]:
     yield write, lambda: collect(parts)
 
 
-def _one_track(kind: str, schema: Schema, suffix: str) -> None:
-    if schema.moving and not schema.single:
+def check_one_track(kind: str, several: bool, path: Path) -> None:
+    """Raise a ValueError where a format of a single track has no file for each of what it is given."""
+    if several and MANY not in path.name:
         raise ValueError(
-            f"{kind} files hold one video, or images alone, got a folder with videos; for a file each give a name with "
-            f"{MANY} in it, as poses/{MANY}{suffix}"
+            f"{kind} files hold one video, or images alone, got a folder of more; for a file each give a name with "
+            f"{MANY} in it, as poses/{MANY}{path.suffix}"
         )
 
 

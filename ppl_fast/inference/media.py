@@ -55,6 +55,11 @@ class Media:
         return any(isinstance(part, Frames) for part in self.parts)
 
     @property
+    def several(self) -> bool:
+        """Whether there are several videos, or images beside one."""
+        return self.moving and len(self.parts) > 1
+
+    @property
     def single(self) -> bool:
         """Whether it is one video or image by itself, and no folder."""
         return self.root is not None and self.root.is_file() and kind_of(self.root) != "other"

@@ -27,6 +27,7 @@ class Schema:
         weights: (E,) float64, of the links, at least 0.
         moving: whether there are frames of videos.
         single: whether they are those of one video by itself.
+        several: whether there are several videos, or images beside one.
         videos: their names.
     """
 
@@ -35,6 +36,7 @@ class Schema:
     names: list[str] | None = None
     moving: bool = False
     single: bool = False
+    several: bool = False
     videos: tuple[str, ...] = ()
 
     def titles(self, count: int) -> list[str]:
