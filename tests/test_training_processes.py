@@ -153,7 +153,7 @@ def test_parts_must_be_whole(images, tmp_path):
 def reading(rank, images, empty, out):
     looked, size = [], ImageFolder._size
     ImageFolder._size = lambda self, name: looked.append(name) or size(self, name)
-    with pytest.raises(ValueError, match="ImageFolder: expected .* files in .*empty, got none"):
+    with pytest.raises(ValueError, match="expected images .* or videos .* in .*empty, got none"):
         run_steps(empty, out, 1)
     run_steps(images, out, 1)
     return looked

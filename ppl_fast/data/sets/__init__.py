@@ -173,6 +173,7 @@ def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -
 
 
 def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
+    find_media(root)  # there is something, or it is said what was expected
     images, others = list_files(root)
     folders = {PurePosixPath(name).parent.name for name in images}
     beside = {name: root / name for name in others if PurePosixPath(name).stem in folders}
