@@ -66,6 +66,7 @@ def build(name: str, options: dict, device="cpu") -> nn.Module:
     for layer in vgg.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
+    vgg.to(memory_format=torch.channels_last)  # as weights from a file lie
     model._perceptual.append(vgg)
     if name in (FORMULA, LAID_OUT):
         published = PublishedPPL(model.settings)

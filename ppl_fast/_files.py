@@ -189,23 +189,29 @@ def new_folder(path: str | os.PathLike[str], *, durable: bool = False) -> Iterat
 def filling(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder within `folder`, whose files move to the same places in `folder` when the block ends well.
 
-    What `folder` already holds stays, but for files of the same names. Missing folders are made.
+    What `folder` already holds stays, but for files of the same names. Missing folders are made; a new one that stays
+    empty goes again.
 
     Raises:
         OSError: it cannot be written.
     """
     folder = Path(folder)
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = _beside(folder / "part")
     temporary.mkdir()
     try:
         yield temporary
+        new = False
         for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
             place = folder / file.relative_to(temporary)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # somebody has put something there
+                folder.rmdir()
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

@@ -41,6 +41,14 @@ def option(
     return dataclasses.field(default=default, metadata=about | {"everyday": everyday})
 
 
+_ANY = option(None, "").metadata
+
+
+def metadata_of(field: dataclasses.Field[Any]) -> Mapping[str, Any]:
+    """What `option` was told of a field; of one that it did not make, nothing that restricts it."""
+    return {**_ANY, **field.metadata}
+
+
 def check(owner: str, options: Any) -> None:
     """Check every `option` of a dataclass instance, and make it plain: NumPy's numbers and paths do not stay.
 
@@ -95,8 +103,8 @@ def integer(owner: str, name: str, value: Any, low: int) -> int:
 
 def _as_meant(field: dataclasses.Field[Any], value: Any) -> Any:
     kind = type(field.default)
-    if isinstance(value, bool) and field.metadata["choices"]:
-        return next((word for word in field.metadata["choices"] if YAML_WORDS.get(word) is value), value)
+    if isinstance(value, bool) and metadata_of(field)["choices"]:
+        return next((word for word in metadata_of(field)["choices"] if YAML_WORDS.get(word) is value), value)
     if kind is bool and isinstance(value, str):
         return YAML_WORDS.get(value.lower(), value)
     if kind is tuple and isinstance(value, list | tuple):
@@ -128,11 +136,11 @@ def _checked(owner: str, field: dataclasses.Field[Any], value: Any) -> Any:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"{owner}: {field.name} must be {kind.__name__}, got {value!r} ({type(value).__name__})")
-    choices = field.metadata["choices"]
+    choices = metadata_of(field)["choices"]
     if choices and value not in choices:
         raise ValueError(f"{owner}: {field.name} must be one of {', '.join(choices)}, got {value!r}")
     if kind in (int, float):
-        _check_bounds(f"{owner}: {field.name}", value, field.metadata, given)
+        _check_bounds(f"{owner}: {field.name}", value, metadata_of(field), given)
     return value
 
 

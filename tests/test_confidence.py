@@ -180,6 +180,12 @@ def test_damaged_calibrations_are_refused(saved, change, sentence):
         load_calibration(saved, 5)
 
 
+def test_a_calibration_of_no_weights_in_particular(saved):
+    """As `calibrate` gives it in Python."""
+    fit(simulated(0)).save(saved / CALIBRATION)
+    assert load_calibration(saved, 5).model == ""
+
+
 def test_calibrations_of_other_models_are_refused(saved):
     with pytest.raises(ValueError, match="it has 5 keypoints, the model 4"):
         load_calibration(saved, 4)

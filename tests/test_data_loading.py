@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_fast.data import training_loader
+from ppl_fast.data import loading, training_loader
 
 
 class Numbered(torch.utils.data.Dataset):
@@ -151,34 +152,53 @@ def test_bad_arguments(arguments, message):
         steps(1, **arguments)
 
 
+HEED = loading._heed_the_parent_alone
+
+
+def heed_late(worker):
+    time.sleep(float(os.environ["LATE"]))
+    HEED(worker)
+
+
 TERMINATED = """
-import os, signal, sys, time
+import multiprocessing, sys, time
 sys.path.insert(0, {here!r})
-from test_data_loading import Numbered, training_loader
-from ppl_fast.data import loading
+import test_data_loading as here
 from ppl_fast.training.signals import StopSignals
-heed = loading._heed_the_parent_alone
-loading._heed_the_parent_alone = lambda worker: (time.sleep({late}), heed(worker))
-batches = iter(training_loader(Numbered(10), 4, 0, workers=2))
-with StopSignals() as stop:
-    if not {late}:
-        next(batches)
-    print("ready", flush=True)
-    while not stop.received:
-        time.sleep(0.01)
-    for _ in range(20):  # more than were under way
-        next(batches)
-print(stop.received)
+if __name__ == "__main__":
+    multiprocessing.set_start_method({method!r})
+    here.loading._heed_the_parent_alone = here.heed_late
+    batches = iter(here.training_loader(here.Numbered(10), 4, 0, workers=2))
+    with StopSignals() as stop:
+        if not {late}:
+            next(batches)
+        print("ready", flush=True)
+        while not stop.received:
+            time.sleep(0.01)
+        for _ in range(20):  # more than were under way
+            next(batches)
+    print(stop.received)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="nothing tells here whom a signal comes from")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("late", [0, 1], ids=["at work", "just begun"])
-def test_a_signal_to_all_processes_leaves_those_that_load_at_work(number, late):
-    """As `timeout` and a terminal send it: the step is finished, and needs images."""
-    command = [sys.executable, "-c", TERMINATED.format(here=str(Path(__file__).parent), late=late)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+@pytest.mark.parametrize(
+    ("method", "number", "late"),
+    [
+        *(("fork", number, late) for number in (signal.SIGTERM, signal.SIGINT) for late in (0, 1)),
+        ("spawn", signal.SIGINT, 1),  # a process that begins anew has threads that take a SIGTERM
+    ],
+)
+def test_a_signal_to_all_processes_leaves_those_that_load_at_work(method, number, late):
+    """As `timeout` and a terminal send it: the step is finished, and needs images. They may have just begun."""
+    script = TERMINATED.format(here=str(Path(__file__).parent), method=method, late=late)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"LATE": str(late)},
+    ) as run:
         assert run.stdout.readline() == "ready\n"
         os.killpg(run.pid, number)
         assert run.communicate(timeout=60)[0] == f"{number.name}\n" and run.returncode == 0

@@ -240,7 +240,12 @@ def test_a_folder_of_videos_is_no_single_track_but_for_one(clips, tmp_path, kind
     shutil.copy(video, tmp_path / "one")
     count = write(estimate(Finder(), tmp_path / "one"), **{kind: tmp_path / name})
     assert count == write(estimate(Finder(), video), **{kind: tmp_path / f"alone{name}"})
-    assert (tmp_path / name).read_bytes() == (tmp_path / f"alone{name}").read_bytes() or name.endswith(".h5")
+    if name == "p.csv":
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"alone{name}").read_bytes()
+    else:
+        h5py = pytest.importorskip("h5py", reason="SLEAP's analysis files need the data extra")
+        with h5py.File(tmp_path / name) as one, h5py.File(tmp_path / f"alone{name}") as other:
+            np.testing.assert_array_equal(one["tracks"][()], other["tracks"][()])
 
 
 def test_the_command(images, tmp_path, capsys):

@@ -104,6 +104,10 @@ class TestFilling:
         with pytest.raises(KeyboardInterrupt), filling(tmp_path / "folder") as temporary:
             (temporary / "file").touch()
             raise KeyboardInterrupt
+        assert not (tmp_path / "folder").exists()
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(KeyboardInterrupt), filling(tmp_path / "folder"):
+            raise KeyboardInterrupt
         assert not os.listdir(tmp_path / "folder")
 
 

@@ -20,8 +20,27 @@ from PIL import Image
 
 from ppl_fast._files import readable
 from ppl_fast.data import ImageFolder, load_labels
-from ppl_fast.inference import FORMATS, collect, estimate, write
+from ppl_fast.inference import FORMATS, Estimation, collect, estimate, write
 from ppl_fast.inference.writers import fitting
+
+
+def test_what_was_taken_already_is_not_written(tmp_path):
+    images = torch.zeros(3, 3, 32, 32)
+    for begin in (next, list, Estimation.close):
+        poses = estimate(Finder(), images, batch_size=2)
+        assert write(estimate(Finder(), images), csv=tmp_path / "p.csv") == 3
+        begin(poses)
+        with pytest.raises(ValueError, match="write: poses must be an estimation that nothing was taken of yet"):
+            write(poses, csv=tmp_path / "p.csv")
+        assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+
+
+def test_estimates_leave_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    collect(estimate(Finder(), torch.zeros(3, 3, 32, 32)))
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_files_by_format(clips, tmp_path):

@@ -65,6 +65,29 @@ def test_doubling_after_the_products_is_doubling_then_convolution(bias, layout, 
     assert taken.count("doubled") == 2 and taken.count("by products") == (width != 9)
 
 
+def test_doublings_give_way_to_who_follows_what_is_computed(monkeypatch):
+    monkeypatch.setattr(resizing, "WIDE", 8)
+    layer, x = DoublingConv2d(8, 2).double(), torch.randn(2, 8, 3, 4, dtype=torch.float64)
+    expected = nn.Conv2d.forward(layer, upsample2x(x))
+    (slope,) = torch.autograd.grad(layer(x.requires_grad_()).sum(), x)
+    torch.testing.assert_close(layer(x), expected)
+    tangent = torch.autograd.functional.jvp(layer, x.detach(), x.detach())[1]
+    with torch.autograd.forward_ad.dual_level():
+        dual = layer(torch.autograd.forward_ad.make_dual(x.detach(), x.detach()))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent)
+    y = layer(x)
+    upstream = torch.stack([torch.ones_like(y), 2 * torch.ones_like(y)])
+    (several,) = torch.autograd.grad(y, x, upstream, is_grads_batched=True)
+    torch.testing.assert_close(several, torch.stack([slope, 2 * slope]))
+    traced = torch.jit.trace(layer, (x,), check_trace=False)
+    torch.testing.assert_close(traced(2 * x), layer(2 * x))
+    recorded = torch.fx.experimental.proxy_tensor.make_fx(layer)(x.detach().requires_grad_())
+    torch.testing.assert_close(recorded(2 * x), layer(2 * x))
+    kernel = resizing.products(layer)
+    gradient = torch.func.grad(lambda x: resizing.doubled(x, *kernel).sum())(x.detach())
+    torch.testing.assert_close(gradient, slope)
+
+
 def test_the_second_derivative_of_a_doubling_after_the_products(monkeypatch):
     monkeypatch.setattr(resizing, "WIDE", 4)
     layer = DoublingConv2d(4, 2).double()

@@ -86,6 +86,55 @@ def test_doubling_after_the_products_gives_the_same(name, monkeypatch):
         torch.testing.assert_close(inside, image, rtol=1e-4, atol=1e-4)
 
 
+def hooked():
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    conv.register_forward_hook(lambda module, given, out: out * 2)
+    return [conv, nn.BatchNorm2d(4)]
+
+
+def shared():
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    return [conv, nn.BatchNorm2d(4), conv, nn.BatchNorm2d(4)]
+
+
+def conv_and(*layers):
+    return lambda: [nn.Conv2d(4, 4, 3, padding=1), *layers]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        conv_and(nn.AvgPool2d(2, stride=1)),
+        conv_and(nn.AvgPool2d(2, padding=1)),
+        conv_and(nn.AvgPool2d(2, ceil_mode=True)),
+        conv_and(nn.AvgPool2d(2, divisor_override=3)),
+        lambda: [nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4)],
+        hooked,
+        shared,
+    ],
+)
+def test_what_cannot_be_folded_stays(layers):
+    class Trunk(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), *layers())
+
+        def forward(self, images):
+            return self.body(images[..., :31])  # an odd side
+
+    torch.manual_seed(0)
+    model = tiny(trunk=Trunk())
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    model.eval()
+    fast = optimize(model)
+    torch.testing.assert_close(fast.estimate(pictures()), model.estimate(pictures()), rtol=1e-5, atol=1e-5)
+    plain = optimize(tiny()).optimized.split()[0]
+    assert int(fast.optimized.split()[0]) >= 1 and plain.isdigit()  # others are
+
+
 def test_priors_are_computed_once(monkeypatch):
     model = tiny()
     fast, images = optimize(model), pictures()

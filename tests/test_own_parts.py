@@ -126,6 +126,58 @@ class TestLoss:
         expected = (out.reconstruction - pictures()).abs().mean() * model.settings.reconstruction_weight
         torch.testing.assert_close(out.losses["reconstruction"], expected)
 
+    def test_a_loss_that_is_a_module(self, tmp_path):
+        """It is used, and its parameters are not the model's."""
+
+        class Weighed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.tensor(2.0))
+
+            def forward(self, reconstruction, images):
+                return self.weight * (reconstruction - images).abs().mean()
+
+        model = tiny()
+        names = [*model.state_dict()]
+        model.reconstruction_loss = Weighed()
+        out = model(pictures())
+        expected = 2 * (out.reconstruction - pictures()).abs().mean() * model.settings.reconstruction_weight
+        torch.testing.assert_close(out.losses["reconstruction"], expected)
+        assert [*model.state_dict()] == names
+        model.save_pretrained(tmp_path)
+        assert type(model).from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("value", "sentence"),
+        [
+            (1.0, "the term wrong must give a dict of scalar tensors by name, got 1.0"),
+            ({"wrong": 1.0}, "must give a dict of scalar tensors by name, got {'wrong': 1.0}"),
+            ({"wrong": torch.zeros(1)}, r"got {'wrong': torch.Size\(\[1\]\)}"),
+            ({"reconstruction": torch.zeros(())}, "the term wrong gives 'reconstruction', which another term gives"),
+        ],
+    )
+    def test_a_term_that_gives_something_else(self, value, sentence):
+        def wrong(model, found):
+            return value
+
+        model = tiny()
+        model.terms = (*model.terms, wrong)
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            model(pictures())
+
+    def test_an_option_that_is_a_plain_field(self):
+        @dataclass(frozen=True)
+        class Config(CentredConfig):
+            plain: float = 3.0
+
+        class Plain(Centred):
+            pass
+
+        Plain.Config = Config
+        assert Plain(**TINY, plain=2).settings.plain == 2.0 and "plain = 3.0" in Config.describe()
+        with pytest.raises(TypeError, match="plain must be float, got 'x'"):
+            Plain(**TINY, plain="x")
+
     def test_a_subclass_with_an_option_of_its_own_is_loaded_again(self, tmp_path):
         model = Centred(**TINY, centred_weight=3.0).eval()
         out = model(pictures())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from model_cases import inputs_of, pictures, tiny
 from safetensors.torch import save_file
+from torch._subclasses import FakeTensorMode
 
 from ppl_fast.models import perceptual
 from ppl_fast.models.perceptual import CHANNELS, STAGES, PerceptualLoss, find_weights, load_perceptual
@@ -124,6 +125,14 @@ def test_where_maps_are_kept_for_the_backward():
     torch.testing.assert_close(torch.func.grad(lambda x: loss(x, b))(a.detach()), expected)
     value = torch.utils.checkpoint.checkpoint(loss, a, b, use_reentrant=False)
     torch.testing.assert_close(torch.autograd.grad(value, a)[0], expected)
+
+
+def test_it_is_made_and_run_without_numbers():
+    with torch.device("meta"), torch.no_grad():
+        loss = PerceptualLoss("vgg16")
+        assert loss(torch.empty(1, 3, 32, 32), torch.empty(1, 3, 32, 32)).shape == ()
+    with FakeTensorMode():
+        PerceptualLoss("vgg16")
 
 
 EXTRA = {

@@ -238,6 +238,7 @@ def _check_outputs(options: Any, source: Path) -> None:
     """Refuse outputs that cannot be written, or would take the place of something, before any work is done."""
     from ppl_fast.data.clips import find_media
     from ppl_fast.data.kinds import kind_of
+    from ppl_fast.data.shards import find_shards
     from ppl_fast.data.video_writer import check_written
     from ppl_fast.inference.exchange import check_one_track
     from ppl_fast.inference.writers import EACH, check_paths
@@ -252,7 +253,7 @@ def _check_outputs(options: Any, source: Path) -> None:
     kinds = {"--out": options.format, "--coco": "coco", "--overlay": "overlay", "--boxes": "csv"}
     outputs = {name: Path(path) for name, path in paths.items() if path}
     check_paths(source, outputs, alone=source.is_file() and kind_of(source) != "other", kinds=kinds)
-    if options.format in EACH and source.is_dir():
+    if options.format in EACH and source.is_dir() and not find_shards(source):
         images, videos, _ = find_media(source)
         check_one_track(options.format, bool(videos) and len(videos) + bool(images) > 1, Path(options.out))
     film = source.is_file() and kind_of(source) == "video"

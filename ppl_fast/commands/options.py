@@ -10,6 +10,7 @@ from ppl_fast._documents import MAX_PIXELS
 from ppl_fast._extras import needing
 from ppl_fast._files import check_writable, is_stream
 from ppl_fast._messages import nearest
+from ppl_fast._options import metadata_of
 
 with needing("this command needs", "train"):
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -75,15 +76,15 @@ def add_dataclass(parser: ArgumentParser, section: str, options: type) -> None:
     hints = get_type_hints(options)
     group = parser.add_argument_group(f"options of the section {section!r} of a config file")
     for field in fields(options):
-        choices = field.metadata["choices"]
+        choices = metadata_of(field)["choices"]
         added = group.add_argument(
             f"--{section}.{field.name}",
             f"--{field.name.replace('_', '-')}",
             type=Literal[choices] if choices else hints[field.name],
             default=field.default,
-            help=field.metadata["help"].replace("%", "%%"),
+            help=metadata_of(field)["help"].replace("%", "%%"),
         )
-        added.rare = not field.metadata["everyday"]
+        added.rare = not metadata_of(field)["everyday"]
 
 
 def add_device(parser: ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_fast._files import meant
+from ppl_fast._options import metadata_of
 from ppl_fast.commands.options import add_dataclass, command_parser, fetch, parse
 from ppl_fast.options import CONFIGS
 from ppl_fast.options.migration import extension, words
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> int:
 def _told(used: dict[str, Any], architecture: str) -> str:
     """Options and their values as text; of many, those of every day."""
     options = (*fields(CONFIGS[architecture]), *fields(TrainConfig))
-    everyday = {item.name for item in options if item.metadata["everyday"]} & {*used}
+    everyday = {item.name for item in options if metadata_of(item)["everyday"]} & {*used}
     many = len(used) > MANY and everyday
     told = ", ".join(f"{name} {value}" for name, value in used.items() if not many or name in everyday)
     return f"{told}, and {len(used) - len(everyday)} that config.yaml in the run has, too" if many else told

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import count
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -194,12 +195,17 @@ _LEFT |= {signal.SIGTERM} if hasattr(signal, "sigwaitinfo") else set()
 
 
 class _Loader(DataLoader[Any]):
-    """One whose processes begin with signals held back, until `_heed_the_parent_alone` knows what to do with them."""
+    """One whose processes begin with signals held back, until `_heed_the_parent_alone` knows what to do with them.
+
+    Not those that a server forks, which would keep the mask that it was started with, for all of others too.
+    """
 
     def __iter__(self) -> Any:
-        # a server that forks the processes, and all of others, would keep the mask that it was started with
-        if not (self.num_workers and _LEFT) or multiprocessing.get_start_method() == "forkserver":
+        method = multiprocessing.get_start_method()
+        if not (self.num_workers and _LEFT) or method == "forkserver":
             return super().__iter__()
+        if method == "spawn":
+            resource_tracker.ensure_running()  # which lets signals through again when it starts
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
         try:
             return super().__iter__()

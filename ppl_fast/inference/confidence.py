@@ -185,7 +185,7 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
             raise ValueError(f"it has {len(found.offsets)} keypoints, the model {keypoints}")
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"calibration {path} is damaged: {error}; make it anew by ppl-fast calibrate") from error
-    if found.model != digest_of_weights(directory):
+    if found.model and found.model != digest_of_weights(directory):
         raise ValueError(
             f"calibration {path} is of other weights than those beside it; make it anew by ppl-fast calibrate, or "
             "remove it"

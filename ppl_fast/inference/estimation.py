@@ -47,6 +47,7 @@ class Estimation(Iterator[Poses]):
         masks: what is hidden in it, and how much had nothing hidden so far; None where nothing is.
         waits: how long the model waited so far.
         depth: batches that are read ahead, and that `write` may be behind.
+        begun: whether poses were taken already, or it was closed.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Estimation(Iterator[Poses]):
         kept: Kept | None = None,
     ):
         self.media, self.masks, self.waits, self.depth = media, posing.masks, Waits(), depth
+        self.begun = False
         self._posing, self._batch_size, self._progress = posing, batch_size, progress
 
         def of(number: int, part: Source) -> Iterator[Poses]:
@@ -97,11 +99,13 @@ class Estimation(Iterator[Poses]):
         return self
 
     def __next__(self) -> Poses:
+        self.begun = True
         with timed(self.waits, "taking"):
             return next(self._batches)
 
     def close(self) -> None:
         """End where it is: no more is read, and what was found is kept where it was to be."""
+        self.begun = True
         self._batches.close()
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ppl_fast.inference.poses import Origins
@@ -129,7 +129,10 @@ class Images(Source):
         """See `Source.read`."""
         tries = cast("Dataset[Try]", _Tries(self.images, strict=self.losses is None))
         left = range(start, len(self.images))
-        for batch in DataLoader(tries, batch_size=batch_size, sampler=left, num_workers=self.workers, collate_fn=list):
+        own = Generator()  # else starting the loader draws from the global one, which a training may go on with
+        for batch in DataLoader(
+            tries, batch_size=batch_size, sampler=left, num_workers=self.workers, collate_fn=list, generator=own
+        ):
             start += len(batch)
             good = [each for each in batch if each.failure is None]
             self._some |= bool(good)

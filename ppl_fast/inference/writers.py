@@ -143,8 +143,8 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
 
     Raises:
         TypeError: an unknown format.
-        ValueError: an output that is the input itself or another output, or a suffix that a format does not have; what
-            iterating raises.
+        ValueError: poses were taken already; an output that is the input itself or another output, or a suffix that a
+            format does not have; what iterating raises.
         OSError: an output cannot be written.
     """
     paths = {name: Path(path) for name, path in outputs.items() if path is not None}
@@ -152,6 +152,8 @@ def write(poses: Estimation, **outputs: str | os.PathLike[str] | None) -> int:
         if name not in FORMATS:
             known = f"; known are {', '.join(FORMATS)}"
             raise TypeError(f"write: unknown format {name!r}{hint(name, FORMATS, otherwise=known)}")
+    if poses.begun:
+        raise ValueError("write: poses must be an estimation that nothing was taken of yet, got one that was begun")
     check_paths(poses.media.root, paths, alone=poses.schema.single)
     count = 0
     with ExitStack() as whole:

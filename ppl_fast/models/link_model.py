@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl_fast._messages import short
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.blocks import check_gathered, random_blocks
 from ppl_fast.models.perceptual import load_perceptual
@@ -155,8 +157,30 @@ class LinkModel(KeypointModel):
         distance: Tensor = self._perceptual[0].to(images)(reconstruction, images)
         return distance
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep a loss that is a module beside the model, and not among its modules, which a method would hide."""
+        if name == "reconstruction_loss":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def with_losses(self, found: Pass) -> Any:
         """The output of a pass with its terms, each times its weight among the options, or 1, and the sum of those."""
-        values = {name: value for term in self.terms for name, value in term(self, found).items()}
+        values: dict[str, Tensor] = {}
+        for term in self.terms:
+            values |= _checked(term, term(self, found), values)
         weighed = {name: getattr(self.settings, f"{name}_weight", 1.0) * value for name, value in values.items()}
         return found.out._replace(losses=weighed, loss=torch.stack(list(weighed.values())).sum())
+
+
+def _checked(term: Term, given: Any, others: Container[str]) -> dict[str, Tensor]:
+    """What a term gave: scalars by names that are not among the others."""
+    name = getattr(term, "__name__", type(term).__name__)
+    if not isinstance(given, dict) or not all(isinstance(value, Tensor) and not value.ndim for value in given.values()):
+        got = (
+            {key: getattr(value, "shape", value) for key, value in given.items()} if isinstance(given, dict) else given
+        )
+        raise TypeError(f"the term {name} must give a dict of scalar tensors by name, got {short(got)}")
+    if twice := [key for key in given if key in others]:
+        raise ValueError(f"the term {name} gives {twice[0]!r}, which another term gives already")
+    return given

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.parametrize import is_parametrized
 
 from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.link_model import LinkModel
@@ -29,7 +30,8 @@ def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = 
     the links are kept. `optimized` of the copy says how often.
 
     Args:
-        model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole.
+        model: stays as it is, in whichever mode. Of one of your own, an `nn.Sequential` must be called whole;
+            layers that stand in several places or have hooks are left as they are.
         dtype: of the convolutions in sequences, which are nearly all: None for the model's own; torch.bfloat16, which
             has 8 bits for a value, where the processor computes in it (AVX-512 BF16, AMX) or on a GPU.
         cuda_graph: on a GPU, replay what is estimated from a CUDA graph, one for every shape of images that comes a
@@ -58,12 +60,13 @@ def optimize(model: Model, dtype: torch.dtype | None = None, cuda_graph: bool = 
     fast = copy.deepcopy(model, losses).eval().requires_grad_(False)
     fast.keep()
     done: Counter[str] = Counter()
+    free = _changeable(fast)
     for module in list(fast.modules()):
         if isinstance(module, nn.Sequential):
-            _fold(module, done)
+            _fold(module, free, done)
             if dtype:
                 _narrow(module, dtype, done)
-            _double(module, done)
+            _double(module, free, done)
     if dtype:
         for module in fast.modules():
             if isinstance(module, nn.Conv2d):
@@ -82,25 +85,42 @@ def _replay(fast: KeypointModel, device: torch.device) -> None:
     fast.optimized += ", replayed from CUDA graphs"
 
 
-def _fold(sequence: nn.Sequential, done: Counter[str]) -> None:
+def _changeable(model: nn.Module) -> set[nn.Module]:
+    """The modules that may become others: they stand in one place, and nobody looks at them or their parameters."""
+    places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    owners = Counter(parameter for module in places for parameter in module._parameters.values())
+    return {
+        module
+        for module, count in places.items()
+        if count == 1
+        and not (module._forward_hooks or module._forward_pre_hooks or is_parametrized(module))
+        and all(parameter is None or owners[parameter] == 1 for parameter in module._parameters.values())
+    }
+
+
+def _fold(sequence: nn.Sequential, free: set[nn.Module], done: Counter[str]) -> None:
     """Let the convolutions of a sequence take in what follows them."""
     layers: list[nn.Module] = []
     for layer in sequence:
         last = layers[-1] if layers else None
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and isinstance(last, nn.Conv2d):
+        if last not in free or layer not in free:
+            layers.append(layer)
+        elif isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and isinstance(last, nn.Conv2d):
             _normalize(last, layer)
             done["BatchNorm folded"] += 1
-        elif isinstance(layer, nn.AvgPool2d) and layer.kernel_size == 2 and _keeps_size(last):
+        elif _halves(layer) and _keeps_size(last):
             layers[-1] = _halving(last)
+            free.add(layers[-1])
             done["means of 2 x 2 folded"] += 1
         else:
             layers.append(layer)
     for index, layer in enumerate(layers):
-        if isinstance(layer, HalvingConv2d) and layer.weight.device.type != "cpu":
+        if isinstance(layer, HalvingConv2d) and layer in free and layer.weight.device.type != "cpu":
             layers[index] = _halving(layer)
+            free.add(layers[index])
             done["halving kernels averaged"] += 1
     for before, layer in pairwise(layers):
-        if isinstance(before, nn.Conv2d) and isinstance(layer, nn.LeakyReLU):
+        if isinstance(before, nn.Conv2d) and before in free and isinstance(layer, nn.LeakyReLU):
             layer.inplace = True
             done["activations in place"] += 1
     sequence._modules = {str(index): layer for index, layer in enumerate(layers)}
@@ -120,12 +140,19 @@ class _Doubling(nn.Conv2d):
         return doubled(x, self.weight[:, :, 0, 0], self.bias)
 
 
-def _double(sequence: nn.Sequential, done: Counter[str]) -> None:
+def _double(sequence: nn.Sequential, free: set[nn.Module], done: Counter[str]) -> None:
     """Let convolutions on a CPU that take in the doubling before them lay out their products once."""
     for name, layer in sequence.named_children():
-        if isinstance(layer, DoublingConv2d) and layer.multiplies_first():
+        if isinstance(layer, DoublingConv2d) and layer in free and layer.multiplies_first():
             sequence._modules[name] = _Doubling(layer)
             done["doublings after the products"] += 1
+
+
+def _halves(layer: nn.Module) -> bool:
+    """Whether a layer is the mean of 2 x 2."""
+    if not isinstance(layer, nn.AvgPool2d) or layer.ceil_mode or layer.divisor_override is not None:
+        return False
+    return all(size in (2, (2, 2)) for size in (layer.kernel_size, layer.stride)) and layer.padding in (0, (0, 0))
 
 
 def _keeps_size(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:

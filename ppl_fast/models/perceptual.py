@@ -42,7 +42,8 @@ PART = 1 << 16  # numbers of a map that a CPU's thread compares at a time: they 
 class PerceptualLoss(nn.Module):
     """Sum over four VGG stages of the mean absolute difference between the features of two image batches.
 
-    Frozen and always in eval mode. The weights start at zero: use `load_perceptual`, or `load_state`.
+    Frozen and always in eval mode. Its convolutions hold the weights, and are not called themselves. The weights start
+    at zero: use `load_perceptual`, or `load_state`.
 
     Args:
         network: "vgg16" (stages end at conv1_2, conv2_2, conv3_3, conv4_3) or "vgg19" (.., conv3_4, conv4_4).
@@ -69,7 +70,6 @@ class PerceptualLoss(nn.Module):
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
@@ -110,10 +110,11 @@ class PerceptualLoss(nn.Module):
         x = F.interpolate(laid_out(x), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         maps = []
         for stage in weights:
+            last = stage is weights[-1]
             if self.recompute and x.requires_grad:
-                found, x = checkpoint(_stage, stage, x, use_reentrant=False, preserve_rng_state=False)
+                found, x = checkpoint(_stage, stage, x, last, use_reentrant=False, preserve_rng_state=False)
             else:
-                found, x = _stage(stage, x)
+                found, x = _stage(stage, x, last)
             maps.append(found)
         return maps
 
@@ -142,22 +143,23 @@ class PerceptualLoss(nn.Module):
                 check_kind(source, key, value.dtype, parameter.dtype)
                 check_finite(source, key, value)
                 parameter.copy_(value)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's leave the format out
 
 
 def _weights(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
     assert layer.bias is not None
     kind, weight = layer.weight.device.type, layer.weight
-    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
         return laid_out(weight.to(dtype)), layer.bias.to(dtype)
     return laid_out(weight), layer.bias
 
 
-def _stage(weights: list[tuple[Tensor, Tensor]], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The map that is compared, and what a next stage sees of it."""
+def _stage(weights: list[tuple[Tensor, Tensor]], x: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    """The map that is compared, and what the next stage sees of it."""
     for weight, bias in weights:
         x = conv_relu(x, weight, bias)
-    return x, F.max_pool2d(x, 2)
+    return x, x if last else F.max_pool2d(x, 2)
 
 
 class _AtOnce(torch.autograd.Function):

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppl_fast import _check
 from ppl_fast._digest import digest
+from ppl_fast._messages import short
 from ppl_fast._side_by_side import side_by_side
 from ppl_fast.evaluation import joint_errors, labelled_split, mean_over
 from ppl_fast.evaluation.folds import by_clips, fold_numbers
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 DEFAULT = Schedule()
 FOLDS = 5  # of the images; a network without each tells how large errors are
 NETWORKS = 3  # on all images, whose mean counts
+FARTHEST = 2.0  # where half of the joints are farther from the middle, they are in pixels
 NORMAL = 1.96  # standard errors to each side of a 95 % interval
 
 
@@ -50,6 +53,9 @@ class Labelled:
         skeleton: bones, pairs of joint numbers.
         clips: n, which video or folder each is of; none if that is not known.
         cropped: whether the images are parts of larger ones.
+
+    Raises:
+        TypeError, ValueError: they do not fit together.
     """
 
     images: Tensor
@@ -59,6 +65,38 @@ class Labelled:
     skeleton: Sequence[tuple[int, int]] = ()
     clips: Sequence[str] = ()
     cropped: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together: what is learned from it would be wrong without a word."""
+        _check.tensor("Labelled", "images", self.images, ("n", 3, "S", "S"), dtypes=(torch.float32,))
+        n, names = len(self.images), list(self.names)
+        joints, shown = self.joints, self.shown
+        for name, value in (("joints", joints), ("shown", shown)):
+            if not isinstance(value, np.ndarray):
+                raise TypeError(f"Labelled: {name} must be a NumPy array, got {type(value).__name__}")
+        if joints.shape != (n, len(names), 2) or joints.dtype.kind != "f":
+            raise ValueError(
+                f"Labelled: joints must be floats of shape {(n, len(names), 2)}, of {n} images and {len(names)} names, "
+                f"got {joints.dtype} of {joints.shape}"
+            )
+        if shown.shape != joints.shape[:2] or shown.dtype != bool:
+            raise ValueError(
+                f"Labelled: shown must be bool of shape {joints.shape[:2]}, got {shown.dtype} of {shown.shape}"
+            )
+        told = np.abs(joints[shown])
+        if not np.isfinite(told).all() or (told.size and np.median(told) > FARTHEST):
+            raise ValueError(
+                "Labelled: joints must be numbers in [-1, 1] where they are shown, -1 and 1 at the centres of the "
+                "first and last pixel"
+            )
+        if len({*names}) < len(names) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"Labelled: names must be texts that differ, got {short(names)}")
+        if not all(len(bone) == 2 and {*bone} <= {*range(len(names))} for bone in self.skeleton):
+            raise ValueError(
+                f"Labelled: skeleton must be pairs of numbers below {len(names)}, got {short(self.skeleton)}"
+            )
+        if len(self.clips) not in (0, n):
+            raise ValueError(f"Labelled: clips must be one for each of the {n} images or none, got {len(self.clips)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,8 +144,10 @@ def name_joints(
             several busy. A program that asks for more than one is guarded by `if __name__ == "__main__":`.
 
     Raises:
-        ValueError: fewer than 2 images, or no joint labelled in at least 2 of them.
+        ValueError: fewer than 2 images, no joint labelled in at least 2 of them, or a copy of a model by `optimize`.
     """
+    if model.optimized:
+        raise ValueError("name_joints: model must be the trained one, got its copy by optimize, whose trunk is another")
     if len(labelled) < 2 or not (labelled.shown.sum(axis=0) > 1).any():
         raise ValueError(
             f"name_joints: labelled must show a joint in at least 2 images, got {len(labelled)} images that show "

@@ -78,7 +78,7 @@ class NamedJoints:
         """Joints (n, J, 2), (x, y) in [-1, 1], of images (n, 3, S, S) and their keypoints (n, N, 2)."""
         joints = self.map(keypoints)
         if self.network is not None:
-            found = self.network(images).cpu().double().numpy()
+            found = self.network.joints(images)
             joints = joints + self.shares[:, None] * (found - joints)
         return joints
 
@@ -112,9 +112,7 @@ class NamedJoints:
         """(n,) mean distance of the network's joints to the map's: how unsure both together are; 0 without one."""
         if self.network is None:
             return np.zeros(len(keypoints))
-        with torch.no_grad():
-            found = self.network(images).cpu().double().numpy()
-        difference = found - self.map(keypoints)
+        difference = self.network.joints(images) - self.map(keypoints)
         return np.asarray(np.hypot(difference[..., 0], difference[..., 1]).mean(axis=1))
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -188,6 +186,8 @@ def load_joints(directory: str | os.PathLike[str], model: KeypointModel) -> Name
 def _network(tensors: dict[str, Tensor], model: KeypointModel, joints: int, path: Path) -> JointNetworks:
     if not isinstance(model, LinkModel):
         raise ValueError(f"{path}: its network needs the trunk of a LinkModel, got a {type(model).__name__}")
+    if model.optimized:
+        raise ValueError(f"{path}: its network needs the model's own trunk; load it with the model that was optimised")
     state = {key.removeprefix("network."): value for key, value in tensors.items()}
     if "weights" not in state or state["weights"].shape[1:] != (joints,):
         raise ValueError(f"{path}: no networks of these {joints} joints in it: name them anew")

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppl_fast.models.blocks import conv, init_kaiming, random_blocks
@@ -80,6 +82,12 @@ class JointNetworks(nn.Module):
         """As `JointNetwork` does."""
         found = torch.stack([member(images) for member in self.members])
         return (found * self.weights[:, None, :, None]).sum(dim=0)
+
+    @torch.no_grad()
+    def joints(self, images: Tensor) -> NDArray[np.float64]:
+        """(n, J, 2) of images of any floating dtype."""
+        found: NDArray[np.float64] = self(images.to(self.weights.dtype)).cpu().double().numpy()
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ppl_fast._messages import hint
-from ppl_fast._options import check, option
+from ppl_fast._options import check, metadata_of, option
 from ppl_fast.options.registry import CONFIGS
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class KeypointConfig:
     @classmethod
     def describe(cls) -> str:
         """One line per option: name, default, meaning."""
-        return "\n".join(f"{item.name} = {item.default!r}: {item.metadata['help']}" for item in dataclasses.fields(cls))
+        return "\n".join(
+            f"{item.name} = {item.default!r}: {metadata_of(item)['help']}" for item in dataclasses.fields(cls)
+        )
 
     def _check_size(self, size: str, *levels: str) -> None:
         """A side that is halved `levels` times must divide."""
