@@ -29,6 +29,10 @@ from ppl_fast.inference.posing import device_of
 from ppl_fast.inference.sources import Images
 from ppl_fast.models import KeypointModel
 
+FEW_SAID = (
+    "{} training images are few for {} coefficients a coordinate: least squares (regression) overfits; ridge comes "
+    "first, and pck is by ridge"
+)
 FEW = 10  # training images for each coefficient; with fewer, least squares overfits visibly
 
 
@@ -104,8 +108,7 @@ def evaluate_model(
     few = len(train) < FEW * len(fitted.coefficients)
     scores = _scores(train_keypoints, train, test_keypoints, test, (fitted, penalised), threshold, protocol, few)
     if few:
-        count = f"{len(train)} training images are few for {len(fitted.coefficients)} coefficients a coordinate"
-        notes = [*notes, f"{count}: least squares (regression) overfits; ridge comes first, and pck is by ridge"]
+        notes = [*notes, FEW_SAID.format(len(train), len(fitted.coefficients))]
     if joints is not None and set(joints.names) & set(train_labels.names):
         parts, first, device = [], 0, device_of(model)
         for _, batch in read(Images(test.images, workers, "named joints"), batch_size, progress):

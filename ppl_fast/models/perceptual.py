@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,9 @@ class PerceptualLoss(nn.Module):
         x = F.interpolate(laid_out(x), size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         maps = []
         for stage in weights:
-            last = stage is weights[-1]
-            if self.recompute and x.requires_grad:
-                found, x = checkpoint(_stage, stage, x, last, use_reentrant=False, preserve_rng_state=False)
-            else:
-                found, x = _stage(stage, x, last)
+            run = partial(_stage, stage, x, stage is weights[-1])
+            again = self.recompute and x.requires_grad
+            found, x = checkpoint(run, use_reentrant=False, preserve_rng_state=False) if again else run()
             maps.append(found)
         return maps
 
