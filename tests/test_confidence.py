@@ -183,7 +183,7 @@ def test_damaged_calibrations_are_refused(saved, change, sentence):
 def test_a_calibration_of_no_weights_in_particular(saved):
     """As `calibrate` gives it in Python."""
     fit(simulated(0)).save(saved / CALIBRATION)
-    assert load_calibration(saved, 5).model == ""
+    assert load_calibration(str(saved), 5).model == ""
 
 
 def test_calibrations_of_other_models_are_refused(saved):

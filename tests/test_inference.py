@@ -74,6 +74,8 @@ def test_tensors_and_data_sets_are_their_own_originals():
     last = list(estimate(Finder(), images, batch_size=2))[-1].image(0)
     np.testing.assert_allclose(np.asarray(last), (images[4].permute(1, 2, 0) + 1).numpy() * 127.5, atol=0.51)
     np.testing.assert_array_equal(predict(Finder(), images, batch_size=3, progress=False), normalised)
+    with pytest.raises(ValueError, match="predict: images must hold at least one, got none"):
+        predict(Finder(), images[:0])
     assert evaluation.predict is predict
 
 

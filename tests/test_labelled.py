@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from inference_cases import Finder
 from model_cases import pictures, tiny
 
 from ppl_fast.models import optimize
@@ -65,6 +66,14 @@ def test_copies_by_optimize_have_no_trunk_to_learn_on(tmp_path):
         load_joints(tmp_path, fast)
     found = load_joints(tmp_path, model)(pictures(2), model.estimate(pictures(2)).double().numpy())
     assert found.shape == (2, 3, 2)
+
+
+def test_a_model_without_a_trunk_has_a_map_alone():
+    model = Finder()
+    model.optimized = ""
+    with pytest.raises(ValueError, match="networks need the trunk of a LinkModel, got a Finder"):
+        name_joints(model, given())
+    assert name_joints(model, given(), None).network is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -156,7 +156,7 @@ def in_pixels(errors: NDArray[np.float64], sizes: Any) -> NDArray[np.float64]:
     return np.asarray(errors * np.sqrt(np.square(np.asarray(sizes, dtype=np.float64)).mean(axis=1))[:, None])
 
 
-def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
+def load_calibration(directory: str | os.PathLike[str], keypoints: int) -> Calibration | None:
     """The calibration that lies beside a model's weights, or None.
 
     Args:
@@ -166,6 +166,7 @@ def load_calibration(directory: Path, keypoints: int) -> Calibration | None:
     Raises:
         ValueError: the file is damaged, or was made for other weights; it is named.
     """
+    directory = Path(directory)
     path = directory / CALIBRATION
     if not path.is_file():
         return None

@@ -231,8 +231,10 @@ def predict(
         progress: show it where there is a terminal.
 
     Raises:
-        ValueError: a number out of bounds.
+        ValueError: a number out of bounds, or no images.
     """
+    if not len(images):
+        raise ValueError("predict: images must hold at least one, got none")
     iterations = integer("predict", "iterations", iterations, low=1)
     batch_size = integer("predict", "batch_size", batch_size, low=1)
     media = Media([Images(images, integer("predict", "workers", workers, low=0), description)])

@@ -26,7 +26,13 @@ class Extension(LinkModel):
     _behind: Tensor | None = None  # the same on the device, where a CUDA graph is to read it
 
     def progressed(self, share: float) -> None:
-        """Keep it, for what changes over the training."""
+        """Keep it, for what changes over the training.
+
+        Raises:
+            ValueError: no number from 0 to 1.
+        """
+        if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise ValueError(f"progressed: share must be a number from 0 to 1, got {share!r}")
         self.behind = share
         if self.captured:
             if self._behind is None:

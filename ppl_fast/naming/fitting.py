@@ -21,6 +21,7 @@ from ppl_fast.evaluation.folds import by_clips, fold_numbers
 from ppl_fast.inference import predict
 from ppl_fast.inference.confidence import WITHIN
 from ppl_fast.inference.posing import device_of
+from ppl_fast.models.base import KeypointModel
 from ppl_fast.models.link_model import LinkModel
 from ppl_fast.naming import linear
 from ppl_fast.naming.forms import Array
@@ -122,7 +123,7 @@ class Labelled:
 
 
 def name_joints(
-    model: LinkModel,
+    model: KeypointModel,
     labelled: Labelled,
     schedule: Schedule | None = DEFAULT,
     advanced: Callable[[], object] = lambda: None,
@@ -144,7 +145,8 @@ def name_joints(
             several busy. A program that asks for more than one is guarded by `if __name__ == "__main__":`.
 
     Raises:
-        ValueError: fewer than 2 images, no joint labelled in at least 2 of them, or a copy of a model by `optimize`.
+        ValueError: fewer than 2 images, no joint labelled in at least 2 of them, a copy of a model by `optimize`, or
+            one without a trunk to learn networks on.
     """
     if model.optimized:
         raise ValueError("name_joints: model must be the trained one, got its copy by optimize, whose trunk is another")
@@ -157,6 +159,8 @@ def name_joints(
     fitted = linear.fit(keypoints, labelled.joints, labelled.shown, labelled.clips)
     blended, shares, network = fitted.left_out, np.zeros(labelled.joints.shape[1]), None
     if schedule is not None:
+        if not isinstance(model, LinkModel):
+            raise ValueError(f"name_joints: networks need the trunk of a LinkModel, got a {type(model).__name__}")
         network, left_out = _networks(model, labelled, schedule, advanced, processes)
         shares = linear.weights(np.stack([_by_joint(each, labelled) for each in (fitted.left_out, left_out)]))[1]
         shares[~labelled.shown.any(axis=0)] = 0  # of these a network knows nothing either

@@ -214,7 +214,7 @@ def memory_attention(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
-        RuntimeError: a backend asked for by name that cannot run here.
+        RuntimeError: a backend asked for by name that cannot run here; on a CPU, an index outside of [0, k).
     """
     _check.tensor("memory_attention", "tokens", tokens, ("B", "m", "d"))
     m, d = tokens.shape[1:]
