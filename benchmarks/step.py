@@ -70,7 +70,7 @@ def stepper(way: str) -> Callable[[], object]:
     model, name, options, _, precision, _ = WAYS[way]
     if model == PUBLISHED:
         subject = Subject(name, ModelWorkload(4, options), precision=precision)
-        if name != FORMULA:  # as `ppl-fast train` has them
+        if name != FORMULA:  # as `ppl-fast train --channels-last true` has them
             subject.model.to(memory_format=torch.channels_last)
             subject.images = subject.images.contiguous(memory_format=torch.channels_last)
         return subject.step

@@ -132,6 +132,9 @@ def test_means_of_four_keep_nothing_of_what_they_are_taken_of():
     mapped = torch.func.vmap(Halve())(x.detach().unsqueeze(1))
     assert torch.equal(mapped.squeeze(1), expected) and Halve()(x[..., 1:]).shape == (2, 3, 4, 2)
     assert torch.autograd.gradgradcheck(Halve(), torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True))
+    with torch.autograd.forward_ad.dual_level():
+        dual = Halve()(torch.autograd.forward_ad.make_dual(x, x.detach()))
+        assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).tangent, expected)
 
 
 def test_doubling_is_the_operators_on_a_gpu_and_torchs_elsewhere_and_inside_of_transforms(monkeypatch):

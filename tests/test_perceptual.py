@@ -123,6 +123,10 @@ def test_where_maps_are_kept_for_the_backward():
             assert (type(loss(a, b).grad_fn) is not at_once) is differs
     expected = torch.autograd.grad(loss(a, b), a)[0]
     torch.testing.assert_close(torch.func.grad(lambda x: loss(x, b))(a.detach()), expected)
+    with torch.autograd.forward_ad.dual_level():
+        dual = loss(torch.autograd.forward_ad.make_dual(a, a.detach()), b)
+        tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    torch.testing.assert_close(tangent, (expected * a).sum(), rtol=1e-4, atol=1e-6)
     value = torch.utils.checkpoint.checkpoint(loss, a, b, use_reentrant=False)
     torch.testing.assert_close(torch.autograd.grad(value, a)[0], expected)
 

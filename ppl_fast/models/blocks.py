@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -41,8 +42,14 @@ def laid_out(x: Tensor) -> Tensor:
 
 
 def is_followed() -> bool:
-    """Whether a compiler or a transform of torch.func follows what is computed."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether a compiler, a transform of torch.func, a tracer or forward-mode differentiation follows what is computed.
+
+    They want torch's own operations.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    recorded = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    return recorded or torch._C._is_tracing() or forward_ad._current_level >= 0
 
 
 class Layers(nn.Sequential):

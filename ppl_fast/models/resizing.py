@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_legacy_batchedtensor
-from torch.autograd import forward_ad
 
 from ppl_fast.models.blocks import is_followed, laid_out
 from ppl_fast.ops import bilinear_upsample2x
@@ -67,15 +66,9 @@ def doubled(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     # A matrix product: torch convolves a kernel of 1 x 1 by other means on one thread, at half of its speed.
     taps = F.linear(laid_out(x).permute(0, 2, 3, 1), kernel, bias)
     pays = x.shape[1] >= 2 * max(x.shape[2:]) and (taps.requires_grad or taps.dtype == torch.bfloat16)
-    if pays and not _is_followed_in_any_way():
+    if pays and not is_followed():
         return _doubled_by_products(taps)
     return _doubled_along(_doubled_along(taps.permute(0, 3, 1, 2), 2), 3)
-
-
-def _is_followed_in_any_way() -> bool:
-    """Whether a compiler, a transform, a tracer or forward-mode differentiation wants torch's own operations."""
-    recorded = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    return is_followed() or recorded or torch._C._is_tracing() or forward_ad._current_level >= 0
 
 
 def _doubled_along(taps: Tensor, dim: int) -> Tensor:
@@ -138,7 +131,7 @@ class _Mapped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (matrix,) = ctx.saved_tensors
-        if _is_followed_in_any_way() or is_legacy_batchedtensor(grad):
+        if is_followed() or is_legacy_batchedtensor(grad):
             return matrix.mT @ grad, None
         return _mapped(grad, matrix.mT.contiguous()), None
 

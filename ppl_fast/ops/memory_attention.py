@@ -214,7 +214,7 @@ def memory_attention(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
-        RuntimeError: a backend asked for by name that cannot run here; on a CPU, an index outside of [0, k).
+        RuntimeError: a backend asked for by name that cannot run here.
     """
     _check.tensor("memory_attention", "tokens", tokens, ("B", "m", "d"))
     m, d = tokens.shape[1:]
@@ -245,7 +245,7 @@ def prototype_sums(tokens: Tensor, indices: Tensor, k: int, *, backend: Backend 
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
-        RuntimeError: a backend asked for by name that cannot run here.
+        RuntimeError: a backend asked for by name that cannot run here; on a CPU, an index outside of [0, k).
     """
     _check.tensor("prototype_sums", "tokens", tokens, ("B", "m", "d"))
     _check.tensor("prototype_sums", "indices", indices, tuple(tokens.shape[:2]), dtypes=(torch.int64,), like=tokens)

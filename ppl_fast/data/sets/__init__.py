@@ -173,11 +173,9 @@ def clip_folder(root: Path, image_size: int, framing: Framing, **options: Any) -
 
 
 def _image_folder(root: Path, image_size: int, framing: Framing, **options: Any) -> ImageFolder:
-    find_media(root)  # there is something, or it is said what was expected
-    images, others = list_files(root)
+    images, videos, _ = find_media(root)
     folders = {PurePosixPath(name).parent.name for name in images}
-    beside = {name: root / name for name in others if PurePosixPath(name).stem in folders}
-    beside = {name: path for name, path in beside.items() if kind_of(path) == "video"}
+    beside = {name: path for name, path in videos.items() if PurePosixPath(name).stem in folders}
     views = views_of(framing, folder_of(root), images, {}, options.get("max_pixels", MAX_PIXELS), beside=beside)
     return ImageFolder(root, image_size, views=views, **options)
 
