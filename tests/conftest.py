@@ -13,8 +13,9 @@ from torch import nn
 from ppl_fast import _backend, _devices, _library
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several, or started by one: they share the cores
-if WORKER:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+# One thread for fixtures of every scope and processes that tests start, too: how many share a product rounds it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)

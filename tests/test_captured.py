@@ -162,7 +162,8 @@ def test_weights_grow_on_a_device_as_in_python():
 
 
 def test_another_shape_or_phase_ends_a_graph(graphs, monkeypatch):
-    monkeypatch.setattr(StandIn, "trainer", type("Of", (), {"bare_model": Extension.__new__(Extension)})())
+    model = Extension.__new__(Extension)
+    monkeypatch.setattr(StandIn, "trainer", SimpleNamespace(bare_model=model), raising=False)  # may be the first one
     torch.nn.Module.__init__(StandIn.trainer.bare_model)
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([weight], lr=0.5, fused=True)

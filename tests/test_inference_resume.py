@@ -149,9 +149,8 @@ def test_the_command_goes_on_after_it_was_killed(run, images, tmp_path, capsys):
     assert re.search(r"of \d+\.\d s the model waited \d+% for images and \d+% for files", said)
     out.unlink()
     script = f"""
-import os, torch, ppl_fast.inference.keeping as keeping
+import os, ppl_fast.inference.keeping as keeping
 from ppl_fast.cli import main
-torch.set_num_threads(1)  # as here: matrix products are rounded by how many share them
 keeping.SECONDS, write = 0.0, keeping.Kept._write
 def killed(self, part, start, *rest):
     write(self, part, start, *rest)
